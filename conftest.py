@@ -1,0 +1,36 @@
+"""How the suite runs: strict JAX, two CPU devices, Hypothesis without a deadline."""
+
+import jax
+import pytest
+from hypothesis import HealthCheck, settings
+
+import jaxneuron
+
+jax.config.update("jax_num_cpu_devices", 2)
+# Strictness is ours to bear, not our users': no silent broadcast or promotion inside the package.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+settings.register_profile(
+    "jaxneuron",
+    deadline=None,  # it would time compilation
+    max_examples=40,  # each new shape compiles
+    derandomize=True,  # a red run means the change, not the seed
+    suppress_health_check=[HealthCheck.too_slow],  # compilation again
+)
+settings.load_profile("jaxneuron")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["x32", "x64"])
+def x64(request):
+    """Runs a module's tests with jax_enable_x64 off and on."""
+    with jax.enable_x64(request.param):
+        yield request.param
+
+
+@pytest.fixture(autouse=True)
+def _doctest_folder(request, monkeypatch, doctest_namespace):
+    """Doctests see `jax` and `jaxneuron`, and write into a folder of their own."""
+    if isinstance(request.node, pytest.DoctestItem):
+        doctest_namespace.update(jax=jax, jaxneuron=jaxneuron)
+        monkeypatch.chdir(request.getfixturevalue("tmp_path"))

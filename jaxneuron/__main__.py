@@ -1,0 +1,7 @@
+"""`python -m jaxneuron`."""
+
+import sys
+
+from jaxneuron.cli import main
+
+sys.exit(main())

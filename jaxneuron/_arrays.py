@@ -1,0 +1,95 @@
+"""What counts as an array, and which dtype a result has."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+FLOATS = ("bfloat16", "float16", "float32", "float64")
+
+ArrayLike = jax.typing.ArrayLike | Sequence[Any]  # numbers, arrays, and nested sequences of numbers
+
+
+def result_dtype(*arrays: Array) -> np.dtype:
+    """The promoted dtype of `arrays`; integers and booleans alone promote to JAX's default float."""
+    with jax.numpy_dtype_promotion("standard"):
+        dtype = jnp.result_type(*arrays)
+        return np.dtype(dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float))
+
+
+def sum_dtype(dtype: DTypeLike) -> np.dtype:
+    """The dtype that sums are kept in: float32 for bfloat16 and float16, `dtype` itself otherwise."""
+    return np.dtype(np.float32 if np.dtype(dtype).itemsize == 2 else dtype)
+
+
+@functools.cache
+def is_jax_array(kind: type[Any]) -> bool:
+    """Whether arrays of this type are JAX's: `isinstance(x, jax.Array)` at half its price."""
+    return issubclass(kind, jax.Array)
+
+
+def as_array(value: Any, where: str, argument: str) -> Array | np.ndarray:
+    """`value` as a JAX or NumPy array of a dtype this package evaluates.
+
+    Arrays are returned as they are; numbers and nested sequences become NumPy arrays, so that no
+    device is touched. `where` and `argument` open the message of the TypeError or ValueError.
+    """
+    if isinstance(value, jax.Array):
+        array: Array | np.ndarray = value
+    elif _holds_jax(value):
+        array = jnp.asarray(value)
+    else:
+        try:
+            array = np.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{where}: {argument} must be an array or an evenly nested sequence of numbers, "
+                f"got {_short(value)} ({error}); give every row the same length"
+            ) from None
+    _check_dtype(array, value, where, argument)
+    return array
+
+
+def _holds_jax(value: Any) -> bool:
+    """Whether NumPy must leave `value` to JAX: a list of JAX arrays or tracers, or a wrapper of one."""
+    return hasattr(value, "__jax_array__") or (
+        isinstance(value, (list, tuple))
+        and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
+    )
+
+
+def _check_dtype(array: Array | np.ndarray, value: Any, where: str, argument: str) -> None:
+    dtype = array.dtype
+    if dtype.name in FLOATS or dtype.name == "bool":
+        return
+    if not jnp.issubdtype(dtype, jnp.integer):
+        remedy = "pass numbers"
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            remedy = "pass its real and imaginary parts as separate inputs"
+        elif jnp.issubdtype(dtype, jnp.floating):
+            remedy = "convert it with .astype"
+        raise TypeError(
+            f"{where}: {argument} must hold booleans, integers, or one of {', '.join(FLOATS)}, "
+            f"got {dtype.name} ({_short(value)}); {remedy}"
+        )
+    # JAX would keep the low bits of a wider integer: 2**40 would be evaluated as 0.
+    narrow = jax.dtypes.canonicalize_dtype(dtype)
+    if isinstance(array, np.ndarray) and narrow != dtype and array.size:
+        low, high = array.min(), array.max()
+        if low < np.iinfo(narrow).min or high > np.iinfo(narrow).max:
+            raise ValueError(
+                f"{where}: {argument} must fit in {narrow.name} while jax_enable_x64 is off, "
+                f"got integers from {low} to {high}; pass them as floats"
+            )
+
+
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,106 @@
+"""What a network holds and costs: parameters, bytes, multiply-adds."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+
+from jaxneuron._params import MLP, Affine, as_affine
+
+
+def parameter_count(params: Affine | MLP) -> int:
+    """How many numbers a neuron, a layer or a network holds, from its shapes.
+
+    Args:
+      params: `Affine` or `MLP`, of arrays or of `jax.ShapeDtypeStruct`.
+
+    Returns:
+      An exact int. A stacked ensemble counts all its members.
+
+    Example:
+      >>> parameter_count(Affine([0.5, 0.5], -0.7))
+      3
+    """
+    if not isinstance(params, (Affine, MLP)):
+        raise TypeError(
+            f"parameter_count: params must be an Affine or an MLP, got {type(params).__name__}; "
+            f"pass MLP(layers) for a list of layers"
+        )
+    arrays = (
+        params
+        if isinstance(params, MLP) or hasattr(params.w, "shape")
+        else as_affine(params, "parameter_count")
+    )
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(arrays))
+
+
+def dense_parameter_count(sizes: Sequence[int]) -> int:
+    """How many parameters a network of these sizes has, biases included: the formula.
+
+        sum over layers of m_out (m_in + 1)
+
+    Args:
+      sizes: units of every layer, inputs first. `(n, 1)` is one neuron: n + 1 parameters.
+
+    Example:
+      >>> dense_parameter_count((2, 3, 1))
+      13
+    """
+    sizes = as_sizes(sizes, "dense_parameter_count")
+    return sum(m_out * (m_in + 1) for m_in, m_out in itertools.pairwise(sizes))
+
+
+def summary(mlp: MLP) -> str:
+    """A readable table of a network.
+
+    Args:
+      mlp: an `MLP`, of arrays or of `jax.ShapeDtypeStruct`.
+
+    Returns:
+      One line for each layer with the shapes, the activation and the number of parameters; then
+      the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart).
+
+    Example:
+      >>> print(summary(MLP([([[1.0], [2.0]], [0.5])])))
+      layer  w       b     activation  parameters
+          0  (2, 1)  (1,)  sigmoid              3
+      total: 3 parameters, 24 bytes (float64), 2 multiply-adds a row
+    """
+    if not isinstance(mlp, MLP):
+        raise TypeError(
+            f"summary: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer"
+        )
+    rows = [("layer", "w", "b", "activation", "parameters")]
+    for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
+        bias = "none" if layer.b is None else str(layer.b.shape)
+        name = (
+            activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
+        )
+        rows.append((str(i), str(layer.w.shape), bias, name, f"{parameter_count(layer):,}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, "><<<>", widths, strict=True))
+        for row in rows
+    ]
+    leaves = jax.tree.leaves(mlp)
+    stored = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
+    multiply_adds = sum(math.prod(layer.w.shape) for layer in mlp.layers)
+    total = f"{parameter_count(mlp):,} parameters, {stored:,} bytes ({dtypes})"
+    return "\n".join([*lines, f"total: {total}, {multiply_adds:,} multiply-adds a row"])
+
+
+def as_sizes(sizes: Sequence[int], where: str) -> tuple[int, ...]:
+    try:
+        checked = tuple(size.__index__() for size in sizes)
+    except (TypeError, AttributeError):
+        raise TypeError(f"{where}: sizes must be integers, got {sizes!r}; pass (n_in, ..., n_out)") from None
+    if len(checked) < 2 or min(checked) < 0:
+        raise ValueError(
+            f"{where}: sizes must hold at least 2 numbers, none negative, got {checked}; "
+            f"pass (n_in, ..., n_out)"
+        )
+    return checked

@@ -1,0 +1,154 @@
+"""The forward pass: `affine`, `neuron`, `mlp_forward`.
+
+z = x @ w + b          affine
+y = activation(z)      neuron, or a layer of them
+x = y, and again       mlp_forward
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from jaxneuron._activations import Activation, resolve, sigmoid, softmax
+from jaxneuron._arrays import ArrayLike, as_array, is_jax_array, result_dtype, sum_dtype
+from jaxneuron._params import MLP, Affine, as_affine
+
+
+def affine(params: Affine, x: ArrayLike) -> Array:
+    """The affine function of a neuron, or of a layer of neurons.
+
+        z = x @ w + b
+
+    Args:
+      params: `Affine` with `w (n_in,)`, `b ()` for a neuron or `w (n_in, n_out)`, `b (n_out,)` for a
+        layer; `b` None for none.
+      x: inputs, `(..., n_in)`.
+
+    Returns:
+      `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
+
+    Raises:
+      ValueError: shapes that do not fit. TypeError: what is not an array of real numbers.
+
+    Numerics: |z - exact| <= (n_in + 2) u (|x| @ |w| + |b|), with u = 2^-24 for float32 and 2^-53 for
+    float64; bfloat16 and float16 are summed in float32 and rounded once. Never TF32, unless
+    `jax.default_matmul_precision` says so. Held by tests/test_forward.py.
+
+    Example:
+      >>> affine(Affine([1, 1], -1.5), [0, 1])
+      Array(-0.5, dtype=float32)
+    """
+    return _affine(as_affine(params, "affine: params"), as_array(x, "affine", "x"))
+
+
+def neuron(params: Affine, x: ArrayLike, activation: Activation = sigmoid) -> Array:
+    """An artificial neuron, or a layer of them: the activation of an affine function.
+
+        y = activation(x @ w + b)
+
+    Args:
+      params, x: as for `affine`.
+      activation: a name such as "tanh", or any hashable callable; it gets float32 values where the
+        result is bfloat16 or float16.
+
+    Returns, Raises, Numerics: as for `affine`, followed by the activation's own.
+
+    Example:
+      >>> neuron(Affine([0.5, 0.5], -0.7), [1, 1])
+      Array(0.5744425, dtype=float32)
+    """
+    function = resolve(activation, "neuron")
+    return _neuron(as_affine(params, "neuron: params"), as_array(x, "neuron", "x"), function)
+
+
+def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
+    """The output of a multilayer perceptron.
+
+        for every layer:  x = activation(x @ w + b)
+
+    Args:
+      mlp: an `MLP`.
+      x: inputs, `(..., n_in)`: any number of leading batch axes, none included.
+
+    Returns:
+      `(..., n_out)`, in the promoted dtype of the network and `x`.
+
+    Raises:
+      ValueError, TypeError: as for `affine`, naming the layer.
+
+    Numerics: each layer within the bounds of `affine` and its activation. On XLA's own path a row's
+    last bits may depend on the batch it stands in. Held by tests/test_forward.py.
+
+    Example:
+      >>> mlp_forward(jaxneuron.gates.XOR, [[0, 1], [1, 1]]) > 0.5
+      Array([[ True],
+             [False]], dtype=bool)
+    """
+    known = is_jax_array(type(x))  # type: ignore[arg-type] # mypy holds types to be unhashable
+    return _mlp_forward(mlp, x if known else as_array(x, "mlp_forward", "x"))
+
+
+@functools.partial(jax.jit, inline=True)
+def _affine(params: Affine, x: Array) -> Array:
+    z, dtype = _pre_activation(params, x, "affine")
+    return z.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=2, inline=True)
+def _neuron(params: Affine, x: Array, activation: Any) -> Array:
+    return _layer(params, x, activation, "neuron")
+
+
+@functools.partial(jax.jit, inline=True)
+def _mlp_forward(mlp: MLP, x: Array) -> Array:
+    if not isinstance(mlp, MLP):
+        raise TypeError(
+            f"mlp_forward: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers), parameters first"
+        )
+    for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
+        x = _layer(layer, x, activation, f"mlp_forward: layer {i}")
+    return x
+
+
+def _layer(params: Affine, x: Array, activation: Activation, where: str) -> Array:
+    z, dtype = _pre_activation(params, x, where)
+    function = resolve(activation, where)
+    if function is softmax and params.w.ndim == 1:
+        raise ValueError(f"{where}: softmax needs a layer, w (n_in, n_out), got a neuron, w {params.w.shape}")
+    y = function(z)
+    if y.shape != z.shape:
+        raise ValueError(
+            f"{where}: activation must keep the shape {z.shape}, got {y.shape}; use an elementwise function"
+        )
+    return y.astype(dtype)
+
+
+def _pre_activation(params: Affine, x: Array, where: str) -> tuple[Array, DTypeLike]:
+    """x @ w + b in the dtype that sums are kept in, and the dtype of the result."""
+    w, b = as_affine(params, where)
+    x = jnp.asarray(as_array(x, where, "x"))
+    if x.ndim == 0 or x.shape[-1] != w.shape[0]:
+        raise ValueError(
+            f"{where}: x must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
+            f"got {x.shape}; {'pass [x]' if x.ndim == 0 else 'inputs stand on the last axis'}"
+        )
+    dtype = result_dtype(*(a for a in (w, b, x) if a is not None))
+    # float32 means float32 on every device; a precision that the user has set is left alone.
+    lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    # (..., n_in) x (n_in, *out) -> (..., *out)
+    z = lax.dot_general(
+        x.astype(dtype),
+        w.astype(dtype),
+        (((x.ndim - 1,), (0,)), ((), ())),
+        precision=lax.Precision.HIGHEST if lowered is None else None,
+        preferred_element_type=sum_dtype(dtype),
+    )
+    if b is not None:
+        z = z + jnp.broadcast_to(b.astype(dtype).astype(z.dtype), z.shape)
+    return z, dtype

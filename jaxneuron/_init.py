@@ -1,0 +1,69 @@
+"""Networks with random weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from jaxneuron._activations import Activation
+from jaxneuron._arrays import FLOATS
+from jaxneuron._counts import as_sizes
+from jaxneuron._params import MLP, Affine
+
+HE = ("relu", "leaky_relu", "elu")
+
+
+def init_mlp(
+    key: Array,
+    sizes: Sequence[int],
+    *,
+    activation: Activation | Sequence[Activation] = "sigmoid",
+    final_activation: Activation = "sigmoid",
+    dtype: DTypeLike = float,
+) -> MLP:
+    """A network with random weights and zero biases.
+
+        w ~ truncated normal, variance 1/n_in (LeCun), or 2/n_in (He) for relu, leaky_relu and elu
+
+    Args:
+      key: a JAX random key.
+      sizes: units of every layer, inputs first: `(n_in, ..., n_out)`.
+      activation, final_activation: as in `MLP`; a layer's variance follows its own activation.
+      dtype: of weights and biases; JAX's default float unless given.
+
+    Returns:
+      An `MLP`. Under `jax.vmap` over keys, a population.
+
+    Raises:
+      ValueError: fewer than two sizes, or a negative one. TypeError: a dtype that is no float.
+
+    Source: LeCun, Bottou, Orr, Müller (1998); He, Zhang, Ren, Sun (2015).
+
+    Example:
+      >>> init_mlp(jax.random.key(0), (2, 3, 1), activation="tanh")
+      MLP(float32[2,3]+float32[3] tanh, float32[3,1]+float32[1] sigmoid)
+    """
+    sizes = as_sizes(sizes, "init_mlp")
+    if np.dtype(dtype).name not in FLOATS:
+        raise TypeError(
+            f"init_mlp: dtype must be one of {', '.join(FLOATS)}, "
+            f"got {np.dtype(dtype).name}; pass dtype=float"
+        )
+    shapes = list(itertools.pairwise(sizes))
+    # Checked on shapes alone, and used for the activations it works out.
+    plan = MLP([(np.empty(s), None) for s in shapes], activation, final_activation)
+    layers = []
+    for layer_key, shape, name in zip(
+        jax.random.split(key, len(shapes)), shapes, plan.activations, strict=True
+    ):
+        initial = jax.nn.initializers.he_normal if name in HE else jax.nn.initializers.lecun_normal
+        w = initial()(layer_key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
+        layers.append(Affine(w, jnp.zeros(shape[1], dtype)))
+    return MLP(layers, plan.activation, plan.final_activation)

@@ -1,0 +1,221 @@
+"""Parameters: `Affine` for a neuron or a layer, `MLP` for a network, and what makes them fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxneuron._activations import Activation, canonical
+from jaxneuron._arrays import ArrayLike, as_array
+
+
+class Affine(NamedTuple):
+    """The parameters of an affine function: of one neuron, or of a layer of neurons sharing an input.
+
+        z = x @ w + b
+
+    Args:
+      w: weights, `(n_in,)` for a neuron or `(n_in, n_out)` for a layer, one column per neuron.
+      b: bias, `()` for a neuron or `(n_out,)` for a layer; None for none.
+
+    Numbers, nested sequences, NumPy and JAX arrays are all welcome; they are checked where they are
+    used. A pytree whose leaves are `w` and `b`.
+
+    Example:
+      >>> Affine(w=[0.5, 0.5], b=-0.7)
+      Affine(w=[0.5, 0.5], b=-0.7)
+    """
+
+    w: Any
+    b: Any = None
+
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class MLP:
+    """A multilayer perceptron: layers, each followed by its activation.
+
+        x -> activation(x @ w + b), layer after layer, the last with final_activation
+
+    Args:
+      layers: a sequence of `Affine` or `(w, b)` pairs, `w (n_in, n_out)`, `b (n_out,)` or None.
+      activation: of the hidden layers, one for all or a tuple with one for each. A name such as
+        "tanh" or any hashable callable, which gets float32 values where the layer is bfloat16 or float16.
+      final_activation: the last layer's.
+
+    A frozen dataclass and a pytree whose leaves are the arrays; the activations are part of its
+    structure. Networks of one structure stack into an ensemble with `jax.tree.map`.
+
+    Raises:
+      ValueError: no layers, shapes that do not fit or do not chain, an unknown activation, softmax in
+        a hidden layer. TypeError: what is not an array of numbers.
+
+    Example:
+      >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")
+      MLP(float64[2,2]+float64[2] relu, float64[2,1] sigmoid)
+    """
+
+    layers: tuple[Affine, ...]
+    activation: Activation | tuple[Activation, ...]
+    final_activation: Activation
+
+    def __init__(
+        self,
+        layers: Iterable[Affine | tuple[ArrayLike, ArrayLike | None]],
+        activation: Activation | Sequence[Activation] = "sigmoid",
+        final_activation: Activation = "sigmoid",
+    ) -> None:
+        if isinstance(layers, Affine) or not isinstance(layers, Iterable):
+            raise TypeError(
+                f"MLP: layers must be a sequence of Affine or (w, b) pairs, got {type(layers).__name__}; "
+                f"pass [layer] for a single layer"
+            )
+        checked = tuple(as_affine(layer, f"MLP: layer {i}") for i, layer in enumerate(layers))
+        _check_chain(checked)
+        if isinstance(activation, Sequence) and not isinstance(activation, str):
+            names = [canonical(a, "MLP", f"activation[{i}]") for i, a in enumerate(activation)]
+            if len(names) != len(checked) - 1:
+                raise ValueError(
+                    f"MLP: activation must have one entry for each of the {len(checked) - 1} hidden layers, "
+                    f"got {len(names)}; the last layer's is final_activation"
+                )
+            activation = tuple(names)
+        else:
+            activation = canonical(activation, "MLP", "activation")
+        if activation == "softmax" or (isinstance(activation, tuple) and "softmax" in activation):
+            raise ValueError("MLP: softmax works as the final activation only; pass it as final_activation")
+        _set(self, checked, activation, canonical(final_activation, "MLP", "final_activation"))
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The activation of every layer, in order."""
+        hidden = len(self.layers) - 1
+        each = self.activation if isinstance(self.activation, tuple) else (self.activation,) * hidden
+        return (*each, self.final_activation)
+
+    def __repr__(self) -> str:
+        each = zip(self.layers, self.activations, strict=True)
+        return f"MLP({', '.join(f'{_describe(layer)} {activation}' for layer, activation in each)})"
+
+
+def _set(mlp: MLP, layers: Any, activation: Any, final_activation: Any) -> MLP:
+    for name, value in (
+        ("layers", layers),
+        ("activation", activation),
+        ("final_activation", final_activation),
+        # Flat, and kept: JAX asks for it in every call, and a node for each layer would cost 4 % of one.
+        ("_flat", (tuple(leaf for layer in layers for leaf in layer), (activation, final_activation))),
+    ):
+        object.__setattr__(mlp, name, value)
+    return mlp
+
+
+def _describe(node: Any) -> str:
+    if isinstance(node, Affine):
+        return "+".join(_describe(leaf) for leaf in node if leaf is not None)
+    if hasattr(node, "shape") and hasattr(node, "dtype"):
+        return f"{node.dtype}[{','.join(map(str, node.shape))}]"
+    return repr(node)
+
+
+def _flatten_with_keys(mlp: MLP) -> tuple[Any, Any]:
+    leaves, activations = mlp._flat  # type: ignore[attr-defined]
+    keys = (jax.tree_util.GetAttrKey(f"layers[{i // 2}].{'wb'[i % 2]}") for i in range(len(leaves)))
+    return tuple(zip(keys, leaves, strict=True)), activations
+
+
+def _unflatten(activations: Any, leaves: Any) -> MLP:
+    # No checks: transforms put axes, shapes and bare objects where arrays were.
+    layers = tuple(Affine(w, b) for w, b in zip(leaves[::2], leaves[1::2], strict=True))
+    return _set(object.__new__(MLP), layers, *activations)
+
+
+jax.tree_util.register_pytree_with_keys(MLP, _flatten_with_keys, _unflatten, attrgetter("_flat"))
+
+
+def as_affine(params: Any, where: str) -> Affine:
+    """`params` as an Affine of arrays with fitting shapes; `where` opens every message."""
+    if not isinstance(params, (tuple, list)) or len(params) != 2:
+        raise TypeError(
+            f"{where} must be an Affine or a (w, b) pair, got {type(params).__name__}; "
+            f"pass Affine(w, b), with b=None for no bias"
+        )
+    w, b = as_array(params[0], where, "w"), params[1]
+    if b is not None:
+        # A bare number has no dtype of its own: it must not widen float16 weights.
+        bare = isinstance(b, (int, float)) and jnp.issubdtype(w.dtype, jnp.floating)
+        b = np.asarray(b, w.dtype) if bare else as_array(b, where, "b")
+    if w.ndim not in (1, 2):
+        remedy = "pass [w]" if w.ndim == 0 else "evaluate stacked networks with jax.vmap"
+        raise ValueError(
+            f"{where}: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, "
+            f"got {w.shape}; {remedy}"
+        )
+    if b is not None and b.shape != w.shape[1:]:
+        raise ValueError(
+            f"{where}: b must have shape {w.shape[1:]}, one number for each column of w {w.shape}, "
+            f"got {b.shape}; reshape it, or pass None for no bias"
+        )
+    return Affine(w, b)
+
+
+def _check_chain(layers: Sequence[Affine]) -> None:
+    if not layers:
+        raise ValueError("MLP: layers must hold at least 1 layer, got 0; pass [Affine(w, b), ...]")
+    for i, layer in enumerate(layers):
+        if layer.w.ndim != 2:
+            raise ValueError(
+                f"MLP: layer {i}: w must have shape (n_in, n_out), got {layer.w.shape}; "
+                f"make the neuron a layer of one with stack_neurons([neuron])"
+            )
+        if i and layers[i - 1].w.shape[1] != layer.w.shape[0]:
+            raise ValueError(
+                f"MLP: layers {i - 1} and {i} must chain: layer {i - 1} has {layers[i - 1].w.shape[1]} units "
+                f"(w {layers[i - 1].w.shape}), layer {i} takes {layer.w.shape[0]} (w {layer.w.shape}); "
+                f"weights are (n_in, n_out), transpose those that are not"
+            )
+
+
+def stack_neurons(neurons: Sequence[Affine]) -> Affine:
+    """The layer that holds the given neurons side by side.
+
+        w = [w_1 | w_2 | ... | w_n],  b = (b_1, ..., b_n)
+
+    Args:
+      neurons: `Affine`s with `w (n_in,)`, `b ()` or None, all of one `n_in`.
+
+    Returns:
+      `Affine` with `w (n_in, n)`, `b (n,)`. A neuron without bias counts as bias 0; if none has
+      one, neither has the layer.
+
+    Raises:
+      ValueError: no neurons, a layer among them, or different `n_in`.
+
+    Example:
+      >>> stack_neurons([Affine([1.0, 2.0], 0.5), Affine([3.0, 4.0], -0.5)]).w.tolist()
+      [[1.0, 3.0], [2.0, 4.0]]
+    """
+    checked = [as_affine(n, f"stack_neurons: neuron {i}") for i, n in enumerate(neurons)]
+    if not checked:
+        raise ValueError(
+            "stack_neurons: neurons must hold at least 1 neuron, got 0; pass [Affine(w, b), ...]"
+        )
+    for i, neuron in enumerate(checked):
+        if neuron.w.ndim != 1 or neuron.w.shape != checked[0].w.shape:
+            wanted = f"{checked[0].w.shape} like neuron 0's" if i else "(n_in,)"
+            raise ValueError(
+                f"stack_neurons: neuron {i}: w must have shape {wanted}, got {neuron.w.shape}; "
+                f"stack neurons that share an input"
+            )
+    # NumPy where it can be: the gates are stacked at import, and importing touches no device.
+    on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(checked))
+    stack = np.stack if on_host else jnp.stack
+    w = stack([n.w for n in checked], axis=1)
+    if all(n.b is None for n in checked):
+        return Affine(w, None)
+    return Affine(w, stack([np.zeros((), n.w.dtype) if n.b is None else n.b for n in checked]))

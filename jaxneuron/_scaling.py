@@ -1,0 +1,129 @@
+"""Standardisation folded into a network's first and last layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from jaxneuron._arrays import ArrayLike, as_array
+from jaxneuron._params import MLP, Affine
+
+
+def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
+    """The network that does its own input standardisation.
+
+        fold_input_scaling(mlp, mean, std)(x) = mlp((x - mean) / std)
+        w' = w / std,  b' = b - (mean / std) @ w
+
+    Args:
+      mlp: an `MLP`; its first layer is replaced.
+      mean, std: of the inputs, `(n_in,)` or one number for all.
+
+    Returns:
+      An `MLP` with arrays of the same kind and dtypes; a first layer without bias gets one.
+
+    Raises:
+      ValueError: a wrong shape, a value that is not finite, a std of 0, a result too large for the
+        network's dtype. TypeError: called on tracers; it prepares a network once, outside jit.
+
+    Numerics: computed in float64, rounded once to the layer's dtype. A mean many times the std
+    costs digits in any folding: b' then cancels against x @ w'. Held by tests/test_scaling.py.
+
+    Example:
+      >>> fold_input_scaling(MLP([([[1.0]], [0.0])]), 3.0, 2.0).layers[0]
+      Affine(w=array([[0.5]]), b=array([-1.5]))
+    """
+    where = "fold_input_scaling"
+    first = mlp.layers[0]
+    w, b = _float64(first.w, where, "w"), _float64(first.b, where, "b")
+    shape = w.shape[:1]
+    shift, unit = _scaling(mean, shape, where, "mean"), _scaling(std, shape, where, "std")
+    if not unit.all():
+        raise ValueError(
+            f"{where}: std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input"
+        )
+    layer = _rounded(w / unit[:, None], b - (shift / unit) @ w, like=first, where=where)
+    return MLP((layer, *mlp.layers[1:]), mlp.activation, mlp.final_activation)
+
+
+def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
+    """The network that does its own output scaling.
+
+        fold_output_scaling(mlp, scale, shift)(x) = mlp(x) * scale + shift
+        w' = w * scale,  b' = b * scale + shift
+
+    Args:
+      mlp: an `MLP` whose final activation is the identity; its last layer is replaced.
+      scale, shift: `(n_out,)` or one number for all.
+
+    Returns, Raises, Numerics: as for `fold_input_scaling`, and ValueError for another final activation.
+
+    Example:
+      >>> fold_output_scaling(MLP([([[1.0]], [0.5])], final_activation="identity"), 2.0, 3.0).layers[0]
+      Affine(w=array([[2.]]), b=array([4.]))
+    """
+    where = "fold_output_scaling"
+    if mlp.final_activation != "identity":
+        raise ValueError(
+            f"{where}: mlp must have the final activation 'identity', got {mlp.final_activation!r}; "
+            f"scale the outputs after it instead"
+        )
+    last = mlp.layers[-1]
+    w, b = _float64(last.w, where, "w"), _float64(last.b, where, "b")
+    unit, offset = (_scaling(v, w.shape[1:], where, name) for v, name in ((scale, "scale"), (shift, "shift")))
+    layer = _rounded(w * unit, b * unit + offset, like=last, where=where)
+    return MLP((*mlp.layers[:-1], layer), mlp.activation, mlp.final_activation)
+
+
+def _float64(array: Any, where: str, argument: str) -> np.ndarray:
+    if array is None:
+        return np.zeros(())
+    if isinstance(array, jax.core.Tracer):
+        raise TypeError(
+            f"{where}: {argument} must be a concrete array, got a tracer; fold outside jit and vmap"
+        )
+    return np.asarray(array, np.float64)
+
+
+def _scaling(value: ArrayLike, shape: tuple[int, ...], where: str, argument: str) -> np.ndarray:
+    array = _float64(as_array(value, where, argument), where, argument)
+    if array.shape not in ((), shape):
+        raise ValueError(f"{where}: {argument} must have shape {shape} or be one number, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where}: {argument} must be finite, got {array[~np.isfinite(array)].flat[0]}")
+    return np.broadcast_to(array, shape)
+
+
+def _rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
+    """`w` and `b` in the dtypes and the kind of array of `like`."""
+    dtypes = [
+        leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(float)
+        for leaf in like
+        if leaf is not None
+    ]
+    arrays = []
+    for name, exact, dtype in (("w", w, dtypes[0]), ("b", b, dtypes[-1])):
+        with np.errstate(over="ignore"):
+            array = _round_once(exact, dtype)
+        if not np.isfinite(array).all() and np.isfinite(exact).all():
+            raise ValueError(
+                f"{where}: {name} reaches {np.abs(exact).max():g}, too large for {dtype.name}; "
+                f"convert the network to float32 first"
+            )
+        arrays.append(jnp.asarray(array) if isinstance(like.w, jax.Array) else array)
+    return Affine(*arrays)
+
+
+def _round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`exact`, float64, rounded to `dtype`, ties to even."""
+    if dtype != ml_dtypes.bfloat16:
+        return exact.astype(dtype)
+    # ml_dtypes goes through float32, rounding twice. Rounding to odd on the way makes it once.
+    single = exact.astype(np.float32)
+    single = np.where(np.abs(single) > np.abs(exact), np.nextafter(single, np.float32(0)), single)
+    odd = single.view(np.uint32) | (single != exact).astype(np.uint32)
+    return odd.view(np.float32).astype(dtype)

@@ -1,0 +1,144 @@
+"""The command line: `jaxneuron demo`, `jaxneuron info`, `jaxneuron run`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+import numpy as np
+
+import jaxneuron
+from jaxneuron import gates
+from jaxneuron._files import read
+from jaxneuron._params import MLP
+from jaxneuron._rows import read_rows, writing_rows
+
+TILE = 16_384
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, or 2 after one line of error."""
+    try:
+        options = _parser().parse_args(arguments)
+        options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `jaxneuron info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, TypeError, ImportError, jax.errors.JaxRuntimeError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted") and 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"jaxneuron: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_fail(f"{message}; see {self.prog} --help"))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="jaxneuron",
+        description="Evaluate artificial neurons and multilayer perceptrons.",
+        epilog="Computes in float32; set JAX_ENABLE_X64=1 for float64.",
+    )
+    parser.add_argument("--version", action="version", version=f"jaxneuron {jaxneuron.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo", help="gates as neurons, and a trained network against its published outputs"
+    )
+    demo.set_defaults(command=_demo)
+
+    info = commands.add_parser("info", help="print the summary of a network")
+    info.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
+    info.set_defaults(command=_info)
+
+    run = commands.add_parser(
+        "run",
+        help="evaluate a network on the rows of a file",
+        description="Evaluate a network on the rows of a file. CSV may have a header; none is written.",
+    )
+    run.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
+    run.add_argument("rows", metavar="ROWS", type=Path, help="inputs, one row each: .npy or .csv")
+    run.add_argument("-o", dest="out", metavar="OUT", type=Path, required=True, help="outputs: .npy or .csv")
+    run.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    run.set_defaults(command=_run)
+    return parser
+
+
+def _info(options: argparse.Namespace) -> None:
+    print(jaxneuron.summary(read(options.model)))
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError("run: needs the tqdm library; pip install 'jaxneuron[cli]'") from None
+    mlp = jax.device_put(read(options.model))
+    n_in = mlp.layers[0].w.shape[0]
+    tiles = read_rows(options.rows, n_in, TILE)
+    with (
+        writing_rows(options.out, options.force) as write,
+        tqdm(unit=" rows", unit_scale=True, disable=None) as progress,
+    ):
+        for i, tile in enumerate(tiles):
+            # After a whole tile the last one is padded to it: one shape, compiled once.
+            padding = TILE - len(tile) if i else 0
+            outputs = jaxneuron.mlp_forward(mlp, np.pad(tile, ((0, padding), (0, 0))))[: len(tile)]
+            # NumPy's files have no bfloat16.
+            write(np.asarray(outputs, np.float32 if outputs.dtype.name == "bfloat16" else None))
+            progress.update(len(tile))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    print("Gates as neurons, sigmoid(w . x + b); above 0.5 reads as true:\n")
+    names = ("AND", "OR", "NAND", "XOR")
+    tables = [gates.truth_table(getattr(gates, name)) for name in names]
+    print("  x1 x2" + "".join(f"{name:>14}" for name in names))
+    for row, (x1, x2) in enumerate(tables[0][0]):
+        values = [float(outputs.reshape(-1)[row]) for _, outputs in tables]
+        print(f"   {x1}  {x2}" + "".join(f"{v:>8.4f} {v > 0.5!s:>5}" for v in values))
+
+    print("\nQLKNN 7_11, a trained surrogate of a plasma-turbulence code, with its scalings folded in:\n")
+    data = resources.files("jaxneuron") / "data"
+    with resources.as_file(data / "qlknn_7_11.safetensors") as path:
+        stored = read(path)
+    print(jaxneuron.summary(stored))
+    mlp = jax.device_put(stored)
+    with resources.as_file(data / "qlknn_7_11_reference.npz") as path, np.load(path) as reference:
+        inputs, published = reference["inputs"], reference["outputs"]
+    outputs = jaxneuron.mlp_forward(mlp, inputs)
+    errors = np.abs(np.asarray(outputs, np.float64) - published).max(axis=0) / np.abs(published).max(axis=0)
+    print(
+        f"\n{len(inputs)} published rows in {outputs.dtype}: greatest error {errors.max():.1e} "
+        f"of the output's scale (the largest published value of that output)"
+    )
+    rate = _rows_per_second(mlp, inputs.min(axis=0), inputs.max(axis=0))
+    print(f"100,000 random rows: {rate:,.0f} rows per second on {jax.devices()[0]}")
+
+
+def _rows_per_second(mlp: MLP, low: np.ndarray, high: np.ndarray, n: int = 100_000) -> float:
+    rows = jax.device_put(np.random.default_rng(0).uniform(low, high, (n, len(low))))
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        jaxneuron.mlp_forward(mlp, rows).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    return n / statistics.median(seconds[1:])  # the first call compiles

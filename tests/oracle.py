@@ -1,0 +1,142 @@
+"""The truth, in exact fractions and mpmath, with the error each result may have. Never imports jax.
+
+Bounds are in unit roundoffs: u = 2^-24 for float32, 2^-53 for float64, 2^-11 for float16, 2^-8 for bfloat16.
+"""
+
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+
+U = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+TINY = {"bfloat16": 2.0**-126, "float16": 2.0**-24, "float32": 2.0**-126, "float64": 2.0**-1022}
+SMALLEST_NORMAL = {**TINY, "float16": 2.0**-14}
+MP = mpmath.mp.clone()
+MP.prec = 200
+SELU_SCALE, SELU_ALPHA = (
+    MP.mpf("1.0507009873554804934193349852946"),
+    MP.mpf("1.6732632423543772848170429916717"),
+)
+
+FORMULAS = {
+    "sigmoid": lambda z: 1 / (1 + MP.exp(-z)),
+    "relu": lambda z: max(z, MP.zero),
+    "tanh": MP.tanh,
+    "identity": lambda z: z,
+    "silu": lambda z: z / (1 + MP.exp(-z)),
+    "gelu": lambda z: z / 2 * MP.erfc(-z / MP.sqrt(2)),
+    "gelu_tanh": lambda z: z / 2 * (1 + MP.tanh(MP.sqrt(2 / MP.pi) * (z + MP.mpf("0.044715") * z**3))),
+    "softplus": lambda z: MP.log1p(MP.exp(z)),
+    "elu": lambda z: z if z > 0 else MP.expm1(z),
+    "selu": lambda z: SELU_SCALE * (z if z > 0 else SELU_ALPHA * MP.expm1(z)),
+    "leaky_relu": lambda z: z if z >= 0 else z / 100,
+    "hard_sigmoid": lambda z: min(max(z + 3, 0), 6) / 6,
+}
+# The steepest slope of each, by which an error in z grows.
+SLOPE = dict.fromkeys(FORMULAS, 1.0) | {
+    "sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "selu": 1.76, "hard_sigmoid": 1 / 6,
+    "softmax": 1.0,
+}  # fmt: skip
+EXACT = ("relu", "identity")
+# What an error is measured against: these multiply z by a factor in [0, 1] that is off by some u,
+# and hard_sigmoid divides a number of up to 6.
+TIMES_Z = ("silu", "gelu", "gelu_tanh")
+
+
+def activation(name, z):
+    """`name` at the float64 array `z`, rounded to float64."""
+    z = np.asarray(z, np.float64)
+    if name == "softmax":
+        e = np.vectorize(lambda d: float(MP.exp(MP.mpf(d))), otypes=[float])(
+            z - z.max(-1, keepdims=True, initial=-1e308)
+        )
+        return e / e.sum(-1, keepdims=True)
+    return np.vectorize(lambda v: float(FORMULAS[name](MP.mpf(v))), otypes=[float])(z)
+
+
+def activation_error(name, z, y, dtype):
+    """How far an activation evaluated in `dtype` may be from `y`.
+
+    XLA documents tanh as its worst here, 5 ULP in float32 and 7 in float64: 14 u. The others are built
+    from exp, expm1, erfc and log1p of up to 2 ULP and at most four more roundings.
+    """
+    if name in EXACT:
+        return np.zeros(np.shape(y))
+    scale = np.abs(z) if name in TIMES_Z else np.abs(y)
+    if name in ("hard_sigmoid", "softmax"):
+        scale = np.ones(np.shape(y))
+    units = 16 + (np.shape(y)[-1] if name == "softmax" else 0)
+    return units * U[dtype] * scale + SMALLEST_NORMAL[dtype]  # XLA flushes what is below
+
+
+def affine(w, b, x):
+    """x @ w + b, each entry summed exactly and rounded once to float64."""
+    w, x = np.asarray(w, np.float64), np.asarray(x, np.float64)
+    columns = w[:, None] if w.ndim == 1 else w
+    out = np.empty((*x.shape[:-1], columns.shape[1]))
+    biases = np.zeros(columns.shape[1]) if b is None else np.asarray(b, np.float64).reshape(-1)
+    for row in np.ndindex(x.shape[:-1]):
+        for unit, bias in enumerate(biases):
+            products = (
+                Fraction(p) * Fraction(q)
+                for p, q in zip(x[row].tolist(), columns[:, unit].tolist(), strict=True)
+            )
+            out[(*row, unit)] = float(sum(products, Fraction(float(bias))))
+    return out.reshape((*x.shape[:-1], *w.shape[1:]))
+
+
+def affine_error(w, b, x, dtype):
+    """(n + 2) u (|x| @ |w| + |b|): a product, n - 1 sums and a bias, in any order, fused or not."""
+    magnitude = np.abs(np.asarray(x, np.float64)) @ np.abs(np.asarray(w, np.float64))
+    magnitude = magnitude + (0 if b is None else np.abs(np.asarray(b, np.float64)))
+    n = len(w)
+    return (n + 2) * U[dtype] * magnitude + (n + 2) * SMALLEST_NORMAL[dtype]
+
+
+def rounded_error(y, error, dtype):
+    """`error` after one more rounding of a value near `y` to `dtype`."""
+    return error + U[dtype] * (np.abs(y) + error) + TINY[dtype]
+
+
+def sum_dtype(dtype):
+    """bfloat16 and float16 are summed in float32."""
+    return dtype if dtype in ("float32", "float64") else "float32"
+
+
+def neuron(w, b, x, name, dtype, x_error=0.0):
+    """activation(x @ w + b) and how far a result of `dtype` may be from it, when x is off by `x_error`."""
+    wide = sum_dtype(dtype)
+    z = affine(w, b, x)
+    reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
+    z_error = affine_error(w, b, reach, wide) + np.broadcast_to(x_error, np.shape(x)) @ np.abs(
+        np.asarray(w, np.float64)
+    )
+    y = activation(name, z)
+    # The activation is evaluated at the z that was computed: its own error, and the slope times z's.
+    error = SLOPE[name] * z_error + activation_error(
+        name, np.abs(z) + z_error, np.abs(y) + SLOPE[name] * z_error, wide
+    )
+    error = error + U["float64"] * np.abs(y)  # this oracle's own rounding
+    return y, rounded_error(y, error, dtype) if dtype != wide else error
+
+
+def mlp(layers, names, x, dtype):
+    """A network's outputs, and how far results of `dtype` may be from them."""
+    x, error = np.asarray(x, np.float64), 0.0
+    for (w, b), name in zip(layers, names, strict=True):
+        x, error = neuron(w, b, x, name, dtype, error)
+    return x, error
+
+
+def assert_within(found, truth, error, where=""):
+    """Every entry of `found` within its own `error` of `truth`; the worst is named."""
+    found, truth = np.asarray(found, np.float64), np.asarray(truth, np.float64)
+    assert found.shape == truth.shape, f"{where}: shape {found.shape}, not {truth.shape}"
+    error = np.broadcast_to(error, truth.shape)
+    excess = np.abs(found - truth) - error
+    if truth.size and not (excess <= 0).all():
+        worst = np.unravel_index(np.nanargmax(np.where(np.isnan(excess), np.inf, excess)), truth.shape)
+        raise AssertionError(
+            f"{where}: at {worst} got {found[worst]!r}, truth {truth[worst]!r}, "
+            f"off by {abs(found[worst] - truth[worst]):.3g} where {error[worst]:.3g} is allowed"
+        )

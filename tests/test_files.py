@@ -1,0 +1,208 @@
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+
+from jaxneuron import MLP, Affine, gates, load, save
+from jaxneuron._files import read
+from tests.strategies import DTYPES, mlps_and_inputs
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return tmp_path_factory.mktemp("files") / "network.safetensors"
+
+
+def bits(mlp):
+    return [(a.dtype.name, a.shape, np.asarray(a).tobytes()) for a in jax.tree.leaves(mlp)]
+
+
+# --- laws ---
+
+
+@given(mlp_and_x=mlps_and_inputs())
+def test_save_then_load_is_the_identity(path, mlp_and_x):
+    mlp, _ = mlp_and_x
+    save(path, mlp)
+    for twin in (load(path), read(path)):
+        assert jax.tree.structure(twin) == jax.tree.structure(mlp)
+        assert bits(twin) == bits(mlp)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(load(path)))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES.values(), np.int64, np.int8, bool])
+def test_every_bit_of_every_dtype_comes_back(path, dtype):
+    # Subnormal numbers, NaNs with payloads, negative zero: whatever the bytes say.
+    size = np.dtype(dtype).itemsize
+    raw = np.random.default_rng(0).bytes(16 * size)
+    w = np.frombuffer(raw, dtype).reshape(2, 8)
+    if w.dtype.kind in "ib":
+        w = (w % 2).astype(dtype)  # booleans are 0 or 1, and with x64 off integers must fit in int32
+    save(path, MLP([(w, None)]))
+    assert bits(load(path)) == bits(MLP([(w, None)]))
+
+
+def test_wide_dtypes_stay_on_the_host_until_jax_holds_them(path, x64):
+    save(path, MLP([(np.array([[0.1]]), np.array([0.2], np.float32))]))
+    (w, b), *_ = load(path).layers
+    assert w.dtype == np.float64
+    assert isinstance(w, jax.Array) == x64
+    assert isinstance(b, jax.Array)
+    assert jax.device_put(load(path)).layers[0].w.dtype == (np.float64 if x64 else np.float32)
+
+
+def test_memory_order_does_not_matter(path):
+    w = np.asfortranarray(np.arange(6.0, dtype=np.float32).reshape(2, 3))
+    save(path, MLP([(w, None), (w.T[:, ::-1], None)]))
+    assert load(path).layers[0].w.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert load(path).layers[1].w.tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
+def test_ten_layers_come_back_in_order(path):
+    mlp = MLP(
+        [(np.full((1, 1), i, np.float32), None) for i in range(12)], tuple(["relu", "tanh"] * 5 + ["elu"])
+    )
+    save(path, mlp)
+    assert [float(layer.w[0, 0]) for layer in load(path).layers] == list(range(12))
+    assert load(path).activations == mlp.activations
+
+
+def test_the_format(path):
+    save(path, gates.XOR)
+    with safetensors.safe_open(path, "numpy") as file:
+        assert sorted(file.keys()) == ["layers.0.b", "layers.0.w", "layers.1.b", "layers.1.w"]
+        assert file.metadata() == {
+            "format": "jaxneuron", "format_version": "1", "activation": '"sigmoid"', "final_activation": '"sigmoid"',
+        }  # fmt: skip
+
+
+def test_a_crash_leaves_the_old_file_whole(path):
+    save(path, gates.XOR)
+    before = path.read_bytes()
+    # Killed between the last byte and the renaming, for real: in a process of its own.
+    program = f"""
+import os, signal
+import numpy as np
+import jaxneuron
+os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
+jaxneuron.save({str(path)!r}, jaxneuron.MLP([(np.ones((1000, 1000)), None)]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == -9
+    assert path.read_bytes() == before
+    for left in path.parent.glob(".*.partial"):
+        left.unlink()
+
+
+def test_a_failure_leaves_no_file(path, monkeypatch):
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    save(path, gates.XOR)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(path, MLP([(np.ones((10, 10)), None)]))
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+# --- refusals ---
+
+
+def test_own_callables_cannot_be_saved(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"save: activations must have names to be saved, got .*; use one of jaxneuron's"
+    ):
+        save(tmp_path / "a", MLP([([[1.0]], None)], final_activation=jnp.tanh))
+    with pytest.raises(TypeError, match="save: mlp must be an MLP, got Affine"):
+        save(tmp_path / "a", Affine([1.0], 0.0))
+    assert not os.listdir(tmp_path)
+
+
+def written(path, tensors=None, **metadata):
+    tensors = {"layers.0.w": np.ones((2, 2)), "layers.1.w": np.ones((2, 1))} if tensors is None else tensors
+    good = {
+        "format": "jaxneuron",
+        "format_version": "1",
+        "activation": '"tanh"',
+        "final_activation": '"tanh"',
+    }
+    kept = {k: v for k, v in (good | metadata).items() if v is not None}
+    path.write_bytes(safetensors.numpy.save(tensors, kept))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        (None, {"format": None}, "must be a file of jaxneuron.save, with the metadata format='jaxneuron', got None; build an MLP from its tensors and save that"),
+        (None, {"format": "pt"}, "got 'pt'"),
+        (None, {"format_version": "2"}, "must have a format version up to 1, got '2'; install a newer jaxneuron"),
+        (None, {"format_version": "one"}, "must have a format version up to 1, got 'one'"),
+        (None, {"activation": None}, "holds no whole network: 'activation'"),
+        (None, {"activation": "tanh"}, "holds no whole network: Expecting value"),
+        (None, {"activation": '"tahn"'}, "holds no whole network: MLP: activation must be a callable or one of"),
+        (None, {"activation": '{"a": 1}'}, "holds no whole network: MLP: activation must be a name or a hashable callable, got dict"),
+        (None, {"activation": "[" * 100_000}, "holds no whole network: "),
+        ({}, {}, "holds no whole network: MLP: layers must hold at least 1 layer, got 0"),
+        ({"layers.0.w": np.ones((2, 2)), "layers.2.w": np.ones((2, 2))}, {}, "holds no whole network: layers.1.w is missing among 2 layers"),
+        ({"layers.0.w": np.ones((2, 2)), "layers.1.b": np.ones(2)}, {}, "holds no whole network: it has the tensor 'layers.1.b' too, which is no part of 1 layers"),
+        ({"layers.0.w": np.ones((2, 3)), "layers.1.w": np.ones((2, 1))}, {}, "holds no whole network: MLP: layers 0 and 1 must chain"),
+        ({"layers.0.w": np.ones((2, 3, 4))}, {}, "holds no whole network: MLP: layer 0: w must have shape"),
+        ({"layers.0.w": np.ones((2, 3)), "layers.0.b": np.ones(2)}, {}, "holds no whole network: MLP: layer 0: b must have shape (3,)"),
+    ],
+)  # fmt: skip
+def test_foreign_files(tmp_path, tensors, metadata, message):
+    path = tmp_path / "foreign.safetensors"
+    written(path, tensors, **metadata)
+    with pytest.raises(ValueError, match=re.escape(f"load: {path} ") + ".*" + re.escape(message)):
+        load(path)
+
+
+def test_truncated_files(tmp_path):
+    path = tmp_path / "short.safetensors"
+    written(path)
+    whole = path.read_bytes()
+    for length in (0, 4, 8, 20, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(
+            ValueError, match=r"short.safetensors is not a whole safetensors file \(.*\); copy or save"
+        ):
+            load(path)
+    path.write_bytes(whole + b"more")
+    with pytest.raises(ValueError, match="is not a whole safetensors file"):
+        load(path)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.safetensors")
+    with pytest.raises(IsADirectoryError):
+        load(tmp_path)
+
+
+def test_dtypes_that_are_not_evaluated(tmp_path):
+    path = tmp_path / "f8.safetensors"
+    header = json.dumps({
+        "__metadata__": {"format": "jaxneuron", "format_version": "1", "activation": '"tanh"', "final_activation": '"tanh"'},
+        "layers.0.w": {"dtype": "F8_E4M3", "shape": [1, 1], "data_offsets": [0, 1]},
+    }).encode()  # fmt: skip
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0")
+    with pytest.raises(ValueError, match=r"must hold BF16, BOOL, .*, got F8_E4M3"):
+        load(path)
+
+
+def test_without_the_library(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    for call in (lambda: save(tmp_path / "a", gates.XOR), lambda: load(tmp_path / "a")):
+        with pytest.raises(
+            ImportError, match=r"needs the safetensors library; pip install 'jaxneuron\[files\]'"
+        ):
+            call()

@@ -1,0 +1,273 @@
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import jaxneuron
+from jaxneuron import MLP, Affine, affine, init_mlp, mlp_forward, neuron, stack_neurons
+from tests import make_qlknn, oracle
+from tests.strategies import (
+    BATCHES,
+    DTYPES,
+    ELEMENTWISE,
+    SIZES,
+    affines,
+    arrays,
+    held_dtypes,
+    mlps_and_inputs,
+)
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+ANY_OUT = st.one_of(st.none(), SIZES)
+
+
+@st.composite
+def affines_and_inputs(draw, n_out=ANY_OUT):
+    dtype = draw(held_dtypes())
+    params = draw(affines(n_out=n_out, dtype=dtype))
+    return params, draw(arrays((*draw(BATCHES), len(params.w)), dtype))
+
+
+def within(layers, names, x, y):
+    """Assert that `y` is the network's output, by its derived bound."""
+    dtype = y.dtype.name
+    truth, error = oracle.mlp(layers, names, x, dtype)
+    oracle.assert_within(y, truth, error)
+
+
+# --- truth ---
+
+
+def test_the_class_notes():
+    neuron_11 = Affine([1, 1], -1.5)
+    assert affine(neuron_11, [0, 1]) == -0.5
+    assert affine(Affine([-1, -1], 0.5), [0, 0]) == 0.5
+    assert (affine(neuron_11, [[0, 0], [0, 1], [1, 0], [1, 1]]) > 0).tolist() == [False, False, False, True]
+    np.testing.assert_array_max_ulp(*two(neuron(Affine([0.5, 0.5], -0.7), [1, 1]), 0.574442516811659), 2)
+    layer = stack_neurons([jaxneuron.gates.AND, jaxneuron.gates.OR, jaxneuron.gates.NAND])
+    truth = [0.45016600268752216, 0.574442516811659, 0.549833997312478]
+    np.testing.assert_array_max_ulp(*two(neuron(layer, [0, 1]), truth), 2)
+
+
+def two(found, truth):
+    return np.asarray(found), np.asarray(truth, found.dtype)
+
+
+@given(affines_and_inputs())
+def test_affine_within_bound(params_and_x):
+    (w, b), x = params_and_x
+    z = affine(Affine(w, b), x)
+    dtype = w.dtype.name
+    assert z.dtype == w.dtype
+    truth = oracle.affine(w, b, x)
+    error = oracle.affine_error(w, b, x, oracle.sum_dtype(dtype)) + oracle.U["float64"] * np.abs(truth)
+    oracle.assert_within(
+        z, truth, oracle.rounded_error(truth, error, dtype) if dtype != oracle.sum_dtype(dtype) else error
+    )
+
+
+@given(affines_and_inputs(), st.sampled_from(ELEMENTWISE))
+def test_neuron_within_bound(params_and_x, name):
+    params, x = params_and_x
+    y = neuron(params, x, name)
+    assert y.dtype == params.w.dtype
+    within([params], [name], x, y)
+
+
+@given(mlps_and_inputs())
+def test_mlp_forward_within_bound(mlp_and_x):
+    mlp, x = mlp_and_x
+    y = mlp_forward(mlp, x)
+    assert y.dtype == x.dtype
+    assert y.shape == (*x.shape[:-1], mlp.layers[-1].w.shape[1])
+    within(mlp.layers, mlp.activations, x, y)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_wide_sums_within_bound(dtype):
+    rng = np.random.default_rng(0)
+    w, b = rng.normal(size=(1000, 5)).astype(DTYPES[dtype]), rng.normal(size=5).astype(DTYPES[dtype])
+    x = rng.normal(size=(3, 1000)).astype(DTYPES[dtype])
+    truth = oracle.affine(w, b, x)
+    error = oracle.affine_error(w, b, x, "float32")
+    oracle.assert_within(affine(Affine(w, b), x), truth, oracle.rounded_error(truth, error, dtype))
+
+
+def test_qlknn_gives_its_published_outputs(x64):
+    with np.load(make_qlknn.SHIPPED.with_name("qlknn_7_11_reference.npz")) as reference:
+        inputs, published = reference["inputs"], reference["outputs"]
+    y = np.asarray(mlp_forward(jaxneuron.load(make_qlknn.SHIPPED), inputs), np.float64)
+    scale = np.abs(published).max(axis=0)
+    assert (np.abs(y - published) / scale).max() < (1e-9 if x64 else 1e-4)
+
+
+# --- laws ---
+
+
+@given(affines_and_inputs(n_out=SIZES))
+def test_a_layer_is_its_neurons_side_by_side(params_and_x):
+    layer, x = params_and_x
+    y = neuron(layer, x)
+    for j in range(layer.w.shape[1]):
+        one = Affine(layer.w[:, j], None if layer.b is None else layer.b[j])
+        within([one], ["sigmoid"], x, neuron(one, x))
+        within([one], ["sigmoid"], x, y[..., j])
+
+
+@given(mlps_and_inputs(batch=st.sampled_from([(0,), (1,), (7,)])))
+def test_vmap_is_a_loop_is_the_batch(mlp_and_x):
+    mlp, x = mlp_and_x
+    check = functools.partial(within, mlp.layers, mlp.activations)
+    check(x, mlp_forward(mlp, x))
+    check(x, jax.vmap(mlp_forward, in_axes=(None, 0))(mlp, x))
+    for row in x:
+        check(row, mlp_forward(mlp, row))
+
+
+@pytest.mark.parametrize("function", [affine, neuron])
+def test_vmap_over_parameters(function):
+    rng = np.random.default_rng(0)
+    stack = Affine(rng.normal(size=(5, 3, 2)).astype(np.float32), rng.normal(size=(5, 2)).astype(np.float32))
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+    y = jax.vmap(function, in_axes=(0, None))(stack, x)
+    assert y.shape == (5, 4, 2)
+    for i in range(5):
+        within([Affine(stack.w[i], stack.b[i])], ["identity" if function is affine else "sigmoid"], x, y[i])
+
+
+@pytest.mark.parametrize("axes", [(0, None), (0, 0)])
+def test_ensembles_and_populations(axes):
+    networks = [init_mlp(jax.random.key(i), (3, 4, 2), activation="tanh") for i in range(5)]
+    population = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
+    x = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(networks[0].layers[0].w.dtype)
+    y = jax.vmap(mlp_forward, in_axes=axes)(population, x if axes[1] == 0 else x[0])
+    for i, mlp in enumerate(networks):
+        within(mlp.layers, mlp.activations, x[i] if axes[1] == 0 else x[0], y[i])
+
+
+def test_inside_jit_scan_and_shard_map():
+    mlp = init_mlp(jax.random.key(0), (3, 4, 3))
+    x = jnp.linspace(-1, 1, 12).reshape(4, 3)
+    expected = np.asarray(mlp_forward(mlp, x))
+    u = oracle.U[expected.dtype.name]
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=100 * u
+    )  # each is within the bound of test_mlp_forward
+    close(jax.jit(mlp_forward)(mlp, x), expected)
+    close(jax.lax.scan(lambda carry, row: (carry, mlp_forward(mlp, row)), 0, x)[1], expected)
+    mesh = Mesh(np.array(jax.devices()), ("rows",))
+    rows, all_of_it = PartitionSpec("rows"), PartitionSpec()
+    mapped = jax.shard_map(mlp_forward, mesh=mesh, in_specs=(all_of_it, rows), out_specs=rows)
+    close(jax.jit(mapped)(mlp, x), expected)
+    sharded = mlp_forward(mlp, jax.device_put(x, NamedSharding(mesh, rows)))
+    assert sharded.sharding.is_equivalent_to(NamedSharding(mesh, rows), 2)
+    close(sharded, expected)
+    assert (
+        jax.grad(lambda x: mlp_forward(mlp, x).sum())(x).shape == x.shape
+    )  # XLA's path stays differentiable
+
+
+def test_promotion():
+    default = jnp.zeros(()).dtype
+    half = Affine(jnp.ones((2, 1), jnp.float16), jnp.ones(1, jnp.float16))
+    assert affine(half, [1, 2]).dtype == affine(half, [True, False]).dtype == jnp.float16
+    assert affine(half, jnp.ones(2, jnp.bfloat16)).dtype == jnp.float32
+    assert affine(half, jnp.ones(2, jnp.float32)).dtype == jnp.float32
+    assert affine(Affine([1, 2], 3), [4, 5]).dtype == default
+    assert affine(Affine([1, 2], 3), jnp.ones(2, jnp.float16)).dtype == jnp.float16
+    assert neuron(Affine(np.ones(2, np.float64), None), np.ones(2, np.float64)).dtype == default
+
+
+def test_halves_are_summed_in_float32():
+    # 1 + 2^-9 + ... fits no bfloat16; activations see the float32 sum.
+    seen = []
+
+    def spy(z):
+        seen.append(z.dtype)
+        return (z - 1) * 512
+
+    w = jnp.array([1, 2**-9], jnp.bfloat16)
+    assert neuron(Affine(w, None), jnp.ones(2, jnp.bfloat16), spy) == 1
+    assert seen == [jnp.float32]
+
+
+def test_float32_is_float32_unless_the_user_lowers_it():
+    mlp, x = init_mlp(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))
+
+    def precisions():
+        eqns = jax.make_jaxpr(lambda m, v: mlp_forward(m, v))(mlp, x).eqns
+        return {eqn.params["precision"] for eqn in eqns if eqn.primitive.name == "dot_general"}
+
+    assert precisions() == {(jax.lax.Precision.HIGHEST,) * 2}
+    with jax.default_matmul_precision("tensorfloat32"):
+        assert precisions() == {(jax.lax.Precision.HIGH,) * 2}  # JAX's name for it
+
+
+def test_a_network_compiles_once_for_each_shape():
+    mlp, seen = MLP([([[1.0], [1.0]], [0.0])], final_activation=lambda z: seen.append(z.shape) or z), []
+    for _ in range(3):
+        mlp_forward(mlp, jnp.ones((4, 2)))
+        mlp_forward(jax.tree.map(lambda a: a + 1, mlp), np.ones((4, 2)))
+    assert seen == [(4, 1)]
+
+
+def test_nan_and_infinity_pass_through():
+    params = Affine([1.0, 1.0], 0.0)
+    assert np.isnan(affine(params, [jnp.nan, 1.0]))
+    assert np.isnan(affine(params, [jnp.inf, -jnp.inf]))
+    assert affine(params, [jnp.inf, 1.0]) == jnp.inf
+    assert neuron(params, [-jnp.inf, 1.0]) == 0
+    rows = mlp_forward(MLP([([[1.0], [1.0]], None)]), [[jnp.nan, 0.0], [0.0, 0.0]])
+    assert np.isnan(np.asarray(rows))[:, 0].tolist() == [True, False]
+
+
+def test_arrays_from_elsewhere():
+    class Wrapped:
+        def __jax_array__(self):
+            return jnp.ones(2)
+
+    params = Affine([1.0, 1.0], 0.0)
+    assert (
+        affine(params, Wrapped()) == affine(params, [jnp.float32(1), 1.0]) == affine(params, (1.0, 1.0)) == 2
+    )
+    assert jax.jit(lambda a, b: affine(Affine([a, b], a), [a, 2.0]))(1.0, 3.0) == 8
+
+
+# --- refusals ---
+
+MLP_231 = MLP([(np.ones((2, 3)), np.zeros(3)), (np.ones((3, 1)), np.zeros(1))])
+STACKED = jax.tree.map(lambda a: np.stack([a, a]), MLP_231)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: affine(Affine([1, 2], 0), [1, 2, 3]), ValueError, "affine: x must have shape (..., 2), one number for each row of w (2,), got (3,); inputs stand on the last axis"),
+        (lambda: affine(Affine([1, 2], 0), 1.0), ValueError, "affine: x must have shape (..., 2), one number for each row of w (2,), got (); pass [x]"),
+        (lambda: affine(Affine(1.0, 0), [1]), ValueError, "affine: params: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (); pass [w]"),
+        (lambda: affine(Affine([1, 2], [0]), [1, 2]), ValueError, "affine: params: b must have shape (), one number for each column of w (2,), got (1,); reshape it, or pass None for no bias"),
+        (lambda: affine([1, 2, 3], [1, 2]), TypeError, "affine: params must be an Affine or a (w, b) pair, got list; pass Affine(w, b), with b=None for no bias"),
+        (lambda: affine(Affine([[1], [1, 2]], 0), [1, 2]), ValueError, "affine: params: w must be an array or an evenly nested sequence of numbers, got [[1], [1, 2]]"),
+        (lambda: neuron(Affine([1, 2], 0), "ab"), TypeError, "neuron: x must hold booleans, integers, or one of bfloat16, float16, float32, float64, got str64 ('ab'); pass numbers"),
+        (lambda: neuron(Affine([1, 2], 0), [1, 2], "relo"), ValueError, "did you mean 'relu'?"),
+        (lambda: neuron(Affine([1, 2], 0), [1, 2], "softmax"), ValueError, "neuron: softmax needs a layer, w (n_in, n_out), got a neuron, w (2,)"),
+        (lambda: neuron(Affine([1, 2], 0), [[1, 2]], jnp.sum), ValueError, "neuron: activation must keep the shape (1,), got (); use an elementwise function"),
+        (lambda: mlp_forward(MLP_231, np.ones((5, 3))), ValueError, "mlp_forward: layer 0: x must have shape (..., 2), one number for each row of w (2, 3), got (5, 3); inputs stand on the last axis"),
+        (lambda: mlp_forward(MLP_231, jnp.ones(2, jnp.complex64)), TypeError, "mlp_forward: layer 0: x must hold booleans, integers, or one of bfloat16, float16, float32, float64, got complex64"),
+        (lambda: mlp_forward(MLP_231, object()), TypeError, "mlp_forward: x must hold booleans, integers, or one of"),
+        (lambda: mlp_forward(MLP_231.layers, [1, 2]), TypeError, "mlp_forward: mlp must be an MLP, got tuple; pass MLP(layers), parameters first"),
+        (lambda: mlp_forward([1, 2], MLP_231), TypeError, "mlp_forward: x must hold booleans"),
+        (lambda: mlp_forward(STACKED, [1, 2]), ValueError, "mlp_forward: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 3); evaluate stacked networks with jax.vmap"),
+    ],
+)  # fmt: skip
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()

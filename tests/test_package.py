@@ -1,0 +1,69 @@
+"""The package as a whole: what it exports, and what importing it does not do."""
+
+import inspect
+import subprocess
+import sys
+import types
+
+import jaxneuron
+from jaxneuron import gates
+
+PUBLIC = [
+    "MLP",
+    "Affine",
+    "affine",
+    "dense_parameter_count",
+    "elu",
+    "fold_input_scaling",
+    "fold_output_scaling",
+    "gates",
+    "gelu",
+    "gelu_tanh",
+    "hard_sigmoid",
+    "identity",
+    "init_mlp",
+    "leaky_relu",
+    "load",
+    "mlp_forward",
+    "neuron",
+    "parameter_count",
+    "relu",
+    "save",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "stack_neurons",
+    "summary",
+    "tanh",
+]
+
+
+def test_public_names_are_the_documented_ones():
+    assert sorted(jaxneuron.__all__) == sorted(PUBLIC)
+    visible = {name for name in vars(jaxneuron) if not name.startswith("_")}
+    submodules = {name for name in visible if isinstance(getattr(jaxneuron, name), types.ModuleType)}
+    assert visible - submodules == set(PUBLIC) - {"gates"}
+    assert sorted(gates.__all__) == ["AND", "NAND", "OR", "XOR", "truth_table"]
+
+
+def test_everything_public_is_documented_with_an_example():
+    for name in set(PUBLIC) - {"gates"}:
+        doc = inspect.getdoc(getattr(jaxneuron, name))
+        assert doc, name
+        assert ">>>" in doc or name == "load", f"{name} has no example"  # load's stands in save's
+
+
+def test_importing_has_no_effect():
+    program = """
+import sys, threading
+import jax
+from jax._src import xla_bridge
+before = dict(jax.config.values), threading.active_count()
+import jaxneuron, jaxneuron.cli
+assert (dict(jax.config.values), threading.active_count()) == before, "configuration or threads changed"
+assert not xla_bridge._backends, "a device was touched"
+assert not {"safetensors", "tqdm", "matplotlib"} & set(sys.modules), "an optional library was imported"
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

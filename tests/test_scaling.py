@@ -1,0 +1,168 @@
+import re
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import jaxneuron
+from jaxneuron import MLP, fold_input_scaling, fold_output_scaling
+from jaxneuron._scaling import _round_once
+from tests import make_qlknn, oracle
+from tests.strategies import DTYPES, mlps, mlps_and_inputs
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+MEANS, STDS = st.floats(-2, 2, width=16), st.floats(0.25, 4, width=16)
+
+
+def arrays(shape, elements):
+    return hnp.arrays(np.float64, shape, elements=elements)
+
+
+def as_float64(mlp):
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), mlp)
+
+
+# --- truth ---
+
+
+def folding_error(layer, x, mean, std, u):
+    """How far a folded layer may be from scaling first, both evaluated exactly at x.
+
+    Each number is rounded once, by u at most; before it, in float64, b' sums n products of quotients.
+    """
+    w, b = np.abs(np.asarray(layer.w, np.float64)), 0.0 if layer.b is None else np.abs(layer.b)
+    bias = np.abs(mean / std) @ w + b
+    return 2 * u * (np.abs(x / std) @ w + bias) + (len(w) + 4) * oracle.U["float64"] * bias + 2**-149
+
+
+@given(mlps_and_inputs(final=st.just("identity")), st.data())
+def test_folding_equals_scaling(mlp_and_x, data):
+    mlp, x = mlp_and_x
+    x = np.asarray(x, np.float64)
+    u = oracle.U[mlp.layers[0].w.dtype.name]
+    layer = mlp.layers[0]
+    mean, std = data.draw(arrays(len(layer.w), MEANS)), data.draw(arrays(len(layer.w), STDS))
+    folded = fold_input_scaling(mlp, mean, std).layers[0]
+    truth = oracle.affine(layer.w, layer.b, (x - mean) / std)
+    oracle.assert_within(
+        oracle.affine(*folded, x), truth, folding_error(layer, np.abs(x) + np.abs(mean), mean, std, u)
+    )
+
+    layer = mlp.layers[-1]
+    scale, shift = data.draw(arrays(layer.w.shape[1], STDS)), data.draw(arrays(layer.w.shape[1], MEANS))
+    folded = fold_output_scaling(mlp, scale, shift).layers[-1]
+    hidden = np.ones((3, len(layer.w)))
+    truth = oracle.affine(layer.w, layer.b, hidden) * scale + shift
+    error = folding_error(layer, hidden, np.zeros(len(layer.w)), 1.0, u) * scale + 2 * u * np.abs(shift)
+    oracle.assert_within(oracle.affine(*folded, hidden), truth, error)
+
+
+def test_folded_weights_are_the_formula():
+    mlp = as_float64(MLP([([[1.0, 3.0], [2.0, 4.0]], [0.5, -0.5])], final_activation="identity"))
+    first = fold_input_scaling(mlp, [1.0, 2.0], [2.0, 4.0]).layers[0]
+    assert first.w.tolist() == [[0.5, 1.5], [0.5, 1.0]]
+    assert first.b.tolist() == [0.5 - 0.5 - 1.0, -0.5 - 1.5 - 2.0]
+    last = fold_output_scaling(mlp, [2.0, 4.0], 1.0).layers[0]
+    assert last.w.tolist() == [[2.0, 12.0], [4.0, 16.0]]
+    assert last.b.tolist() == [2.0, -1.0]
+
+
+def test_the_shipped_network_is_the_folded_published_one():
+    with np.load(make_qlknn.WEIGHTS) as file:
+        published = {name: file[name].astype(np.float64) for name in file.files}
+    shipped = jaxneuron.load(make_qlknn.SHIPPED)
+    assert shipped.activations == ("tanh",) * 5 + ("identity",)
+    again = make_qlknn.folded_qlknn()
+    for i, (layer, twin) in enumerate(zip(shipped.layers, again.layers, strict=True)):
+        assert layer.w.dtype == layer.b.dtype == np.float64
+        assert np.array_equal(layer.w, twin.w)
+        if 0 < i < 5:
+            assert np.array_equal(layer.w, published[f"w{i}"])
+        # b' is a sum, whose order is the machine's.
+        oracle.assert_within(layer.b, twin.b, 20 * oracle.U["float64"] * np.abs(twin.b).max())
+
+
+@given(hnp.arrays(np.float64, 50, elements=st.floats(-1e30, 1e30)), st.sampled_from(sorted(DTYPES)))
+def test_rounding_happens_once(exact, dtype):
+    # Midpoints of bfloat16 and their neighbours in float64: what rounding through float32 gets wrong.
+    middle = (
+        (exact.astype(np.float32).view(np.uint32) & 0xFFFF0000 | 0x8000).view(np.float32).astype(np.float64)
+    )
+    for values in (exact, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)):
+        with np.errstate(over="ignore"):
+            rounded = _round_once(values, np.dtype(DTYPES[dtype]))
+        for value, result in zip(values.tolist(), rounded, strict=True):
+            if not np.isfinite(result):
+                continue
+            candidates = [np.nextafter(result, result.dtype.type(s)) for s in (-np.inf, np.inf)]
+            distance = abs(Fraction(value) - Fraction(float(result)))
+            others = [abs(Fraction(value) - Fraction(float(c))) for c in candidates if np.isfinite(c)]
+            assert all(distance <= other for other in others)
+            if distance in others:  # a tie goes to the even one
+                assert int(result.view(f"u{result.dtype.itemsize}")) % 2 == 0
+
+
+# --- laws ---
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_folding_keeps_dtype_and_kind(dtype):
+    host = MLP([(np.ones((2, 1), DTYPES[dtype]), None)], final_activation="identity")
+    for fold in (fold_input_scaling, fold_output_scaling):
+        assert [a.dtype.name for a in fold(host, 1, 2).layers[0]] == [dtype] * 2
+        assert all(isinstance(a, np.ndarray) for a in fold(host, 1, 2).layers[0])
+        device = jax.device_put(host)
+        assert all(isinstance(a, jax.Array) for a in fold(device, 1, 2).layers[0])
+        assert [a.dtype for a in fold(device, 1, 2).layers[0]] == [device.layers[0].w.dtype] * 2
+
+
+@given(mlps(final=st.just("identity")))
+def test_folding_nothing_changes_nothing(mlp):
+    for folded in (fold_input_scaling(mlp, 0.0, 1.0), fold_output_scaling(mlp, 1.0, 0.0)):
+        for layer, twin in zip(mlp.layers, folded.layers, strict=True):
+            assert np.array_equal(layer.w, twin.w)
+            assert np.array_equal(
+                *(np.zeros(layer.w.shape[1]) if b is None else b for b in (layer.b, twin.b))
+            )
+
+
+def test_integer_weights_become_floats():
+    assert fold_input_scaling(MLP([([[1]], [1])]), 1, 2).layers[0].w.dtype == np.float64
+
+
+# --- refusals ---
+
+ONE = MLP([(np.ones((2, 1), np.float16), np.zeros(1, np.float16))], final_activation="identity")
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        (lambda: fold_input_scaling(ONE, [1, 2, 3], 1), "fold_input_scaling: mean must have shape (2,) or be one number, got (3,)"),
+        (lambda: fold_input_scaling(ONE, 0, [[1], [2]]), "fold_input_scaling: std must have shape (2,) or be one number, got (2, 1)"),
+        (lambda: fold_input_scaling(ONE, 0, [1, 0]), "fold_input_scaling: std must not be 0, got 0 at 1; drop that input"),
+        (lambda: fold_input_scaling(ONE, [np.nan, 0], 1), "fold_input_scaling: mean must be finite, got nan"),
+        (lambda: fold_output_scaling(ONE, np.inf, 0), "fold_output_scaling: scale must be finite, got inf"),
+        (lambda: fold_output_scaling(ONE, 1e6, 0), "fold_output_scaling: w reaches 1e+06, too large for float16; convert the network to float32 first"),
+        (lambda: fold_output_scaling(MLP(ONE.layers), 1, 0), "fold_output_scaling: mlp must have the final activation 'identity', got 'sigmoid'; scale the outputs after it instead"),
+    ],
+)  # fmt: skip
+def test_refusals(fold, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fold()
+
+
+def test_tracers_are_refused():
+    mlp = jax.device_put(MLP([(np.ones((2, 1), np.float32), None)]))
+    with pytest.raises(
+        TypeError, match="fold_input_scaling: w must be a concrete array, got a tracer; fold outside jit"
+    ):
+        jax.jit(lambda m: fold_input_scaling(m, 0.0, 1.0))(mlp)
+    with pytest.raises(TypeError, match="fold_input_scaling: mean must be a concrete array, got a tracer"):
+        jax.jit(lambda mean: fold_input_scaling(mlp, mean, 1.0))(jnp.ones(2))
