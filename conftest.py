@@ -1,23 +1,20 @@
 """How the suite runs: strict JAX, two CPU devices, Hypothesis without a deadline."""
 
 import jax
+import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 import jaxneuron
+from jaxneuron.testing import profile
 
 jax.config.update("jax_num_cpu_devices", 2)
 # Strictness is ours to bear, not our users': no silent broadcast or promotion inside the package.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
-settings.register_profile(
-    "jaxneuron",
-    deadline=None,  # it would time compilation
-    max_examples=40,  # each new shape compiles
-    derandomize=True,  # a red run means the change, not the seed
-    suppress_health_check=[HealthCheck.too_slow],  # compilation again
-)
+# derandomised everywhere, not in CI alone: a red run means the change, not the seed
+settings.register_profile("jaxneuron", profile(max_examples=40, derandomize=True))
 settings.load_profile("jaxneuron")
 
 
@@ -32,5 +29,5 @@ def x64(request):
 def _doctest_folder(request, monkeypatch, doctest_namespace):
     """Doctests see `jax` and `jaxneuron`, and write into a folder of their own."""
     if isinstance(request.node, pytest.DoctestItem):
-        doctest_namespace.update(jax=jax, jaxneuron=jaxneuron)
+        doctest_namespace.update(jax=jax, jaxneuron=jaxneuron, np=np)
         monkeypatch.chdir(request.getfixturevalue("tmp_path"))

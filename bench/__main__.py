@@ -16,7 +16,7 @@ import numpy as np
 import jaxneuron
 from bench.cases import CASES, Case
 from bench.contenders import CONTENDERS, Call
-from tests import oracle
+from jaxneuron.testing import assert_within_error_bound
 
 BASELINE = "textbook"
 SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
@@ -38,9 +38,8 @@ def network(case: Case) -> tuple[jaxneuron.MLP, jax.Array]:
 def validate(case: Case, calls: dict[str, Call], mlp: jaxneuron.MLP, x: jax.Array) -> None:
     """Every contender's first, middle and last rows, and four at random, within the oracle's bound."""
     rows = sorted({0, case.rows // 2, case.rows - 1, *random.Random(0).choices(range(case.rows), k=4)})
-    truth, error = oracle.mlp(mlp.layers, mlp.activations, np.asarray(x)[rows], "float32")
-    for name, call in calls.items():
-        oracle.assert_within(np.asarray(call())[rows], truth, error, f"{case.name}: {name}")
+    for call in calls.values():
+        assert_within_error_bound(mlp, np.asarray(x)[rows], np.asarray(call())[rows])
 
 
 def seconds(call: Call, repeats: int) -> float:

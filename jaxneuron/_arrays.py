@@ -43,37 +43,51 @@ def as_array(value: Any, where: str, argument: str) -> Array | np.ndarray:
     """
     if isinstance(value, jax.Array):
         array: Array | np.ndarray = value
-    elif _holds_jax(value):
-        array = jnp.asarray(value)
     else:
         try:
-            array = np.asarray(value)
-        except (TypeError, ValueError) as error:
+            array = _gathered(value)
+        except (TypeError, ValueError, OverflowError, SystemError) as error:
             raise ValueError(
                 f"{where}: {argument} must be an array or an evenly nested sequence of numbers, "
-                f"got {_short(value)} ({error}); give every row the same length"
+                f"got {_short(value)} ({_short(error)}); give every row the same length"
             ) from None
     _check_dtype(array, value, where, argument)
+    if isinstance(array, np.ndarray) and not array.dtype.isnative:  # JAX reads the bytes as they lie
+        array = array.astype(array.dtype.newbyteorder("="))
     return array
 
 
-def _holds_jax(value: Any) -> bool:
-    """Whether NumPy must leave `value` to JAX: a list of JAX arrays or tracers, or a wrapper of one."""
-    return hasattr(value, "__jax_array__") or (
-        isinstance(value, (list, tuple))
-        and any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value))
-    )
+def as_operand(value: Any, where: str, argument: str) -> Array | np.ndarray:
+    """`as_array`, in a dtype that JAX holds now: without x64, float64 rounds to float32 in silence."""
+    array = as_array(value, where, argument)
+    narrow = jax.dtypes.canonicalize_dtype(array.dtype)
+    if isinstance(array, np.ndarray) and narrow != array.dtype:
+        with np.errstate(over="ignore"):
+            array = array.astype(narrow)
+    return array
+
+
+def _gathered(value: Any) -> Array | np.ndarray:
+    first = value
+    while isinstance(first, (list, tuple)) and first:
+        first = first[0]
+    if isinstance(first, jax.Array) or hasattr(first, "__jax_array__"):
+        return jnp.asarray(value)
+    try:
+        return np.asarray(value)
+    except jax.errors.TracerArrayConversionError:  # a tracer further on
+        return jnp.asarray(value)
 
 
 def _check_dtype(array: Array | np.ndarray, value: Any, where: str, argument: str) -> None:
     dtype = array.dtype
     if dtype.name in FLOATS or dtype.name == "bool":
         return
-    if not jnp.issubdtype(dtype, jnp.integer):
+    if dtype.kind not in "iu":
         remedy = "pass numbers"
         if jnp.issubdtype(dtype, jnp.complexfloating):
             remedy = "pass its real and imaginary parts as separate inputs"
-        elif jnp.issubdtype(dtype, jnp.floating):
+        elif jnp.issubdtype(dtype, jnp.number) and dtype.kind != "m":
             remedy = "convert it with .astype"
         raise TypeError(
             f"{where}: {argument} must hold booleans, integers, or one of {', '.join(FLOATS)}, "

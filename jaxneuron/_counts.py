@@ -20,21 +20,22 @@ def parameter_count(params: Affine | MLP) -> int:
     Returns:
       An exact int. A stacked ensemble counts all its members.
 
+    Raises:
+      TypeError: neither. ValueError: numbers or sequences that make no neuron or layer.
+
     Example:
       >>> parameter_count(Affine([0.5, 0.5], -0.7))
       3
     """
+    leaves = jax.tree.leaves(params)
     if not isinstance(params, (Affine, MLP)):
         raise TypeError(
             f"parameter_count: params must be an Affine or an MLP, got {type(params).__name__}; "
             f"pass MLP(layers) for a list of layers"
         )
-    arrays = (
-        params
-        if isinstance(params, MLP) or hasattr(params.w, "shape")
-        else as_affine(params, "parameter_count")
-    )
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(arrays))
+    if isinstance(params, Affine) and not all(hasattr(leaf, "shape") for leaf in leaves):
+        leaves = jax.tree.leaves(as_affine(params, "parameter_count: params"))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
 def dense_parameter_count(sizes: Sequence[int]) -> int:
@@ -44,6 +45,12 @@ def dense_parameter_count(sizes: Sequence[int]) -> int:
 
     Args:
       sizes: units of every layer, inputs first. `(n, 1)` is one neuron: n + 1 parameters.
+
+    Returns:
+      An exact int.
+
+    Raises:
+      ValueError: fewer than two sizes, or a negative one. TypeError: what is no integer.
 
     Example:
       >>> dense_parameter_count((2, 3, 1))
@@ -63,6 +70,9 @@ def summary(mlp: MLP) -> str:
       One line for each layer with the shapes, the activation and the number of parameters; then
       the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart).
 
+    Raises:
+      TypeError: what is no `MLP`.
+
     Example:
       >>> print(summary(MLP([([[1.0], [2.0]], [0.5])])))
       layer  w       b     activation  parameters
@@ -77,7 +87,7 @@ def summary(mlp: MLP) -> str:
     for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
         bias = "none" if layer.b is None else str(layer.b.shape)
         name = (
-            activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
+            activation if isinstance(activation, str) else f"<{getattr(activation, '__name__', activation)}>"
         )
         rows.append((str(i), str(layer.w.shape), bias, name, f"{parameter_count(layer):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -7,8 +7,10 @@ Tensors `layers.0.w`, `layers.0.b`, `layers.1.w`, ...; metadata `format`, `forma
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +35,8 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
       mlp: an `MLP` whose activations have names.
 
     Raises:
-      ValueError: an activation that is a callable of your own. ImportError: without the extra `files`.
+      ValueError: an activation that is a callable of your own, a stack of networks. TypeError: what is no
+        `MLP` of arrays. OSError: what the file system says. ImportError: without the extra `files`.
 
     Numerics: `load` gives every bit back; held by tests/test_files.py.
 
@@ -45,6 +48,7 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     library = _safetensors("save")
     if not isinstance(mlp, MLP):
         raise TypeError(f"save: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer")
+    MLP(mlp.layers, mlp.activation, mlp.final_activation)  # what a transform made may not be a network
     for activation in mlp.activations:
         if not isinstance(activation, str):
             raise ValueError(
@@ -80,7 +84,7 @@ def load(path: str | os.PathLike[str]) -> MLP:
       bit is lost; `jax.device_put(mlp)` rounds them to float32 once and for all.
 
     Raises:
-      FileNotFoundError, and other OSErrors. ValueError: a file that is truncated, of something else,
+      OSError: what the file system says. ValueError: a file that is truncated, of something else,
       of a newer format, with a layer missing, or with shapes that do not fit. ImportError: without
       the extra `files`.
     """
@@ -110,7 +114,9 @@ def read(path: str | os.PathLike[str]) -> MLP:
     try:
         activations = [json.loads(metadata[name]) for name in ("activation", "final_activation")]
         return MLP(_layers(tensors), *activations)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except KeyError as error:
+        raise ValueError(f"load: {path} holds no whole network: the metadata {error} is missing") from None
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"load: {path} holds no whole network: {error}") from None
 
 
@@ -120,11 +126,11 @@ def _check_metadata(path: Any, metadata: dict[str, str]) -> None:
             f"load: {path} must be a file of jaxneuron.save, with the metadata format={FORMAT!r}, "
             f"got {metadata.get('format')!r}; build an MLP from its tensors and save that"
         )
-    version = metadata.get("format_version", "")
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
         raise ValueError(
-            f"load: {path} must have a format version up to {FORMAT_VERSION}, got {version!r}; "
-            f"install a newer jaxneuron"
+            f"load: {path} must have format version {FORMAT_VERSION}, got {str(version)[:20]!r}; "
+            f"a newer jaxneuron may read it"
         )
 
 
@@ -142,16 +148,26 @@ def _layers(tensors: dict[str, np.ndarray]) -> list[Affine]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends, and vanishes if it fails."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    """A file to write that takes the place of `path` when the block ends, and vanishes if it fails.
+
+    Links are followed, and a file that is replaced keeps its mode.
+    """
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".jaxneuron-{uuid.uuid4().hex[:12]}.partial")
     try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with open(partial, "xb") as file:
+            if target.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
+        os.replace(partial, target)
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+            error.filename = str(path)  # the name that the caller knows
         raise
 
 

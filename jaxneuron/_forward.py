@@ -8,6 +8,7 @@ x = y, and again       mlp_forward
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +17,11 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from jaxneuron._activations import Activation, resolve, sigmoid, softmax
-from jaxneuron._arrays import ArrayLike, as_array, is_jax_array, result_dtype, sum_dtype
-from jaxneuron._params import MLP, Affine, as_affine
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array, result_dtype, sum_dtype
+from jaxneuron._params import MLP, Affine, AffineLike, as_affine
 
 
-def affine(params: Affine, x: ArrayLike) -> Array:
+def affine(params: AffineLike, x: ArrayLike) -> Array:
     """The affine function of a neuron, or of a layer of neurons.
 
         z = x @ w + b
@@ -36,18 +37,19 @@ def affine(params: Affine, x: ArrayLike) -> Array:
     Raises:
       ValueError: shapes that do not fit. TypeError: what is not an array of real numbers.
 
-    Numerics: |z - exact| <= (n_in + 2) u (|x| @ |w| + |b|), with u = 2^-24 for float32 and 2^-53 for
-    float64; bfloat16 and float16 are summed in float32 and rounded once. Never TF32, unless
+    Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
+    and u = 2^-53, s = 2^-1022 for float64, of arrays in the result's dtype; s is what a product may lose by
+    underflow. bfloat16 and float16 are summed in float32 and rounded once. Never TF32, unless
     `jax.default_matmul_precision` says so. Held by tests/test_forward.py.
 
     Example:
       >>> affine(Affine([1, 1], -1.5), [0, 1])
       Array(-0.5, dtype=float32)
     """
-    return _affine(as_affine(params, "affine: params"), as_array(x, "affine", "x"))
+    return _affine(_operands(params, "affine: params"), as_operand(x, "affine", "x"))
 
 
-def neuron(params: Affine, x: ArrayLike, activation: Activation = sigmoid) -> Array:
+def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -> Array:
     """An artificial neuron, or a layer of them: the activation of an affine function.
 
         y = activation(x @ w + b)
@@ -64,7 +66,7 @@ def neuron(params: Affine, x: ArrayLike, activation: Activation = sigmoid) -> Ar
       Array(0.5744425, dtype=float32)
     """
     function = resolve(activation, "neuron")
-    return _neuron(as_affine(params, "neuron: params"), as_array(x, "neuron", "x"), function)
+    return _neuron(_operands(params, "neuron: params"), as_operand(x, "neuron", "x"), function)
 
 
 def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
@@ -90,8 +92,12 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
       Array([[ True],
              [False]], dtype=bool)
     """
+    if not isinstance(mlp, MLP):
+        raise TypeError(
+            f"mlp_forward: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers), parameters first"
+        )
     known = is_jax_array(type(x))  # type: ignore[arg-type] # mypy holds types to be unhashable
-    return _mlp_forward(mlp, x if known else as_array(x, "mlp_forward", "x"))
+    return _mlp_forward(mlp, x if known else as_operand(x, "mlp_forward", "x"))
 
 
 @functools.partial(jax.jit, inline=True)
@@ -107,26 +113,31 @@ def _neuron(params: Affine, x: Array, activation: Any) -> Array:
 
 @functools.partial(jax.jit, inline=True)
 def _mlp_forward(mlp: MLP, x: Array) -> Array:
-    if not isinstance(mlp, MLP):
-        raise TypeError(
-            f"mlp_forward: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers), parameters first"
-        )
     for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
-        x = _layer(layer, x, activation, f"mlp_forward: layer {i}")
+        x = _layer(layer, x, resolve(activation, "mlp_forward"), f"mlp_forward: layer {i}")
     return x
 
 
-def _layer(params: Affine, x: Array, activation: Activation, where: str) -> Array:
+def _layer(params: Affine, x: Array, activation: Callable[[Array], Array], where: str) -> Array:
     z, dtype = _pre_activation(params, x, where)
-    function = resolve(activation, where)
-    if function is softmax and params.w.ndim == 1:
+    if activation is softmax and params.w.ndim == 1:
         raise ValueError(f"{where}: softmax needs a layer, w (n_in, n_out), got a neuron, w {params.w.shape}")
-    y = function(z)
+    y: Any = activation(z)
+    if not isinstance(y, jax.Array) or not jnp.isrealobj(y):
+        kind = f"{y.dtype.name} numbers" if isinstance(y, jax.Array) else type(y).__name__
+        raise TypeError(
+            f"{where}: activation must give an array of real numbers, got {kind}; use jax.numpy functions"
+        )
     if y.shape != z.shape:
         raise ValueError(
             f"{where}: activation must keep the shape {z.shape}, got {y.shape}; use an elementwise function"
         )
     return y.astype(dtype)
+
+
+def _operands(params: AffineLike, where: str) -> Affine:
+    w, b = as_affine(params, where)
+    return Affine(as_operand(w, where, "w"), None if b is None else as_operand(b, where, "b"))
 
 
 def _pre_activation(params: Affine, x: Array, where: str) -> tuple[Array, DTypeLike]:

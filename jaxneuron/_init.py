@@ -8,14 +8,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
 from jaxneuron._activations import Activation
 from jaxneuron._arrays import FLOATS
 from jaxneuron._counts import as_sizes
-from jaxneuron._params import MLP, Affine
+from jaxneuron._params import MLP, Affine, as_activations, each_activation
 
 HE = ("relu", "leaky_relu", "elu")
 
@@ -35,14 +34,16 @@ def init_mlp(
     Args:
       key: a JAX random key.
       sizes: units of every layer, inputs first: `(n_in, ..., n_out)`.
-      activation, final_activation: as in `MLP`; a layer's variance follows its own activation.
+      activation, final_activation: as in `MLP`; a layer's variance follows its own activation,
+        by name; callables get LeCun's.
       dtype: of weights and biases; JAX's default float unless given.
 
     Returns:
       An `MLP`. Under `jax.vmap` over keys, a population.
 
     Raises:
-      ValueError: fewer than two sizes, or a negative one. TypeError: a dtype that is no float.
+      ValueError: fewer than two sizes, or a negative one. TypeError: a dtype that
+        is no float, what is no key.
 
     Source: LeCun, Bottou, Orr, Müller (1998); He, Zhang, Ren, Sun (2015).
 
@@ -51,19 +52,24 @@ def init_mlp(
       MLP(float32[2,3]+float32[3] tanh, float32[3,1]+float32[1] sigmoid)
     """
     sizes = as_sizes(sizes, "init_mlp")
-    if np.dtype(dtype).name not in FLOATS:
+    if jnp.dtype(dtype).name not in FLOATS:
         raise TypeError(
             f"init_mlp: dtype must be one of {', '.join(FLOATS)}, "
-            f"got {np.dtype(dtype).name}; pass dtype=float"
+            f"got {jnp.dtype(dtype).name}; pass dtype=float"
         )
     shapes = list(itertools.pairwise(sizes))
-    # Checked on shapes alone, and used for the activations it works out.
-    plan = MLP([(np.empty(s), None) for s in shapes], activation, final_activation)
+    activations = as_activations(len(shapes) - 1, activation, final_activation)
+    try:
+        keys = jax.random.split(key, len(shapes))
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"init_mlp: key must be one JAX random key, got {key!r}; pass jax.random.key(0)"
+        ) from None
     layers = []
     for layer_key, shape, name in zip(
-        jax.random.split(key, len(shapes)), shapes, plan.activations, strict=True
+        keys, shapes, each_activation(len(shapes) - 1, *activations), strict=True
     ):
         initial = jax.nn.initializers.he_normal if name in HE else jax.nn.initializers.lecun_normal
         w = initial()(layer_key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
         layers.append(Affine(w, jnp.zeros(shape[1], dtype)))
-    return MLP(layers, plan.activation, plan.final_activation)
+    return MLP(layers, *activations)

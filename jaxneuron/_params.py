@@ -36,6 +36,9 @@ class Affine(NamedTuple):
     b: Any = None
 
 
+AffineLike = Affine | tuple[ArrayLike, ArrayLike | None] | list[ArrayLike]
+
+
 @dataclass(frozen=True, eq=False, init=False, repr=False)
 class MLP:
     """A multilayer perceptron: layers, each followed by its activation.
@@ -66,7 +69,7 @@ class MLP:
 
     def __init__(
         self,
-        layers: Iterable[Affine | tuple[ArrayLike, ArrayLike | None]],
+        layers: Iterable[AffineLike],
         activation: Activation | Sequence[Activation] = "sigmoid",
         final_activation: Activation = "sigmoid",
     ) -> None:
@@ -77,26 +80,12 @@ class MLP:
             )
         checked = tuple(as_affine(layer, f"MLP: layer {i}") for i, layer in enumerate(layers))
         _check_chain(checked)
-        if isinstance(activation, Sequence) and not isinstance(activation, str):
-            names = [canonical(a, "MLP", f"activation[{i}]") for i, a in enumerate(activation)]
-            if len(names) != len(checked) - 1:
-                raise ValueError(
-                    f"MLP: activation must have one entry for each of the {len(checked) - 1} hidden layers, "
-                    f"got {len(names)}; the last layer's is final_activation"
-                )
-            activation = tuple(names)
-        else:
-            activation = canonical(activation, "MLP", "activation")
-        if activation == "softmax" or (isinstance(activation, tuple) and "softmax" in activation):
-            raise ValueError("MLP: softmax works as the final activation only; pass it as final_activation")
-        _set(self, checked, activation, canonical(final_activation, "MLP", "final_activation"))
+        _set(self, checked, *as_activations(len(checked) - 1, activation, final_activation))
 
     @property
     def activations(self) -> tuple[Activation, ...]:
         """The activation of every layer, in order."""
-        hidden = len(self.layers) - 1
-        each = self.activation if isinstance(self.activation, tuple) else (self.activation,) * hidden
-        return (*each, self.final_activation)
+        return each_activation(len(self.layers) - 1, self.activation, self.final_activation)
 
     def __repr__(self) -> str:
         each = zip(self.layers, self.activations, strict=True)
@@ -138,6 +127,32 @@ def _unflatten(activations: Any, leaves: Any) -> MLP:
 jax.tree_util.register_pytree_with_keys(MLP, _flatten_with_keys, _unflatten, attrgetter("_flat"))
 
 
+def as_activations(
+    hidden: int, activation: Activation | Sequence[Activation], final_activation: Activation
+) -> tuple[Activation | tuple[Activation, ...], Activation]:
+    """The activations of an MLP with `hidden` hidden layers, checked, by name where they have one."""
+    checked: Activation | tuple[Activation, ...]
+    if isinstance(activation, Sequence) and not isinstance(activation, str):
+        checked = tuple(canonical(a, "MLP", f"activation[{i}]") for i, a in enumerate(activation))
+        if len(checked) != hidden:
+            raise ValueError(
+                f"MLP: activation must have one entry for each of the {hidden} hidden layers, "
+                f"got {len(checked)}; the last layer's is final_activation"
+            )
+    else:
+        checked = canonical(activation, "MLP", "activation")
+    if checked == "softmax" or (isinstance(checked, tuple) and "softmax" in checked):
+        raise ValueError("MLP: softmax works as the final activation only; pass it as final_activation")
+    return checked, canonical(final_activation, "MLP", "final_activation")
+
+
+def each_activation(
+    hidden: int, activation: Activation | tuple[Activation, ...], final_activation: Activation
+) -> tuple[Activation, ...]:
+    """The activation of every layer, in order."""
+    return (*(activation if isinstance(activation, tuple) else (activation,) * hidden), final_activation)
+
+
 def as_affine(params: Any, where: str) -> Affine:
     """`params` as an Affine of arrays with fitting shapes; `where` opens every message."""
     if not isinstance(params, (tuple, list)) or len(params) != 2:
@@ -147,9 +162,8 @@ def as_affine(params: Any, where: str) -> Affine:
         )
     w, b = as_array(params[0], where, "w"), params[1]
     if b is not None:
-        # A bare number has no dtype of its own: it must not widen float16 weights.
-        bare = isinstance(b, (int, float)) and jnp.issubdtype(w.dtype, jnp.floating)
-        b = np.asarray(b, w.dtype) if bare else as_array(b, where, "b")
+        bare = type(b) in (int, float, bool) and jnp.issubdtype(w.dtype, jnp.floating)
+        b = _beside(b, w.dtype, where) if bare else as_array(b, where, "b")
     if w.ndim not in (1, 2):
         remedy = "pass [w]" if w.ndim == 0 else "evaluate stacked networks with jax.vmap"
         raise ValueError(
@@ -162,6 +176,18 @@ def as_affine(params: Any, where: str) -> Affine:
             f"got {b.shape}; reshape it, or pass None for no bias"
         )
     return Affine(w, b)
+
+
+def _beside(b: float, dtype: np.dtype, where: str) -> np.ndarray:
+    """A bare number has no dtype of its own: it must not widen float16 weights."""
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(float(b), dtype)
+    except OverflowError:
+        array = np.asarray(np.inf, dtype)
+    if np.isinf(array) and abs(b) != np.inf:
+        raise ValueError(f"{where}: b must fit in {dtype.name} like w, got {b:.3g}; pass wider weights")
+    return array
 
 
 def _check_chain(layers: Sequence[Affine]) -> None:
@@ -194,12 +220,17 @@ def stack_neurons(neurons: Sequence[Affine]) -> Affine:
       one, neither has the layer.
 
     Raises:
-      ValueError: no neurons, a layer among them, or different `n_in`.
+      ValueError: no neurons, a layer among them, or different `n_in`. TypeError: no sequence of neurons.
 
     Example:
       >>> stack_neurons([Affine([1.0, 2.0], 0.5), Affine([3.0, 4.0], -0.5)]).w.tolist()
       [[1.0, 3.0], [2.0, 4.0]]
     """
+    if isinstance(neurons, Affine) or not isinstance(neurons, Iterable):
+        raise TypeError(
+            f"stack_neurons: neurons must be a sequence of Affine, got {type(neurons).__name__}; "
+            f"pass [neuron]"
+        )
     checked = [as_affine(n, f"stack_neurons: neuron {i}") for i, n in enumerate(neurons)]
     if not checked:
         raise ValueError(
@@ -213,9 +244,11 @@ def stack_neurons(neurons: Sequence[Affine]) -> Affine:
                 f"stack neurons that share an input"
             )
     # NumPy where it can be: the gates are stacked at import, and importing touches no device.
-    on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(checked))
+    leaves = jax.tree.leaves(checked)
+    on_host = all(isinstance(leaf, np.ndarray) and leaf.dtype == leaves[0].dtype for leaf in leaves)
     stack = np.stack if on_host else jnp.stack
-    w = stack([n.w for n in checked], axis=1)
-    if all(n.b is None for n in checked):
-        return Affine(w, None)
-    return Affine(w, stack([np.zeros((), n.w.dtype) if n.b is None else n.b for n in checked]))
+    with jax.numpy_dtype_promotion("standard"):
+        w = stack([n.w for n in checked], axis=1)
+        if all(n.b is None for n in checked):
+            return Affine(w, None)
+        return Affine(w, stack([np.zeros((), n.w.dtype) if n.b is None else n.b for n in checked]))

@@ -1,13 +1,16 @@
 """Rows of numbers in `.npy` and `.csv` files, read and written a tile at a time.
 
 A tile is a float array `(rows, columns)`, `.npy` files also give integers and booleans. CSV is
-comma-separated UTF-8; a first line without a single number is a header; blank lines are skipped.
+comma-separated UTF-8; blank lines are skipped; a first line of names alone, each with a letter, none a
+number or a word for a missing one, is a header.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +20,7 @@ import numpy as np
 from jaxneuron._arrays import as_array
 from jaxneuron._files import replacing
 
+MISSING = {"na", "n/a", "null", "none", "missing"}
 Write = Callable[[np.ndarray], None]
 
 
@@ -26,9 +30,9 @@ def read_rows(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
     Raises a ValueError that names the file, and for CSV the line, where there are not `columns`
     numbers in a row.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return _read_npy(path, columns, tile)
-    if path.suffix == ".csv":
+    if path.suffix.lower() == ".csv":
         return _read_csv(path, columns, tile)
     raise ValueError(f"{path}: rows must be in a .npy or a .csv file, got {path.suffix or 'no suffix'!r}")
 
@@ -37,11 +41,12 @@ def read_rows(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
 def writing_rows(path: Path, force: bool) -> Iterator[Write]:
     """A function that appends tiles to `path`, which appears when the block ends without an error."""
     writers = {".npy": _npy_writer, ".csv": _csv_writer}
-    if path.suffix not in writers:
+    suffix = path.suffix.lower()
+    if suffix not in writers:
         raise ValueError(f"{path}: rows must go to a .npy or a .csv file, got {path.suffix or 'no suffix'!r}")
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise ValueError(f"{path}: exists; pass --force to replace it")
-    with replacing(path) as file, writers[path.suffix](file) as write:
+    with replacing(path) as file, writers[suffix](file) as write:
         yield write
 
 
@@ -50,7 +55,7 @@ def _read_npy(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
         pass  # for an OSError that names the file
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # a header can make NumPy raise almost anything
         raise ValueError(f"{path}: must be a .npy file of numbers ({error})") from None
     if rows.ndim != 2 or rows.shape[1] != columns:
         raise ValueError(f"{path}: must have shape (rows, {columns}) for this network, got {rows.shape}")
@@ -60,31 +65,31 @@ def _read_npy(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
 
 
 def _read_csv(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
-    with open(path, encoding="utf-8-sig") as file:
-        try:
-            lines: Iterator[tuple[int, str]] = filter(
-                lambda numbered: numbered[1].strip(), enumerate(file, 1)
-            )
-            first = list(itertools.islice(lines, 1))
-            if not first or _is_header(path, *first[0], columns):
-                first = []
-            lines = itertools.chain(first, lines)
-            yield _parse(path, list(itertools.islice(lines, tile)), columns)
-            while more := list(itertools.islice(lines, tile)):
-                yield _parse(path, more, columns)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: must be UTF-8 text ({error.reason} at byte {error.start})") from None
+    # What is not UTF-8 is replaced, and then it is no number: _parse names its line.
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines: Iterator[tuple[int, str]] = filter(lambda numbered: numbered[1].strip(), enumerate(file, 1))
+        first = list(itertools.islice(lines, 1))
+        if first and _is_header(first[0][1]):
+            _check_columns(path, *first[0], columns)
+            first = []
+        lines = itertools.chain(first, lines)
+        yield _parse(path, list(itertools.islice(lines, tile)), columns)
+        while more := list(itertools.islice(lines, tile)):
+            yield _parse(path, more, columns)
 
 
-def _is_header(path: Path, number: int, line: str, columns: int) -> bool:
+def _is_header(line: str) -> bool:
+    names = [field.strip().strip("\"'") for field in line.split(",")]
+    return all(re.search(r"[^\W\d_]", n) and n.lower() not in MISSING and not _is_number(n) for n in names)
+
+
+def _check_columns(path: Path, number: int, line: str, columns: int) -> list[str]:
     fields = line.split(",")
-    if any(_is_number(field) for field in fields):
-        return False
     if len(fields) != columns:
         raise ValueError(
             f"{path}: line {number}: must have {columns} columns for this network, got {len(fields)}"
         )
-    return True
+    return fields
 
 
 def _is_number(text: str) -> bool:
@@ -105,12 +110,7 @@ def _parse(path: Path, lines: list[tuple[int, str]], columns: int) -> np.ndarray
     except ValueError:
         pass
     for number, line in lines:  # which one was it?
-        fields = line.split(",")
-        if len(fields) != columns:
-            raise ValueError(
-                f"{path}: line {number}: must have {columns} columns for this network, got {len(fields)}"
-            )
-        for column, field in enumerate(fields, 1):
+        for column, field in enumerate(_check_columns(path, number, line, columns), 1):
             if not _is_number(field):
                 raise ValueError(
                     f"{path}: line {number}: column {column} must be a number, got {field.strip()!r}"

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 
 from jaxneuron._arrays import ArrayLike, as_array
@@ -38,7 +37,7 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
       Affine(w=array([[0.5]]), b=array([-1.5]))
     """
     where = "fold_input_scaling"
-    first = mlp.layers[0]
+    first = _network(mlp, where).layers[0]
     w, b = _float64(first.w, where, "w"), _float64(first.b, where, "b")
     shape = w.shape[:1]
     shift, unit = _scaling(mean, shape, where, "mean"), _scaling(std, shape, where, "std")
@@ -46,7 +45,8 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
         raise ValueError(
             f"{where}: std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input"
         )
-    layer = _rounded(w / unit[:, None], b - (shift / unit) @ w, like=first, where=where)
+    with np.errstate(all="ignore"):
+        layer = _rounded(w / unit[:, None], b - (shift / unit) @ w, like=first, where=where)
     return MLP((layer, *mlp.layers[1:]), mlp.activation, mlp.final_activation)
 
 
@@ -67,7 +67,7 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
       Affine(w=array([[2.]]), b=array([4.]))
     """
     where = "fold_output_scaling"
-    if mlp.final_activation != "identity":
+    if _network(mlp, where).final_activation != "identity":
         raise ValueError(
             f"{where}: mlp must have the final activation 'identity', got {mlp.final_activation!r}; "
             f"scale the outputs after it instead"
@@ -75,8 +75,19 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     last = mlp.layers[-1]
     w, b = _float64(last.w, where, "w"), _float64(last.b, where, "b")
     unit, offset = (_scaling(v, w.shape[1:], where, name) for v, name in ((scale, "scale"), (shift, "shift")))
-    layer = _rounded(w * unit, b * unit + offset, like=last, where=where)
+    with np.errstate(all="ignore"):
+        layer = _rounded(w * unit, b * unit + offset, like=last, where=where)
     return MLP((*mlp.layers[:-1], layer), mlp.activation, mlp.final_activation)
+
+
+def _network(mlp: MLP, where: str) -> MLP:
+    if not isinstance(mlp, MLP):
+        raise TypeError(
+            f"{where}: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer"
+        )
+    if any(layer.w.ndim != 2 for layer in mlp.layers):
+        raise ValueError(f"{where}: mlp must be one network, got a stack of them; fold each, then stack")
+    return mlp
 
 
 def _float64(array: Any, where: str, argument: str) -> np.ndarray:
@@ -105,14 +116,16 @@ def _rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
         for leaf in like
         if leaf is not None
     ]
+    # What was not finite in the layer stays so; what becomes so is refused.
+    sound = np.isfinite(np.asarray(like.w, np.float64))
+    bias_sound = sound.all(axis=0) & np.isfinite(_float64(like.b, where, "b"))
     arrays = []
-    for name, exact, dtype in (("w", w, dtypes[0]), ("b", b, dtypes[-1])):
-        with np.errstate(over="ignore"):
-            array = _round_once(exact, dtype)
-        if not np.isfinite(array).all() and np.isfinite(exact).all():
+    for name, exact, dtype, finite in (("w", w, dtypes[0], sound), ("b", b, dtypes[-1], bias_sound)):
+        array = _round_once(exact, dtype)
+        if (finite & ~np.isfinite(array)).any():
             raise ValueError(
-                f"{where}: {name} reaches {np.abs(exact).max():g}, too large for {dtype.name}; "
-                f"convert the network to float32 first"
+                f"{where}: {name} must fit in {dtype.name}, got {np.abs(exact[finite]).max():g}; "
+                f"convert the network to a wider dtype first, or look at the scaling"
             )
         arrays.append(jnp.asarray(array) if isinstance(like.w, jax.Array) else array)
     return Affine(*arrays)
@@ -120,7 +133,7 @@ def _rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
 
 def _round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`exact`, float64, rounded to `dtype`, ties to even."""
-    if dtype != ml_dtypes.bfloat16:
+    if dtype.name != "bfloat16":
         return exact.astype(dtype)
     # ml_dtypes goes through float32, rounding twice. Rounding to odd on the way makes it once.
     single = exact.astype(np.float32)

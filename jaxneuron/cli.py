@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import statistics
 import sys
 import time
@@ -16,28 +18,36 @@ import numpy as np
 
 import jaxneuron
 from jaxneuron import gates
+from jaxneuron._arrays import as_operand
 from jaxneuron._files import read
 from jaxneuron._params import MLP
 from jaxneuron._rows import read_rows, writing_rows
 
-TILE = 16_384
+TILE = 16_384  # rows, fewer where they are wide
+NUMBERS = 2**22  # in a tile's widest layer
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after one line of error."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is stopped tidies up
     try:
         options = _parser().parse_args(arguments)
         options.command(options)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except BrokenPipeError:  # `jaxneuron info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        _fail("interrupted")
+        return 130
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, TypeError, ImportError, jax.errors.JaxRuntimeError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
-        return _fail("interrupted") and 130
+    except Exception as error:  # JAX has many: no such device, out of memory, NaN where NaNs are hunted
+        return _fail(f"{type(error).__name__}: {error}")
     return 0
 
 
@@ -93,15 +103,17 @@ def _run(options: argparse.Namespace) -> None:
         raise ImportError("run: needs the tqdm library; pip install 'jaxneuron[cli]'") from None
     mlp = jax.device_put(read(options.model))
     n_in = mlp.layers[0].w.shape[0]
-    tiles = read_rows(options.rows, n_in, TILE)
+    rows = min(TILE, max(1, NUMBERS // max(n_in, *(layer.w.shape[1] for layer in mlp.layers), 1)))
+    tiles = read_rows(options.rows, n_in, rows)
     with (
         writing_rows(options.out, options.force) as write,
         tqdm(unit=" rows", unit_scale=True, disable=None) as progress,
     ):
         for i, tile in enumerate(tiles):
             # After a whole tile the last one is padded to it: one shape, compiled once.
-            padding = TILE - len(tile) if i else 0
-            outputs = jaxneuron.mlp_forward(mlp, np.pad(tile, ((0, padding), (0, 0))))[: len(tile)]
+            padding = rows - len(tile) if i else 0
+            x = as_operand(np.pad(tile, ((0, padding), (0, 0))), str(options.rows), "rows")
+            outputs = jaxneuron.mlp_forward(mlp, x)[: len(tile)]
             # NumPy's files have no bfloat16.
             write(np.asarray(outputs, np.float32 if outputs.dtype.name == "bfloat16" else None))
             progress.update(len(tile))

@@ -12,13 +12,20 @@ import numpy as np
 from jax import Array
 
 from jaxneuron._forward import mlp_forward, neuron
-from jaxneuron._params import MLP, Affine, stack_neurons
+from jaxneuron._params import MLP, Affine, as_affine, stack_neurons
 
 __all__ = ["AND", "NAND", "OR", "XOR", "truth_table"]
 
-AND = Affine(np.array([0.5, 0.5]), np.array(-0.7))
-OR = Affine(np.array([0.5, 0.5]), np.array(-0.2))
-NAND = Affine(np.array([-0.5, -0.5]), np.array(0.7))
+
+def _gate(weight: float, bias: float) -> Affine:
+    w, b = np.array([weight, weight]), np.array(bias)
+    w.flags.writeable = b.flags.writeable = False  # shared by all who import it
+    return Affine(w, b)
+
+
+AND = _gate(0.5, -0.7)
+OR = _gate(0.5, -0.2)
+NAND = _gate(-0.5, 0.7)
 
 
 def _steeper(layer: Affine, factor: float = 20.0) -> Affine:
@@ -39,6 +46,9 @@ def truth_table(params: Affine | MLP) -> tuple[np.ndarray, Array]:
       The inputs `(2**n_in, n_in)`, counting up with the last input fastest, and the outputs
       `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise.
 
+    Raises:
+      ValueError, TypeError: parameters that make no neuron, layer or network.
+
     Example:
       >>> inputs, outputs = truth_table(AND)
       >>> for x, y in zip(inputs.tolist(), outputs, strict=True):
@@ -48,6 +58,6 @@ def truth_table(params: Affine | MLP) -> tuple[np.ndarray, Array]:
       [1, 0] 0.450 False
       [1, 1] 0.574 True
     """
-    n_in = len(params.layers[0].w if isinstance(params, MLP) else params.w)
+    n_in = len((params.layers[0] if isinstance(params, MLP) else as_affine(params, "truth_table: params")).w)
     inputs = np.array(list(itertools.product((0, 1), repeat=n_in)), np.int32).reshape(2**n_in, n_in)
     return inputs, mlp_forward(params, inputs) if isinstance(params, MLP) else neuron(params, inputs)

@@ -98,14 +98,16 @@ def test_run_any_number_of_rows(model, tmp_path, n):
         np.testing.assert_allclose(y, np.asarray(mlp_forward(jaxneuron.load(model), x)), rtol=2e-5, atol=1e-6)
 
 
-def test_run_keeps_dtypes(model, tmp_path):
-    for dtype in ("float64", "int32", "float16", "bool"):
+def test_rows_of_any_dtype_take_the_models(model, tmp_path):
+    for dtype in ("float64", "int32", "float16", "bool", ">f4"):
         np.save(tmp_path / "rows.npy", np.ones((3, 3), dtype))
         assert (
             main(["run", str(model), str(tmp_path / "rows.npy"), "-o", str(tmp_path / "out.npy"), "--force"])
             == 0
         )
         assert np.load(tmp_path / "out.npy").dtype == np.float32
+        expected = mlp_forward(jaxneuron.load(model), np.ones((3, 3), np.float32))
+        np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, rtol=1e-6)
     half = jax.tree.map(lambda a: a.astype("bfloat16"), jaxneuron.load(model))
     save(tmp_path / "half.safetensors", half)
     for suffix in ("npy", "csv"):
@@ -185,7 +187,10 @@ def test_a_refusal_as_a_user_sees_it(model, rows, tmp_path):
         ("1,b,3\n1,2,3\n", "rows.csv: line 1: column 2 must be a number, got 'b'"),
         ("1;2;3\n", "rows.csv: line 1: must have 3 columns for this network, got 1"),
         ("1,2,3\n1_0,2,3\n", "rows.csv: line 2: column 1 must be a number, got '1_0'"),
-        (b"1,2,3\n\xff\xfe,2,3\n", "rows.csv: must be UTF-8 text"),
+        (b"1,2,3\n\xff\xfe,2,3\n", "rows.csv: line 2: column 1 must be a number, got '\ufffd\ufffd'"),
+        (",,\n1,2,3\n", "rows.csv: line 1: column 1 must be a number, got ''"),
+        ("NA,NA,NA\n1,2,3\n", "rows.csv: line 1: column 1 must be a number, got 'NA'"),
+        ('"1","2","3"\n', "rows.csv: line 1: column 1 must be a number, got '\"1\"'"),
         (b"\x00\x01\x02", "rows.csv: line 1: must have 3 columns for this network, got 1"),
     ],
 )
@@ -215,7 +220,7 @@ def test_a_bad_line_far_down_is_named(model, tmp_path, capsys):
         (np.ones(3), "must have shape (rows, 3) for this network, got (3,)"),
         (np.ones((4, 3), complex), "rows must hold booleans, integers, or one of"),
         (np.array([["a", "b", "c"]]), "rows must hold booleans, integers, or one of"),
-        (np.array([[1, 2, 2**40]]), "x must fit in int32 while jax_enable_x64 is off"),
+        (np.array([[1, 2, 2**40]]), "rows.npy: rows must fit in int32 while jax_enable_x64 is off"),
     ],
 )
 def test_bad_npy(model, tmp_path, refused, array, message):
@@ -226,6 +231,11 @@ def test_bad_npy(model, tmp_path, refused, array, message):
 def test_bad_files_and_arguments(model, rows, tmp_path, refused):
     out = tmp_path / "out.npy"
     (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "folder.npy").mkdir()
+    header = (
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999, 3)}".ljust(117) + b"\n"
+    )
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     np.save(tmp_path / "pickled.npy", np.array([{}], object))
     np.savez(tmp_path / "several.npz", a=np.ones(3))
     (tmp_path / "several.npz").rename(tmp_path / "several.npy")
@@ -238,7 +248,9 @@ def test_bad_files_and_arguments(model, rows, tmp_path, refused):
         (("info", rows), "is not a whole safetensors file"),
         (("run", model, tmp_path / "none.npy", "-o", out), "none.npy: No such file or directory"),
         (("run", model, tmp_path / "none.csv", "-o", out), "none.csv: No such file or directory"),
-        (("run", model, rows, "-o", tmp_path / "no" / "out.npy"), "No such file or directory"),
+        (("run", model, rows, "-o", tmp_path / "no" / "out.npy"), "no/out.npy: No such file or directory"),
+        (("run", model, rows, "-o", tmp_path / "folder.npy", "--force"), "folder.npy: Is a directory"),
+        (("run", model, tmp_path / "header.npy", "-o", out), "header.npy: must be a .npy file of numbers"),
         (
             ("run", model, rows, "-o", tmp_path / "out.txt"),
             "rows must go to a .npy or a .csv file, got '.txt'",
@@ -268,16 +280,17 @@ def test_a_closed_pipe_is_no_traceback():
     assert done.stderr == ""
 
 
-def test_interrupted_leaves_nothing(model, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_leaves_nothing(model, tmp_path, sent):
     x = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (20_000_000, 3))
     x.flush()
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxneuron", "run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.csv"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not list(tmp_path.glob(".out.csv.*.partial")) and process.poll() is None:
+    while not list(tmp_path.glob(".jaxneuron-*.partial")) and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (130, "jaxneuron: interrupted\n")
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]
@@ -287,6 +300,33 @@ def test_without_tqdm(model, rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
     assert capsys.readouterr().err == "jaxneuron: run: needs the tqdm library; pip install 'jaxneuron[cli]'\n"
+
+
+def test_a_device_that_is_not_there_is_no_traceback():
+    done = run("demo", JAX_PLATFORMS="nonsense")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "nonsense" in done.stderr
+
+
+def test_wide_rows_come_in_smaller_tiles(tmp_path):
+    save(
+        tmp_path / "wide.safetensors",
+        MLP([(np.ones((2**20, 1), np.float32), None)], final_activation="identity"),
+    )
+    np.save(tmp_path / "rows.npy", np.ones((6, 2**20), np.float32))
+    assert (
+        main(
+            [
+                "run",
+                str(tmp_path / "wide.safetensors"),
+                str(tmp_path / "rows.npy"),
+                "-o",
+                str(tmp_path / "y.npy"),
+            ]
+        )
+        == 0
+    )
+    assert np.load(tmp_path / "y.npy").tolist() == [[2**20]] * 6
 
 
 def test_gates_are_a_network_like_any_other(tmp_path):

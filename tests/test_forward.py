@@ -11,36 +11,25 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxneuron
 from jaxneuron import MLP, Affine, affine, init_mlp, mlp_forward, neuron, stack_neurons
-from tests import make_qlknn, oracle
-from tests.strategies import (
-    BATCHES,
-    DTYPES,
-    ELEMENTWISE,
-    SIZES,
-    affines,
-    arrays,
-    held_dtypes,
-    mlps_and_inputs,
+from jaxneuron.testing import (
+    _oracle,
+    assert_compiles_once,
+    assert_rows_independent,
+    assert_vmap_consistent,
+    assert_within_error_bound,
+    ensembles,
+    inputs,
+    layers,
+    neurons,
+    params_and_inputs,
 )
+from tests import make_qlknn
+from tests.pools import ELEMENTWISE, SIZES, mlps_and_inputs
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-ANY_OUT = st.one_of(st.none(), SIZES)
-
-
-@st.composite
-def affines_and_inputs(draw, n_out=ANY_OUT):
-    dtype = draw(held_dtypes())
-    params = draw(affines(n_out=n_out, dtype=dtype))
-    return params, draw(arrays((*draw(BATCHES), len(params.w)), dtype))
-
-
-def within(layers, names, x, y):
-    """Assert that `y` is the network's output, by its derived bound."""
-    dtype = y.dtype.name
-    truth, error = oracle.mlp(layers, names, x, dtype)
-    oracle.assert_within(y, truth, error)
+affines = st.one_of(neurons(SIZES), layers(SIZES, SIZES))
 
 
 # --- truth ---
@@ -61,25 +50,20 @@ def two(found, truth):
     return np.asarray(found), np.asarray(truth, found.dtype)
 
 
-@given(affines_and_inputs())
+@given(params_and_inputs(affines))
 def test_affine_within_bound(params_and_x):
-    (w, b), x = params_and_x
-    z = affine(Affine(w, b), x)
-    dtype = w.dtype.name
-    assert z.dtype == w.dtype
-    truth = oracle.affine(w, b, x)
-    error = oracle.affine_error(w, b, x, oracle.sum_dtype(dtype)) + oracle.U["float64"] * np.abs(truth)
-    oracle.assert_within(
-        z, truth, oracle.rounded_error(truth, error, dtype) if dtype != oracle.sum_dtype(dtype) else error
-    )
+    params, x = params_and_x
+    z = affine(params, x)
+    assert z.dtype == x.dtype
+    assert_within_error_bound(params, x, z)
 
 
-@given(affines_and_inputs(), st.sampled_from(ELEMENTWISE))
+@given(params_and_inputs(affines), st.sampled_from(ELEMENTWISE))
 def test_neuron_within_bound(params_and_x, name):
     params, x = params_and_x
     y = neuron(params, x, name)
-    assert y.dtype == params.w.dtype
-    within([params], [name], x, y)
+    assert y.dtype == x.dtype
+    assert_within_error_bound(params, x, y, activation=name)
 
 
 @given(mlps_and_inputs())
@@ -88,17 +72,14 @@ def test_mlp_forward_within_bound(mlp_and_x):
     y = mlp_forward(mlp, x)
     assert y.dtype == x.dtype
     assert y.shape == (*x.shape[:-1], mlp.layers[-1].w.shape[1])
-    within(mlp.layers, mlp.activations, x, y)
+    assert_within_error_bound(mlp, x, y)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_wide_sums_within_bound(dtype):
     rng = np.random.default_rng(0)
-    w, b = rng.normal(size=(1000, 5)).astype(DTYPES[dtype]), rng.normal(size=5).astype(DTYPES[dtype])
-    x = rng.normal(size=(3, 1000)).astype(DTYPES[dtype])
-    truth = oracle.affine(w, b, x)
-    error = oracle.affine_error(w, b, x, "float32")
-    oracle.assert_within(affine(Affine(w, b), x), truth, oracle.rounded_error(truth, error, dtype))
+    w, b, x = (rng.normal(size=shape).astype(jnp.dtype(dtype)) for shape in ((1000, 5), 5, (3, 1000)))
+    assert_within_error_bound(Affine(w, b), x, affine(Affine(w, b), x))
 
 
 def test_qlknn_gives_its_published_outputs(x64):
@@ -112,24 +93,32 @@ def test_qlknn_gives_its_published_outputs(x64):
 # --- laws ---
 
 
-@given(affines_and_inputs(n_out=SIZES))
-def test_a_layer_is_its_neurons_side_by_side(params_and_x):
-    layer, x = params_and_x
-    y = neuron(layer, x)
-    for j in range(layer.w.shape[1]):
-        one = Affine(layer.w[:, j], None if layer.b is None else layer.b[j])
-        within([one], ["sigmoid"], x, neuron(one, x))
-        within([one], ["sigmoid"], x, y[..., j])
+@given(
+    st.sampled_from(SIZES).flatmap(lambda n: st.lists(neurons(n, dtype="float32"), min_size=1, max_size=7)),
+    st.data(),
+)
+def test_a_layer_is_its_neurons_side_by_side(several, data):
+    x = data.draw(inputs(several[0]))
+    y = neuron(stack_neurons(several), x)
+    for j, one in enumerate(several):
+        assert_within_error_bound(one, x, y[..., j], activation="sigmoid")
+        assert_within_error_bound(one, x, neuron(one, x), activation="sigmoid")
 
 
-@given(mlps_and_inputs(batch=st.sampled_from([(0,), (1,), (7,)])))
+@given(mlps_and_inputs(batch=[(0,), (1,), (7,)]))
 def test_vmap_is_a_loop_is_the_batch(mlp_and_x):
     mlp, x = mlp_and_x
-    check = functools.partial(within, mlp.layers, mlp.activations)
-    check(x, mlp_forward(mlp, x))
-    check(x, jax.vmap(mlp_forward, in_axes=(None, 0))(mlp, x))
+    assert_within_error_bound(mlp, x, mlp_forward(mlp, x))
+    assert_within_error_bound(mlp, x, jax.vmap(mlp_forward, in_axes=(None, 0))(mlp, x))
     for row in x:
-        check(row, mlp_forward(mlp, row))
+        assert_within_error_bound(mlp, row, mlp_forward(mlp, row))
+
+
+def test_rows_keep_apart():
+    mlp = init_mlp(jax.random.key(0), (3, 4, 2), activation="tanh", final_activation="softmax")
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    assert_rows_independent(lambda rows: mlp_forward(mlp, rows), x)
+    assert_vmap_consistent(mlp_forward, mlp, x)
 
 
 @pytest.mark.parametrize("function", [affine, neuron])
@@ -140,24 +129,24 @@ def test_vmap_over_parameters(function):
     y = jax.vmap(function, in_axes=(0, None))(stack, x)
     assert y.shape == (5, 4, 2)
     for i in range(5):
-        within([Affine(stack.w[i], stack.b[i])], ["identity" if function is affine else "sigmoid"], x, y[i])
+        name = "identity" if function is affine else "sigmoid"
+        assert_within_error_bound(Affine(stack.w[i], stack.b[i]), x, y[i], activation=name)
 
 
-@pytest.mark.parametrize("axes", [(0, None), (0, 0)])
-def test_ensembles_and_populations(axes):
-    networks = [init_mlp(jax.random.key(i), (3, 4, 2), activation="tanh") for i in range(5)]
-    population = jax.tree.map(lambda *leaves: jnp.stack(leaves), *networks)
-    x = np.random.default_rng(0).normal(size=(5, 6, 3)).astype(networks[0].layers[0].w.dtype)
-    y = jax.vmap(mlp_forward, in_axes=axes)(population, x if axes[1] == 0 else x[0])
-    for i, mlp in enumerate(networks):
-        within(mlp.layers, mlp.activations, x[i] if axes[1] == 0 else x[0], y[i])
+@given(ensembles((1, 3)), st.booleans(), st.data())
+def test_ensembles_and_populations(stack, own_rows, data):
+    members = [jax.tree.map(lambda leaf, i=i: leaf[i], stack) for i in range(len(stack.layers[0].w))]
+    x = np.stack([data.draw(inputs(mlp, batch=[(2,)])) for mlp in members])
+    y = jax.vmap(mlp_forward, in_axes=(0, 0) if own_rows else (0, None))(stack, x if own_rows else x[0])
+    for i, mlp in enumerate(members):
+        assert_within_error_bound(mlp, x[i] if own_rows else x[0], y[i])
 
 
 def test_inside_jit_scan_and_shard_map():
     mlp = init_mlp(jax.random.key(0), (3, 4, 3))
     x = jnp.linspace(-1, 1, 12).reshape(4, 3)
     expected = np.asarray(mlp_forward(mlp, x))
-    u = oracle.U[expected.dtype.name]
+    u = _oracle.U[expected.dtype.name]
     close = functools.partial(
         np.testing.assert_allclose, rtol=100 * u
     )  # each is within the bound of test_mlp_forward
@@ -212,11 +201,11 @@ def test_float32_is_float32_unless_the_user_lowers_it():
 
 
 def test_a_network_compiles_once_for_each_shape():
-    mlp, seen = MLP([([[1.0], [1.0]], [0.0])], final_activation=lambda z: seen.append(z.shape) or z), []
-    for _ in range(3):
-        mlp_forward(mlp, jnp.ones((4, 2)))
-        mlp_forward(jax.tree.map(lambda a: a + 1, mlp), np.ones((4, 2)))
-    assert seen == [(4, 1)]
+    mlp, rows = init_mlp(jax.random.key(0), (2, 5, 1)), np.ones((4, 2), np.float32)
+    other = init_mlp(jax.random.key(1), (2, 5, 1))
+    assert_compiles_once(mlp_forward, (mlp, rows), (other, rows + 1), (mlp, rows))
+    with pytest.raises(AssertionError, match="f must compile in its first call alone: call 1 compiled"):
+        assert_compiles_once(mlp_forward, (mlp, rows), (mlp, rows[:3]))
 
 
 def test_nan_and_infinity_pass_through():
@@ -227,6 +216,11 @@ def test_nan_and_infinity_pass_through():
     assert neuron(params, [-jnp.inf, 1.0]) == 0
     rows = mlp_forward(MLP([([[1.0], [1.0]], None)]), [[jnp.nan, 0.0], [0.0, 0.0]])
     assert np.isnan(np.asarray(rows))[:, 0].tolist() == [True, False]
+
+
+def test_numbers_too_large_for_float32_are_infinite_in_silence(x64):
+    assert np.isinf(affine(Affine([1.0, 1.0], 0.0), [1e39, 1.0])) == (not x64)
+    assert neuron(Affine([1.0, 1.0], 0.0), np.array([1e39, 1.0])) == 1
 
 
 def test_arrays_from_elsewhere():
@@ -263,8 +257,11 @@ STACKED = jax.tree.map(lambda a: np.stack([a, a]), MLP_231)
         (lambda: mlp_forward(MLP_231, np.ones((5, 3))), ValueError, "mlp_forward: layer 0: x must have shape (..., 2), one number for each row of w (2, 3), got (5, 3); inputs stand on the last axis"),
         (lambda: mlp_forward(MLP_231, jnp.ones(2, jnp.complex64)), TypeError, "mlp_forward: layer 0: x must hold booleans, integers, or one of bfloat16, float16, float32, float64, got complex64"),
         (lambda: mlp_forward(MLP_231, object()), TypeError, "mlp_forward: x must hold booleans, integers, or one of"),
+        (lambda: neuron(Affine([1, 2], 0), [1, 2], lambda z: jax.lax.complex(z, z)), TypeError, "neuron: activation must give an array of real numbers, got complex"),
+        (lambda: neuron(Affine([1, 2], 0), [1, 2], lambda z: (z, z)), TypeError, "neuron: activation must give an array of real numbers, got tuple; use jax.numpy functions"),
+        (lambda: mlp_forward("abc", [1, 2]), TypeError, "mlp_forward: mlp must be an MLP, got str; pass MLP(layers), parameters first"),
         (lambda: mlp_forward(MLP_231.layers, [1, 2]), TypeError, "mlp_forward: mlp must be an MLP, got tuple; pass MLP(layers), parameters first"),
-        (lambda: mlp_forward([1, 2], MLP_231), TypeError, "mlp_forward: x must hold booleans"),
+        (lambda: mlp_forward([1, 2], MLP_231), TypeError, "mlp_forward: mlp must be an MLP, got list"),
         (lambda: mlp_forward(STACKED, [1, 2]), ValueError, "mlp_forward: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 3); evaluate stacked networks with jax.vmap"),
     ],
 )  # fmt: skip

@@ -22,7 +22,8 @@ from jaxneuron import (
     stack_neurons,
     summary,
 )
-from tests.strategies import affines, mlps
+from jaxneuron.testing import neurons
+from tests.pools import SIZES, mlps
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -52,7 +53,7 @@ def test_parameter_count_is_the_formula_less_missing_biases(mlp):
     assert sum(parameter_count(layer) for layer in mlp.layers) == held
 
 
-@given(affines(n_out=st.none()))
+@given(neurons(SIZES))
 def test_a_neuron_has_n_plus_one_parameters(neuron):
     n = len(neuron.w)
     assert parameter_count(neuron) == dense_parameter_count((n, 1)) - (neuron.b is None)
@@ -71,7 +72,7 @@ def test_summary():
     mlp = MLP([(np.ones((2, 1000), np.float32), None), (np.ones((1000, 1)), [0.5])], jnp.tanh, "identity")
     assert summary(mlp).splitlines() == [
         "layer  w          b     activation  parameters",
-        "    0  (2, 1000)  none  tanh             2,000",
+        "    0  (2, 1000)  none  <tanh>           2,000",
         "    1  (1000, 1)  (1,)  identity         1,001",
         "total: 3,001 parameters, 16,008 bytes (float32, float64), 3,000 multiply-adds a row",
     ]
@@ -80,13 +81,13 @@ def test_summary():
 # --- truth: stacking and random weights ---
 
 
-@given(st.integers(1, 7).flatmap(lambda n: st.lists(affines(st.just(n), st.none()), min_size=1, max_size=4)))
+@given(st.sampled_from(SIZES).flatmap(lambda n: st.lists(neurons(n), min_size=1, max_size=4)))
 def test_stacked_neurons_are_columns(neurons):
     layer = stack_neurons(neurons)
     for i, neuron in enumerate(neurons):
-        assert np.array_equal(layer.w[:, i], neuron.w)
+        assert np.array_equal(np.asarray(layer.w)[:, i], neuron.w)
         if layer.b is not None:
-            assert layer.b[i] == (0 if neuron.b is None else neuron.b)
+            assert np.asarray(layer.b)[i] == (0 if neuron.b is None else neuron.b)
     assert (layer.b is None) == all(neuron.b is None for neuron in neurons)
 
 
@@ -127,7 +128,6 @@ def test_transforms_may_put_anything_into_the_tree():
     for put in (lambda _: 0, lambda _: None, str, np.shape, lambda _: object(), lambda a: [a, a]):
         assert isinstance(jax.tree.map(put, mlp), MLP)
         repr(jax.tree.map(put, mlp))
-    assert "layers" in repr(dataclasses.fields(mlp))
     shapes = jax.eval_shape(lambda key: init_mlp(key, (2, 3, 1)), jax.random.key(0))
     assert repr(shapes) == repr(mlp)
     assert summary(shapes) == summary(mlp)
@@ -156,13 +156,30 @@ def test_copies_and_pickles_are_whole():
 
 def test_numbers_lists_and_arrays_are_welcome():
     mlp = MLP([([[1, 2], [3, 4]], [0, 0]), Affine(jnp.ones((2, 1)), np.zeros(1))])
-    assert [type(leaf.shape) for leaf in jax.tree.leaves(mlp)] == [tuple] * 4
+    assert [leaf.shape for leaf in jax.tree.leaves(mlp)] == [(2, 2), (2,), (2, 1), (1,)]
     assert MLP(iter([([[1.0]], None)]), activation=[]).activations == ("sigmoid",)
 
 
 def test_a_bare_number_takes_the_dtype_beside_it():
     neuron = Affine(jnp.ones(2, jnp.float16), -0.5)
     assert jaxneuron.affine(neuron, jnp.ones(2, jnp.float16)).dtype == jnp.float16
+    wide = Affine(jnp.ones(2, jnp.float16), np.float64(-0.5))
+    assert jaxneuron.affine(wide, jnp.ones(2, jnp.float16)).dtype == jnp.zeros(()).dtype
+
+
+def test_counting_takes_what_evaluation_takes():
+    assert parameter_count(Affine(np.ones(2), -0.7)) == 3
+    assert parameter_count(Affine(np.ones((2, 2)), [0.0, 0.0])) == 6
+
+
+def test_sizes_cost_nothing_until_they_are_filled():
+    shapes = jax.eval_shape(lambda key: init_mlp(key, (500_000, 500_000, 2)), jax.random.key(0))
+    assert parameter_count(shapes) == dense_parameter_count((500_000, 500_000, 2))
+
+
+def test_neurons_of_different_dtypes_stack():
+    half, wide = Affine(np.ones(2, jnp.bfloat16), 0.0), Affine(np.ones(2, np.float32), 0.0)
+    assert stack_neurons([half, wide]).w.dtype == np.float32
 
 
 # --- refusals ---
@@ -195,6 +212,10 @@ LAYER = ([[1.0, 2.0], [3.0, 4.0]], [0.0, 0.0])
         (lambda: dense_parameter_count((3,)), ValueError, "dense_parameter_count: sizes must hold at least 2 numbers, none negative, got (3,); pass (n_in, ..., n_out)"),
         (lambda: dense_parameter_count((3, -1)), ValueError, "none negative, got (3, -1)"),
         (lambda: dense_parameter_count((3, 1.5)), TypeError, "dense_parameter_count: sizes must be integers, got (3, 1.5); pass (n_in, ..., n_out)"),
+        (lambda: stack_neurons(Affine([1.0], 0.0)), TypeError, "stack_neurons: neurons must be a sequence of Affine, got Affine; pass [neuron]"),
+        (lambda: jaxneuron.affine(Affine(np.ones(2, np.float16), 1e6), [1, 2]), ValueError, "affine: params: b must fit in float16 like w, got 1e+06; pass wider weights"),
+        (lambda: parameter_count(Affine([[1.0]], [1.0, 2.0])), ValueError, "parameter_count: params: b must have shape (1,)"),
+        (lambda: init_mlp(0, (2, 1)), TypeError, "init_mlp: key must be one JAX random key, got 0; pass jax.random.key(0)"),
         (lambda: network((2,)), ValueError, "init_mlp: sizes must hold at least 2 numbers"),
         (lambda: network((2, 1), dtype=complex), TypeError, "init_mlp: dtype must be one of bfloat16, float16, float32, float64, got complex128; pass dtype=float"),
     ],

@@ -12,12 +12,18 @@ from hypothesis.extra import numpy as hnp
 import jaxneuron
 from jaxneuron import MLP, fold_input_scaling, fold_output_scaling
 from jaxneuron._scaling import _round_once
-from tests import make_qlknn, oracle
-from tests.strategies import DTYPES, mlps, mlps_and_inputs
+from jaxneuron.testing import _oracle as oracle
+from jaxneuron.testing._laws import _assert_within
+from tests import make_qlknn
+from tests.pools import DTYPES, mlps, mlps_and_inputs
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 MEANS, STDS = st.floats(-2, 2, width=16), st.floats(0.25, 4, width=16)
+
+
+def assert_within(found, exact, error):
+    _assert_within(np.asarray(found, np.float64), exact, np.broadcast_to(error, exact.shape), np.inf)
 
 
 def arrays(shape, elements):
@@ -41,7 +47,7 @@ def folding_error(layer, x, mean, std, u):
     return 2 * u * (np.abs(x / std) @ w + bias) + (len(w) + 4) * oracle.U["float64"] * bias + 2**-149
 
 
-@given(mlps_and_inputs(final=st.just("identity")), st.data())
+@given(mlps_and_inputs(final_activations=["identity"]), st.data())
 def test_folding_equals_scaling(mlp_and_x, data):
     mlp, x = mlp_and_x
     x = np.asarray(x, np.float64)
@@ -50,7 +56,7 @@ def test_folding_equals_scaling(mlp_and_x, data):
     mean, std = data.draw(arrays(len(layer.w), MEANS)), data.draw(arrays(len(layer.w), STDS))
     folded = fold_input_scaling(mlp, mean, std).layers[0]
     truth = oracle.affine(layer.w, layer.b, (x - mean) / std)
-    oracle.assert_within(
+    assert_within(
         oracle.affine(*folded, x), truth, folding_error(layer, np.abs(x) + np.abs(mean), mean, std, u)
     )
 
@@ -60,7 +66,7 @@ def test_folding_equals_scaling(mlp_and_x, data):
     hidden = np.ones((3, len(layer.w)))
     truth = oracle.affine(layer.w, layer.b, hidden) * scale + shift
     error = folding_error(layer, hidden, np.zeros(len(layer.w)), 1.0, u) * scale + 2 * u * np.abs(shift)
-    oracle.assert_within(oracle.affine(*folded, hidden), truth, error)
+    assert_within(oracle.affine(*folded, hidden), truth, error)
 
 
 def test_folded_weights_are_the_formula():
@@ -85,7 +91,7 @@ def test_the_shipped_network_is_the_folded_published_one():
         if 0 < i < 5:
             assert np.array_equal(layer.w, published[f"w{i}"])
         # b' is a sum, whose order is the machine's.
-        oracle.assert_within(layer.b, twin.b, 20 * oracle.U["float64"] * np.abs(twin.b).max())
+        assert_within(layer.b, twin.b, 20 * oracle.U["float64"] * np.abs(twin.b).max())
 
 
 @given(hnp.arrays(np.float64, 50, elements=st.floats(-1e30, 1e30)), st.sampled_from(sorted(DTYPES)))
@@ -96,7 +102,7 @@ def test_rounding_happens_once(exact, dtype):
     )
     for values in (exact, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)):
         with np.errstate(over="ignore"):
-            rounded = _round_once(values, np.dtype(DTYPES[dtype]))
+            rounded = _round_once(values, jnp.dtype(dtype))
         for value, result in zip(values.tolist(), rounded, strict=True):
             if not np.isfinite(result):
                 continue
@@ -113,7 +119,7 @@ def test_rounding_happens_once(exact, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_folding_keeps_dtype_and_kind(dtype):
-    host = MLP([(np.ones((2, 1), DTYPES[dtype]), None)], final_activation="identity")
+    host = MLP([(np.ones((2, 1), jnp.dtype(dtype)), None)], final_activation="identity")
     for fold in (fold_input_scaling, fold_output_scaling):
         assert [a.dtype.name for a in fold(host, 1, 2).layers[0]] == [dtype] * 2
         assert all(isinstance(a, np.ndarray) for a in fold(host, 1, 2).layers[0])
@@ -122,7 +128,7 @@ def test_folding_keeps_dtype_and_kind(dtype):
         assert [a.dtype for a in fold(device, 1, 2).layers[0]] == [device.layers[0].w.dtype] * 2
 
 
-@given(mlps(final=st.just("identity")))
+@given(mlps(final_activations=["identity"]))
 def test_folding_nothing_changes_nothing(mlp):
     for folded in (fold_input_scaling(mlp, 0.0, 1.0), fold_output_scaling(mlp, 1.0, 0.0)):
         for layer, twin in zip(mlp.layers, folded.layers, strict=True):
@@ -140,6 +146,9 @@ def test_integer_weights_become_floats():
 
 ONE = MLP([(np.ones((2, 1), np.float16), np.zeros(1, np.float16))], final_activation="identity")
 
+WIDE = MLP([(np.array([[1.0], [2.0]]), None)], final_activation="identity")
+HALF_NAN = MLP([(np.array([[np.nan], [2.0]], np.float16), None)], final_activation="identity")
+
 
 @pytest.mark.parametrize(
     ("fold", "message"),
@@ -149,13 +158,28 @@ ONE = MLP([(np.ones((2, 1), np.float16), np.zeros(1, np.float16))], final_activa
         (lambda: fold_input_scaling(ONE, 0, [1, 0]), "fold_input_scaling: std must not be 0, got 0 at 1; drop that input"),
         (lambda: fold_input_scaling(ONE, [np.nan, 0], 1), "fold_input_scaling: mean must be finite, got nan"),
         (lambda: fold_output_scaling(ONE, np.inf, 0), "fold_output_scaling: scale must be finite, got inf"),
-        (lambda: fold_output_scaling(ONE, 1e6, 0), "fold_output_scaling: w reaches 1e+06, too large for float16; convert the network to float32 first"),
+        (lambda: fold_output_scaling(ONE, 1e6, 0), "fold_output_scaling: w must fit in float16, got 1e+06; convert the network to a wider dtype first, or look at the scaling"),
+        (lambda: fold_input_scaling(WIDE, 0, 1e-320), "fold_input_scaling: w must fit in float64, got inf; convert"),
+        (lambda: fold_input_scaling(MLP([(np.array([[0.0], [2.0]]), None)]), 1e300, 1e-300), "fold_input_scaling: b must fit in float64"),
+        (lambda: fold_output_scaling(HALF_NAN, 1e6, 0), "fold_output_scaling: w must fit in float16, got 2e+06"),
+        (lambda: fold_input_scaling(jax.tree.map(lambda a: np.stack([a, a]), ONE), 0, 1), "fold_input_scaling: mlp must be one network, got a stack of them; fold each, then stack"),
         (lambda: fold_output_scaling(MLP(ONE.layers), 1, 0), "fold_output_scaling: mlp must have the final activation 'identity', got 'sigmoid'; scale the outputs after it instead"),
     ],
 )  # fmt: skip
 def test_refusals(fold, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         fold()
+
+
+def test_what_was_not_finite_stays_so():
+    w, _ = fold_output_scaling(HALF_NAN, 2.0, 0.0).layers[0]
+    assert np.isnan(w[0, 0])
+    assert w[1, 0] == 4
+
+
+def test_layers_are_refused():
+    with pytest.raises(TypeError, match="fold_input_scaling: mlp must be an MLP, got Affine; pass MLP"):
+        fold_input_scaling(ONE.layers[0], 0, 1)
 
 
 def test_tracers_are_refused():

@@ -1,0 +1,395 @@
+"""Laws: assertions about functions over many floats, and about results beside the exact ones."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxneuron._params import MLP, Affine
+from jaxneuron.testing import _oracle as oracle
+
+Function = Callable[..., Any]
+
+COMPILATION = "/jax/core/compile/backend_compile_duration"
+
+
+def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """Floats to check a function at: every exponent and sign, infinities, subnormal numbers, neighbours.
+
+    Args:
+      dtype: "bfloat16", "float16", "float32" or "float64".
+      low, high: the closed interval to stay in.
+
+    Returns:
+      A sorted array without repeats: every 16-bit number, or some 20,000 of the wider ones, in runs of
+      four neighbours.
+
+    Example:
+      >>> floats("bfloat16", 1.0, 1.02).tolist()
+      [1.0, 1.0078125, 1.015625]
+    """
+    info = jnp.finfo(dtype)
+    unsigned = np.dtype(f"u{info.bits // 8}")
+    largest = int(np.array(np.inf, info.dtype).view(unsigned))  # the bits of infinity, above all finite ones
+    if info.bits == 16:
+        bits = np.arange(largest + 1, dtype=unsigned)
+    else:
+        # The bits of a float count up with it: a stride over them reaches every exponent.
+        starts = np.linspace(0, largest - 4, 2500).astype(unsigned)
+        of_note = np.array([0.5, 1, 2, np.e, 3, 17.3287, 36.7, 87.3365, 88.7228, 103.972, 709.78, 745.13])
+        near = of_note.astype(info.dtype).view(unsigned) - 2
+        bits = np.concatenate(
+            [(np.concatenate([starts, near])[:, None] + np.arange(4, dtype=unsigned)).ravel(), [largest]]
+        )
+    magnitudes = bits.astype(unsigned).view(info.dtype)
+    values = np.unique(np.concatenate([-magnitudes, magnitudes]).astype(np.float64))
+    return values[(values >= low) & (values <= high)].astype(info.dtype)
+
+
+def max_ulp_error(
+    f: Function, reference: str | Callable[[np.ndarray], np.ndarray], *, over: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The worst error of `f` in ULP, and where it is.
+
+    Args:
+      f: an elementwise function.
+      reference: the exact one, from float64 to float64, or the name of one of jaxneuron's activations,
+        which is then evaluated by mpmath.
+      over: the floats to try, `floats("float32")` unless given. Those whose exact result is not a finite
+        number of the dtype, and NaN, are left out.
+
+    Returns:
+      `(ulps, x)`. A ULP is the spacing of the result's dtype at the exact result, subnormal numbers included.
+
+    Example:
+      >>> max_ulp_error(jaxneuron.relu, "relu", over=floats("float32", 1.0))[0]
+      0.0
+    """
+    x = _checked(floats() if over is None else over, "max_ulp_error")
+    y = np.asarray(f(x))
+    exact = np.asarray(_reference(reference)(x.astype(np.float64)), np.float64)
+    info = jnp.finfo(y.dtype)
+    use = np.isfinite(x.astype(np.float64)) & np.isfinite(exact) & (np.abs(exact) <= float(info.max))
+    x, y, exact = x[use], y[use].astype(np.float64), exact[use]
+    ulps = np.abs(y - exact) / _spacing(exact, info)
+    ulps = np.where(np.isnan(ulps), np.inf, ulps)
+    if not ulps.size:
+        raise ValueError(
+            "max_ulp_error: over must hold a number whose exact result is finite, got none; widen it"
+        )
+    worst = int(np.argmax(ulps))
+    return float(ulps[worst]), float(x[worst])
+
+
+def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None = None) -> None:
+    """`f` stays in the closed interval [lo, hi], and gives no NaN.
+
+    Args:
+      f: an elementwise function.
+      lo, hi: the bounds, which may be reached.
+      over: the floats to try, `floats("float32")` unless given.
+
+    Example:
+      >>> assert_bounded(jaxneuron.sigmoid, 0, 1)
+    """
+    x = _checked(floats() if over is None else over, "assert_bounded")
+    y = _numbers(f(x))
+    outside = np.flatnonzero(~((y >= lo) & (y <= hi)))
+    if outside.size:
+        i = outside[0]
+        raise AssertionError(
+            f"f must stay in [{lo}, {hi}]: f({x[i]}) = {y[i]}, "
+            f"and {outside.size - 1} more of {x.size} outside"
+        )
+
+
+def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
+    """`f` never decreases, between neighbouring floats too.
+
+    Args:
+      f: an elementwise function.
+      over: the floats to try, in increasing order, `floats("float32")` unless given.
+
+    Example:
+      >>> assert_monotone(jaxneuron.sigmoid)
+    """
+    x = _checked(floats() if over is None else over, "assert_monotone")
+    y = _numbers(f(x))
+    falls = np.flatnonzero(~(y[1:] >= y[:-1]))
+    if falls.size:
+        i = falls[0]
+        raise AssertionError(
+            f"f must never decrease: f({x[i]!s}) = {y[i]!s}, but f({x[i + 1]!s}) = {y[i + 1]!s}; "
+            f"{falls.size - 1} more falls over {x.size} floats"
+        )
+
+
+def assert_odd_about(
+    f: Function, centre: float, *, ulps: float, at: float = 0.0, over: np.ndarray | None = None
+) -> None:
+    """`f` is odd about the point `(at, centre)`: f(at + d) + f(at - d) = 2 centre, within rounding.
+
+    Args:
+      f: an elementwise function, such as sigmoid, odd about (0, 1/2).
+      centre: the value in the middle.
+      ulps: how far the sum may be off, in ULP of the larger of its two terms.
+      at: where the middle is.
+      over: the distances d to try, `floats("float32", 0)` unless given.
+
+    Example:
+      >>> assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3)
+    """
+    d = _checked(floats(low=0) if over is None else over, "assert_odd_about")
+    d = d[np.isfinite(d.astype(np.float64))]
+    middle = d.dtype.type(at)
+    above, below = np.asarray(f(middle + d)), np.asarray(f(middle - d))
+    info = jnp.finfo(above.dtype)
+    y, z = above.astype(np.float64), below.astype(np.float64)
+    off = np.abs(y + z - 2 * centre) / _spacing(np.maximum(np.abs(y), np.abs(z)), info)
+    bad = np.flatnonzero(~(off <= ulps))
+    if bad.size:
+        i = bad[np.argmax(off[bad])]
+        raise AssertionError(
+            f"f must be odd about ({at}, {centre}): "
+            f"f({middle + d[i]}) + f({middle - d[i]}) = {y[i]} + {z[i]}, "
+            f"{off[i]:.3g} ULP from {2 * centre} where {ulps} are allowed"
+        )
+
+
+def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activation: str = "identity") -> None:
+    """`y` is the output of `params` at `x`, within the bound that rounding error leaves it.
+
+        |z - exact| <= (n_in + 2) u (|x| @ |w| + |b|), carried through activations and layers
+
+    The exact output comes from fractions and mpmath, not from JAX.
+
+    Args:
+      params: `MLP`, or `Affine`, followed by `activation`.
+      x: inputs `(..., n_in)`, finite.
+      y: what is claimed to be the output; its dtype tells which rounding errors it may hold.
+      activation: of an `Affine`, by name.
+
+    Raises:
+      AssertionError, naming row and unit, and what is allowed there.
+
+    Example:
+      >>> mlp = jaxneuron.gates.XOR
+      >>> assert_within_error_bound(mlp, [0, 1], jaxneuron.mlp_forward(mlp, [0, 1]))
+    """
+    affines = [params] if isinstance(params, Affine) else list(params.layers)
+    names = [activation] if isinstance(params, Affine) else [str(name) for name in params.activations]
+    for name in names:
+        if name not in oracle.SLOPE:
+            raise ValueError(
+                f"assert_within_error_bound: activations must be jaxneuron's, got {name!r}; "
+                f"check the layers below it, or compare with a reference of your own"
+            )
+    x, found = _numbers(x), np.asarray(y)
+    if not all(np.isfinite(_numbers(leaf)).all() for leaf in (x, *jax.tree.leaves(affines))):
+        raise ValueError(
+            "assert_within_error_bound: params and x must be finite; draw them without nan and infinity"
+        )
+    exact, error = oracle.mlp(affines, names, x, found.dtype.name)
+    _assert_within(found, exact, error, float(jnp.finfo(found.dtype).max))
+
+
+def assert_rows_independent(f: Function, x: Any) -> None:
+    """Changing one row of `x` changes no other row of `f(x)`, not by a bit.
+
+    Args:
+      f: a function of rows, `(rows, n_in)` to `(rows, ...)`.
+      x: rows to start from.
+
+    Example:
+      >>> assert_rows_independent(lambda x: jaxneuron.softmax(x), np.ones((3, 2), np.float32))
+    """
+    x = np.asarray(x)
+    if x.ndim < 2:
+        raise ValueError(f"assert_rows_independent: x must hold rows (rows, n_in), got shape {x.shape}")
+    before = np.asarray(f(x))
+    if before.shape[:1] != x.shape[:1]:
+        raise AssertionError(f"f must keep the {x.shape[0]} rows, got shape {before.shape} from {x.shape}")
+    for row in range(len(x)):
+        changed = x.copy()
+        changed[row] = (changed[row] + 1) * 3
+        after = np.asarray(f(changed))
+        for other in np.flatnonzero(np.arange(len(x)) != row):
+            if before[other].tobytes() != after[other].tobytes():
+                raise AssertionError(
+                    f"f must keep its rows apart: changing row {row} of {len(x)} changed row {other} "
+                    f"from {before[other]} to {after[other]}"
+                )
+
+
+def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64) -> None:
+    """`f(params, x)` on rows, `jax.vmap(f)` over them and a loop give the same numbers.
+
+    Args:
+      f: a function of parameters and inputs `(..., n_in)`.
+      params: its first argument, the same for every row.
+      x: rows, `(rows, n_in)`.
+      ulps: how far they may differ, in ULP of the row's largest number. XLA sums in another order for
+        another batch, which moves the last bits; a mix-up of axes moves the first.
+
+    Example:
+      >>> mlp = jaxneuron.gates.XOR
+      >>> assert_vmap_consistent(jaxneuron.mlp_forward, mlp, np.eye(2, dtype=np.float32))
+    """
+    x = np.asarray(x)
+    looped = [np.asarray(f(params, row)) for row in x]
+    for how, rows in (("f on the batch", f(params, x)), ("jax.vmap(f)", jax.vmap(f, (None, 0))(params, x))):
+        rows = np.asarray(rows)
+        if len(looped) and rows.shape != (len(looped), *looped[0].shape):
+            raise AssertionError(f"{how} must have shape {(len(looped), *looped[0].shape)}, got {rows.shape}")
+        for i, (row, alone) in enumerate(zip(rows, looped, strict=True)):
+            _assert_close(row, alone, ulps, f"{how} must give row {i} what f gives it alone")
+
+
+def assert_jit_consistent(f: Function, *arguments: Any, ulps: float = 64) -> None:
+    """`f` and `jax.jit(f)` give the same numbers.
+
+    Args:
+      f: a function of arrays, with any tree of arrays as its result.
+      *arguments: its arguments.
+      ulps: how far they may differ, in ULP of the largest number: XLA fuses, and contracts to fused
+        multiply-adds, what runs step by step otherwise.
+
+    Example:
+      >>> assert_jit_consistent(jaxneuron.sigmoid, np.ones(3, np.float32))
+    """
+    eager, jitted = jax.tree.leaves(f(*arguments)), jax.tree.leaves(jax.jit(f)(*arguments))
+    for i, (one, other) in enumerate(zip(jitted, eager, strict=True)):
+        _assert_close(
+            np.asarray(one), np.asarray(other), ulps, f"jax.jit(f) must give output {i} what f gives"
+        )
+
+
+@contextlib.contextmanager
+def count_compilations() -> Iterator[list[float]]:
+    """A list that grows by one, the seconds it took, with each program that XLA compiles in the block.
+
+    Example:
+      >>> with count_compilations() as compiled:
+      ...     _ = jax.jit(lambda x: 3 * x)(np.ones(5, np.float32))
+      >>> len(compiled)
+      1
+    """
+    compiled: list[float] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == COMPILATION:
+            compiled.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield compiled
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
+    """After the first call, no other compiles anything.
+
+    Args:
+      f: a jitted function, or one that calls some.
+      *calls: tuples of arguments; at least two.
+
+    Example:
+      >>> xor, row = jaxneuron.gates.XOR, np.ones(2, np.float32)
+      >>> assert_compiles_once(jaxneuron.mlp_forward, (xor, row), (xor, 2 * row))
+    """
+    if len(calls) < 2:
+        raise ValueError(
+            f"assert_compiles_once: calls must be at least 2 tuples of arguments, got {len(calls)}"
+        )
+    jax.block_until_ready(f(*calls[0]))
+    for i, call in enumerate(calls[1:], 1):
+        with count_compilations() as compiled:
+            jax.block_until_ready(f(*call))
+        if compiled:
+            raise AssertionError(
+                f"f must compile in its first call alone: call {i} compiled {len(compiled)} programs"
+            )
+
+
+def _checked(over: Any, where: str) -> np.ndarray:
+    x = np.asarray(over)
+    if x.dtype.name not in oracle.U or x.ndim != 1:
+        raise ValueError(
+            f"{where}: over must be floats in one axis, got {x.dtype.name} {x.shape}; pass floats()"
+        )
+    return x
+
+
+def _numbers(value: Any) -> np.ndarray:
+    return np.asarray(value).astype(np.float64)
+
+
+def _reference(reference: str | Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    if not isinstance(reference, str):
+        return reference
+    if reference not in oracle.FORMULAS:
+        raise ValueError(
+            f"max_ulp_error: reference must be a function or one of {', '.join(oracle.FORMULAS)}, "
+            f"got {reference!r}; pass an exact function of float64"
+        )
+    return lambda x: oracle.activation(reference, np.where(np.isfinite(x), x, 0.0))
+
+
+def _spacing(exact: np.ndarray, info: Any) -> np.ndarray:
+    """One ULP of the dtype at `exact`."""
+    exponent = np.maximum(np.frexp(exact)[1] - 1, info.minexp)
+    return np.ldexp(1.0, exponent - info.nmant)
+
+
+def _assert_close(found: np.ndarray, expected: np.ndarray, ulps: float, law: str) -> None:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise AssertionError(f"{law}: got {found.dtype} {found.shape}, not {expected.dtype} {expected.shape}")
+    if not jnp.issubdtype(found.dtype, np.floating):
+        ulp, y, z = np.asarray(1.0), found.astype(np.float64), expected.astype(np.float64)
+    else:
+        y, z = found.astype(np.float64), expected.astype(np.float64)
+        finite = np.abs(z[np.isfinite(z)])
+        ulp = _spacing(np.max(finite, initial=0.0), jnp.finfo(found.dtype))
+    same = (y == z) | (np.isnan(y) & np.isnan(z))
+    with np.errstate(invalid="ignore"):
+        off = np.where(same, 0.0, np.abs(y - z) / ulp)
+    bad = ~(off <= ulps)
+    if bad.any():
+        worst = np.unravel_index(np.argmax(np.where(np.isnan(off), np.inf, off)), off.shape)
+        place = f"unit {worst[-1]}" if len(worst) == 1 else f"index {tuple(map(int, worst))}"
+        raise AssertionError(
+            f"{law}: {place if worst else 'the result'} is {y[worst]} instead of {z[worst]}, "
+            f"{off[worst]:.3g} ULP off where {ulps} are allowed"
+        )
+
+
+def _assert_within(found: np.ndarray, exact: np.ndarray, error: np.ndarray, largest: float) -> None:
+    if found.shape != exact.shape:
+        raise AssertionError(f"y must have shape {exact.shape}, got {found.shape}")
+    y = found.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        overflowed = np.isinf(y) & (np.sign(y) == np.sign(exact)) & (np.abs(exact) + error > largest)
+        excess = np.where(overflowed, 0.0, np.abs(y - exact) / np.maximum(error, 5e-324))
+    if (excess <= 1).all():
+        return
+    worst = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), np.inf, excess))), excess.shape)
+    *row, unit = worst if len(worst) else ((),)
+    place = (
+        f"row {tuple(map(int, row))}, unit {unit}"
+        if len(worst) > 1
+        else f"unit {unit}"
+        if worst
+        else "the output"
+    )
+    ulp = float(_spacing(exact[worst], jnp.finfo(found.dtype)))
+    raise AssertionError(
+        f"y must be within its error bound: {place} is {y[worst]}, exactly {exact[worst]}; "
+        f"off by {abs(y[worst] - exact[worst]) / ulp:.3g} ULP where {error[worst] / ulp:.3g} are allowed "
+        f"({int((~(excess <= 1)).sum())} of {excess.size} outputs are outside)"
+    )

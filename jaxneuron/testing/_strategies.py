@@ -1,0 +1,361 @@
+"""Strategies that draw parameters and inputs, as NumPy arrays, from few shapes: each new one compiles."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from jaxneuron._activations import Activation, resolve
+from jaxneuron._arrays import FLOATS
+from jaxneuron._params import MLP, Affine
+
+SIZES = (1, 2, 7)
+NETWORKS = ((1, 1), (2, 1), (2, 3, 1), (2, 2, 2), (7, 2), (1, 7, 2, 2))  # uneven ones and square ones
+ACTIVATIONS = ("identity", "sigmoid", "relu", "tanh")
+BATCHES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (0,), (2, 1))
+BIASES = (True, False)
+
+Sizes = int | Sequence[int]
+
+
+def numbers(
+    dtype: str = "float32",
+    *,
+    nan: bool = False,
+    infinity: bool = False,
+    subnormal: bool = False,
+    huge: bool = False,
+    tiny: bool = False,
+) -> SearchStrategy[float]:
+    """Numbers that `dtype` holds: of ordinary size, and of the kinds that are switched on.
+
+    Args:
+      dtype: "bfloat16", "float16", "float32" or "float64".
+      nan, infinity: not-a-number, and both infinities.
+      subnormal: below the smallest normal number. XLA flushes most of them to 0.
+      huge: up to the largest finite number, where sums overflow.
+      tiny: down to the smallest normal number, where products underflow.
+
+    Returns:
+      A strategy for Python floats; without any switch 0 and magnitudes from 2^-14 to 8. Shrinks towards 0.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(numbers(), lambda v: v > 2.5)
+      3.0
+    """
+    _known_dtypes((dtype,), "numbers", "dtype")
+    info = jnp.finfo(dtype)
+    smallest, normal, largest = (float(v) for v in (info.smallest_subnormal, info.smallest_normal, info.max))
+    kinds: list[SearchStrategy[float]] = [st.floats(-8, 8, width=16, allow_subnormal=False)]
+    for on, low, high in (
+        (huge, 8.0, largest),
+        (tiny, normal, 2.0**-14),
+        (subnormal, smallest, normal - smallest),
+    ):
+        if on:
+            kinds.append(st.floats(low, high).flatmap(lambda v: st.sampled_from([v, -v])))
+    if infinity:
+        kinds.append(st.sampled_from([float("inf"), float("-inf")]))
+    if nan:
+        kinds.append(st.just(float("nan")))
+    return st.one_of(kinds)
+
+
+def neurons(
+    n_in: Sizes = SIZES,
+    *,
+    dtype: str | Sequence[str] | None = None,
+    bias: bool | Sequence[bool] = BIASES,
+    **kinds: bool,
+) -> SearchStrategy[Affine]:
+    """Neurons: `Affine` with `w (n_in,)`, `b ()` or None.
+
+    Args:
+      n_in: a size, or several to draw from.
+      dtype: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
+      bias: True, False, or both.
+      **kinds: as for `numbers`.
+
+    Raises:
+      ValueError, where the strategy is defined: no sizes or a negative one, an unknown dtype.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(neurons(2, dtype="float32"), lambda neuron: neuron.b is not None)
+      Affine(w=array([0., 0.], dtype=float32), b=array(0., dtype=float32))
+    """
+    return _affines("neurons", _several_sizes(n_in, "neurons", "n_in"), None, dtype, bias, kinds)
+
+
+def layers(
+    n_in: Sizes = SIZES,
+    n_out: Sizes = SIZES,
+    *,
+    dtype: str | Sequence[str] | None = None,
+    bias: bool | Sequence[bool] = BIASES,
+    **kinds: bool,
+) -> SearchStrategy[Affine]:
+    """Layers: `Affine` with `w (n_in, n_out)`, `b (n_out,)` or None.
+
+    Args, Raises: as for `neurons`, and `n_out` like `n_in`.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(layers(1, 2, dtype="float16", bias=False), lambda layer: True)
+      Affine(w=array([[0., 0.]], dtype=float16), b=None)
+    """
+    ins, outs = _several_sizes(n_in, "layers", "n_in"), _several_sizes(n_out, "layers", "n_out")
+    return _affines("layers", ins, outs, dtype, bias, kinds)
+
+
+def mlps(
+    sizes: Sequence[Sequence[int]] = NETWORKS,
+    *,
+    activations: Sequence[Activation] = ACTIVATIONS,
+    final_activations: Sequence[Activation] | None = None,
+    bias: bool | Sequence[bool] = BIASES,
+    dtypes: str | Sequence[str] | None = None,
+    **kinds: bool,
+) -> SearchStrategy[MLP]:
+    """Networks: `MLP`s of a few architectures.
+
+    Args:
+      sizes: the architectures to draw from, each the units of every layer, inputs first: `[(2, 3, 1)]`.
+      activations: to draw from, one for all hidden layers of a network.
+      final_activations: to draw the last layer's from; `activations` unless given.
+      bias: True, False, or both; layer by layer.
+      dtypes: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
+      **kinds: as for `numbers`.
+
+    Returns:
+      A strategy that shrinks towards the first architecture, the first activations and zeros. A property
+      of one jitted function compiles at most once for each example, and at most as often as there are
+      combinations of architecture, biases, two activations, dtype and batch; held by
+      tests/test_testing.py.
+
+    Raises:
+      ValueError, where the strategy is defined: no architectures, fewer than two sizes, a negative one,
+      an unknown activation or dtype.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(mlps(dtypes="float32"), lambda mlp: len(mlp.layers) > 1)
+      MLP(float32[2,3]+float32[3] identity, float32[3,1]+float32[1] identity)
+    """
+    if not sizes:
+        raise ValueError("mlps: sizes must hold at least 1 architecture, got none; pass [(2, 3, 1)]")
+    for each in sizes:
+        if isinstance(each, int) or len(each) < 2 or min(each) < 0:
+            raise ValueError(
+                f"mlps: sizes must hold architectures (n_in, ..., n_out), none negative, got {each!r}; "
+                f"pass [(2, 3, 1)]"
+            )
+    finals = activations if final_activations is None else final_activations
+    for argument, names in (("activations", activations), ("final_activations", finals)):
+        if isinstance(names, str) or not names:
+            raise ValueError(
+                f"mlps: {argument} must hold at least 1 activation, got {names!r}; pass ['tanh']"
+            )
+        for name in names:
+            resolve(name, "mlps", argument)
+    held, biases = _held("mlps", "dtypes", dtypes, kinds), _several(bias)
+
+    @st.composite
+    def draw_mlp(draw: DrawFn) -> MLP:
+        dtype, shape = draw(held), draw(st.sampled_from(sizes))
+        drawn = [
+            draw(_affine(m, (n,), dtype, draw(st.sampled_from(biases)), kinds))
+            for m, n in itertools.pairwise(shape)
+        ]
+        return MLP(drawn, draw(st.sampled_from(activations)), draw(st.sampled_from(finals)))
+
+    return draw_mlp()
+
+
+def inputs(
+    for_: Affine | MLP, *, batch: Sequence[tuple[int, ...]] = BATCHES, **kinds: bool
+) -> SearchStrategy[np.ndarray]:
+    """Inputs `(*batch, n_in)` for a neuron, a layer or a network, in its dtype.
+
+    Args:
+      for_: `Affine` or `MLP`.
+      batch: the leading axes to draw from, `()` for a single input.
+      **kinds: as for `numbers`.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(inputs(Affine(np.ones(3, np.float32)), batch=[(2,)]), lambda x: x.any()).shape
+      (2, 3)
+    """
+    w = (for_.layers[0] if isinstance(for_, MLP) else for_).w
+    if not batch:
+        raise ValueError("inputs: batch must hold at least 1 shape, got none; pass [()] for single inputs")
+    return st.sampled_from(batch).flatmap(lambda axes: _arrays((*axes, len(w)), w.dtype.name, kinds))
+
+
+def params_and_inputs(
+    params: SearchStrategy[Any] | None = None,
+    *,
+    batch: Sequence[tuple[int, ...]] = BATCHES,
+    **kinds: bool,
+) -> SearchStrategy[tuple[Any, np.ndarray]]:
+    """Pairs `(params, x)` that fit: what `mlp_forward` takes.
+
+    Args:
+      params: a strategy of this module, `mlps()` unless given.
+      batch, **kinds: of the inputs, as for `inputs`.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(params_and_inputs(neurons(2, dtype="float32"), batch=[()]), lambda pair: True)[1]
+      array([0., 0.], dtype=float32)
+    """
+    drawn = mlps() if params is None else params
+    return drawn.flatmap(lambda p: st.tuples(st.just(p), inputs(p, batch=batch, **kinds)))
+
+
+def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
+    """Stacked networks of one architecture, for `jax.vmap(mlp_forward, in_axes=(0, None))`.
+
+    Args:
+      members: how many, one number or several to draw from.
+      **network: as for `mlps`.
+
+    Returns:
+      A strategy for `MLP`s whose arrays have a leading axis of members.
+
+    Example:
+      >>> from hypothesis import find
+      >>> find(ensembles(3, sizes=[(2, 1)], dtypes="float32", bias=False), lambda mlp: True)
+      MLP(float32[3,2,1] identity)
+    """
+    counts = _several_sizes(members, "ensembles", "members")
+    if 0 in counts:
+        raise ValueError("ensembles: members must be at least 1, got 0; pass (1, 3)")
+
+    def several(first: MLP, count: int) -> SearchStrategy[MLP]:
+        # Networks of the first one's structure and shapes: its leaves, drawn again.
+        kinds = {k: v for k, v in network.items() if k in KINDS}
+        again = st.tuples(*(_arrays(leaf.shape, leaf.dtype.name, kinds) for leaf in jax.tree.leaves(first)))
+        stacked = st.lists(again, min_size=count, max_size=count).map(
+            lambda ms: [np.stack(m) for m in zip(*ms, strict=True)]
+        )
+        return stacked.map(lambda leaves: jax.tree.unflatten(jax.tree.structure(first), leaves))
+
+    return st.tuples(mlps(**network), st.sampled_from(counts)).flatmap(lambda drawn: several(*drawn))
+
+
+def profile(**changes: Any) -> settings:
+    """Hypothesis settings that suit JAX; nothing is registered or loaded.
+
+    No deadline and no complaint about slow drawing, which would time compilation; 50 examples, because
+    each new shape compiles; the same examples every time where the environment says CI, so that a red run
+    means the change and not the seed.
+
+    Args:
+      **changes: settings of your own.
+
+    Example:
+      >>> from hypothesis import settings
+      >>> settings.register_profile("jax", profile(max_examples=20))
+      >>> settings.get_profile("jax").deadline is None
+      True
+    """
+    return settings(
+        **{
+            "deadline": None,
+            "max_examples": 50,
+            "derandomize": "CI" in os.environ,
+            "suppress_health_check": [HealthCheck.too_slow],
+            **changes,
+        }
+    )
+
+
+KINDS = ("nan", "infinity", "subnormal", "huge", "tiny")
+
+
+def _affines(
+    where: str,
+    ins: tuple[int, ...],
+    outs: tuple[int, ...] | None,
+    dtype: str | Sequence[str] | None,
+    bias: bool | Sequence[bool],
+    kinds: dict[str, bool],
+) -> SearchStrategy[Affine]:
+    held, biases = _held(where, "dtype", dtype, kinds), _several(bias)
+
+    @st.composite
+    def draw_affine(draw: DrawFn) -> Affine:
+        out = () if outs is None else (draw(st.sampled_from(outs)),)
+        return draw(
+            _affine(draw(st.sampled_from(ins)), out, draw(held), draw(st.sampled_from(biases)), kinds)
+        )
+
+    return draw_affine()
+
+
+def _affine(
+    n_in: int, out: tuple[int, ...], dtype: str, bias: bool, kinds: dict[str, bool]
+) -> SearchStrategy[Affine]:
+    b = _arrays(out, dtype, kinds) if bias else st.none()
+    return st.builds(Affine, _arrays((n_in, *out), dtype, kinds), b)
+
+
+def _arrays(shape: tuple[int, ...], dtype: str, kinds: dict[str, bool]) -> SearchStrategy[np.ndarray]:
+    drawn = hnp.arrays(np.float64, shape, elements=numbers(dtype, **kinds))
+    return drawn.map(lambda a: np.asarray(a, jnp.dtype(dtype)))
+
+
+def _held(
+    where: str, argument: str, dtypes: str | Sequence[str] | None, kinds: dict[str, bool]
+) -> SearchStrategy[str]:
+    """The dtypes to draw from, checked now; by default those that JAX holds when drawing."""
+    if unknown := set(kinds) - set(KINDS):
+        raise TypeError(
+            f"{where}: got an unknown argument {min(unknown)!r}; numbers takes {', '.join(KINDS)}"
+        )
+    if dtypes is not None:
+        return st.sampled_from(
+            _known_dtypes((dtypes,) if isinstance(dtypes, str) else dtypes, where, argument)
+        )
+    # Filtered when drawing: jax_enable_x64 may have changed since.
+    return st.sampled_from(("float32", "float64", "bfloat16", "float16")).filter(_is_held)
+
+
+def _is_held(dtype: str) -> bool:
+    return jax.dtypes.canonicalize_dtype(dtype) == jnp.dtype(dtype)
+
+
+def _known_dtypes(dtypes: Sequence[str], where: str, argument: str) -> Sequence[str]:
+    for dtype in dtypes or (None,):
+        if dtype not in FLOATS:
+            near = difflib.get_close_matches(str(dtype), FLOATS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "pass 'float32'"
+            raise ValueError(f"{where}: {argument} must be one of {', '.join(FLOATS)}, got {dtype!r}; {hint}")
+    return dtypes
+
+
+def _several(value: bool | Sequence[bool]) -> Sequence[bool]:
+    return (value,) if isinstance(value, bool) else value
+
+
+def _several_sizes(value: Sizes, where: str, argument: str) -> tuple[int, ...]:
+    sizes = (value,) if isinstance(value, int) else tuple(value)
+    if not sizes or min(sizes) < 0:
+        raise ValueError(
+            f"{where}: {argument} must be one size or several, none negative, got {value!r}; pass (1, 2, 7)"
+        )
+    return sizes
