@@ -103,7 +103,7 @@ def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None
     if outside.size:
         i = outside[0]
         raise AssertionError(
-            f"f must stay in [{lo}, {hi}]: f({x[i]}) = {y[i]}, "
+            f"f must stay in [{lo}, {hi}]: f({x[i]!s}) = {y[i]!s}, "
             f"and {outside.size - 1} more of {x.size} outside"
         )
 
@@ -156,7 +156,7 @@ def assert_odd_about(
         i = bad[np.argmax(off[bad])]
         raise AssertionError(
             f"f must be odd about ({at}, {centre}): "
-            f"f({middle + d[i]}) + f({middle - d[i]}) = {y[i]} + {z[i]}, "
+            f"f({middle + d[i]!s}) + f({middle - d[i]!s}) = {y[i]!s} + {z[i]!s}, "
             f"{off[i]:.3g} ULP from {2 * centre} where {ulps} are allowed"
         )
 
