@@ -166,7 +166,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(partial, target)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(partial)):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
             error.filename = str(path)  # the name that the caller knows
         raise
 

@@ -1,7 +1,8 @@
 """What the suite draws from: jaxneuron.testing's pools, and widths of nothing."""
 
-from jaxneuron.testing import _oracle, params_and_inputs
+from jaxneuron import _oracle
 from jaxneuron.testing import mlps as _mlps
+from jaxneuron.testing import params_and_inputs
 from jaxneuron.testing._strategies import NETWORKS
 
 DTYPES = tuple(_oracle.U)

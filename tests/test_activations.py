@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxneuron
+from jaxneuron import _oracle
 from jaxneuron._activations import BY_NAME, canonical, resolve
 from jaxneuron.testing import (
-    _oracle,
     assert_bounded,
     assert_jit_consistent,
     assert_monotone,

@@ -144,7 +144,7 @@ def test_csv_as_people_write_it(tmp_path):
 
 
 def test_help_everywhere():
-    for arguments in ((), ("demo",), ("info",), ("run",)):
+    for arguments in ((), ("demo",), ("info",), ("run",), ("plot",)):
         done = run(*arguments, "--help")
         assert done.returncode == 0
         assert done.stdout.startswith("usage: jaxneuron")

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxneuron
-from jaxneuron import MLP, Affine, affine, init_mlp, mlp_forward, neuron, stack_neurons
+from jaxneuron import MLP, Affine, _oracle, affine, init_mlp, mlp_forward, neuron, stack_neurons
 from jaxneuron.testing import (
-    _oracle,
     assert_compiles_once,
     assert_rows_independent,
     assert_vmap_consistent,

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as hnp
 
 import jaxneuron
 from jaxneuron import MLP, fold_input_scaling, fold_output_scaling
+from jaxneuron import _oracle as oracle
 from jaxneuron._scaling import _round_once
-from jaxneuron.testing import _oracle as oracle
 from jaxneuron.testing._laws import _assert_within
 from tests import make_qlknn
 from tests.pools import DTYPES, mlps, mlps_and_inputs

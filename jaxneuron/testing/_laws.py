@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron import _oracle as oracle
 from jaxneuron._params import MLP, Affine
-from jaxneuron.testing import _oracle as oracle
 
 Function = Callable[..., Any]
 
@@ -73,10 +73,10 @@ def max_ulp_error(
     x = _checked(floats() if over is None else over, "max_ulp_error")
     y = np.asarray(f(x))
     exact = np.asarray(_reference(reference)(x.astype(np.float64)), np.float64)
-    info = jnp.finfo(y.dtype)
-    use = np.isfinite(x.astype(np.float64)) & np.isfinite(exact) & (np.abs(exact) <= float(info.max))
-    x, y, exact = x[use], y[use].astype(np.float64), exact[use]
-    ulps = np.abs(y - exact) / _spacing(exact, info)
+    largest = float(jnp.finfo(y.dtype).max)
+    use = np.isfinite(x.astype(np.float64)) & np.isfinite(exact) & (np.abs(exact) <= largest)
+    x, y, exact = x[use], y[use], exact[use]
+    ulps = np.abs(y.astype(np.float64) - exact) / oracle.ulp(exact, y.dtype.name)
     ulps = np.where(np.isnan(ulps), np.inf, ulps)
     if not ulps.size:
         raise ValueError(
@@ -148,9 +148,8 @@ def assert_odd_about(
     d = d[np.isfinite(d.astype(np.float64))]
     middle = d.dtype.type(at)
     above, below = np.asarray(f(middle + d)), np.asarray(f(middle - d))
-    info = jnp.finfo(above.dtype)
     y, z = above.astype(np.float64), below.astype(np.float64)
-    off = np.abs(y + z - 2 * centre) / _spacing(np.maximum(np.abs(y), np.abs(z)), info)
+    off = np.abs(y + z - 2 * centre) / oracle.ulp(np.maximum(np.abs(y), np.abs(z)), above.dtype.name)
     bad = np.flatnonzero(~(off <= ulps))
     if bad.size:
         i = bad[np.argmax(off[bad])]
@@ -341,12 +340,6 @@ def _reference(reference: str | Callable[[np.ndarray], np.ndarray]) -> Callable[
     return lambda x: oracle.activation(reference, np.where(np.isfinite(x), x, 0.0))
 
 
-def _spacing(exact: np.ndarray, info: Any) -> np.ndarray:
-    """One ULP of the dtype at `exact`."""
-    exponent = np.maximum(np.frexp(exact)[1] - 1, info.minexp)
-    return np.ldexp(1.0, exponent - info.nmant)
-
-
 def _assert_close(found: np.ndarray, expected: np.ndarray, ulps: float, law: str) -> None:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         raise AssertionError(f"{law}: got {found.dtype} {found.shape}, not {expected.dtype} {expected.shape}")
@@ -355,7 +348,7 @@ def _assert_close(found: np.ndarray, expected: np.ndarray, ulps: float, law: str
     else:
         y, z = found.astype(np.float64), expected.astype(np.float64)
         finite = np.abs(z[np.isfinite(z)])
-        ulp = _spacing(np.max(finite, initial=0.0), jnp.finfo(found.dtype))
+        ulp = oracle.ulp(np.max(finite, initial=0.0), found.dtype.name)
     same = (y == z) | (np.isnan(y) & np.isnan(z))
     with np.errstate(invalid="ignore"):
         off = np.where(same, 0.0, np.abs(y - z) / ulp)
@@ -387,7 +380,7 @@ def _assert_within(found: np.ndarray, exact: np.ndarray, error: np.ndarray, larg
         if worst
         else "the output"
     )
-    ulp = float(_spacing(exact[worst], jnp.finfo(found.dtype)))
+    ulp = float(oracle.ulp(exact[worst], found.dtype.name))
     raise AssertionError(
         f"y must be within its error bound: {place} is {y[worst]}, exactly {exact[worst]}; "
         f"off by {abs(y[worst] - exact[worst]) / ulp:.3g} ULP where {error[worst] / ulp:.3g} are allowed "

@@ -74,6 +74,12 @@ def activation_error(name: str, z: Any, y: Any, dtype: str) -> Array:
     return units * U[dtype] * scale + SMALLEST_NORMAL[dtype]  # XLA flushes what is below
 
 
+def ulp(exact: Any, dtype: str) -> Array:
+    """The spacing of `dtype` at `exact`, subnormal numbers included."""
+    power = np.ldexp(1.0, np.frexp(exact)[1] - 1)  # of two, not above |exact|
+    return 2 * U[dtype] * np.maximum(power, SMALLEST_NORMAL[dtype])
+
+
 def affine(w: Any, b: Any, x: Any) -> Array:
     """x @ w + b, each entry summed exactly and rounded once to float64."""
     w, x = np.asarray(w, np.float64), np.asarray(x, np.float64)

@@ -1,0 +1,534 @@
+"""Pictures, by the artists they hold; and `jaxneuron plot` on real files."""
+
+import itertools
+import re
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgba
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+
+import jaxneuron
+from jaxneuron import MLP, Affine, gates, init_mlp, mlp_forward, neuron
+from jaxneuron import _oracle as oracle
+from jaxneuron import plot as pictures
+from jaxneuron._activations import BY_NAME
+from jaxneuron.cli import main
+from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
+from tests import make_qlknn
+
+
+@pytest.fixture
+def ax():
+    return Figure(figsize=(6, 4), layout="constrained").add_subplot()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_global_changes():
+    before = dict(matplotlib.rcParams), plt.get_fignums()
+    yield
+    assert (dict(matplotlib.rcParams), plt.get_fignums()) == before
+
+
+def curves(ax):
+    return {line.get_label(): line for line in ax.get_lines() if not line.get_label().startswith("_")}
+
+
+def level_lines(ax):
+    """Heights of the horizontal lines from one side to the other."""
+    return sorted({float(line.get_ydata()[0]) for line in ax.get_lines() if list(line.get_xdata()) == [0, 1]})
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+# --- truth ---
+
+
+@pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"softmax"}))
+def test_a_curve_is_its_function(ax, name):
+    assert plot_activation(name, ax=ax) is ax
+    z, y = curves(ax)[name].get_data()
+    assert (z[0], z[-1], len(z)) == (-8, 8, 801)
+    np.testing.assert_allclose(y, oracle.activation(name, z), rtol=1e-5, atol=1e-6)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_legend()) == ("z", f"{name}(z)", None)
+
+
+def test_sigmoid_is_the_default_with_its_marks(ax):
+    plot_activation(ax=ax)
+    assert list(curves(ax)) == ["sigmoid"]
+    assert level_lines(ax) == [0, 1]
+    (point,) = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    assert (list(point.get_xdata()), list(point.get_ydata())) == ([0], [0.5])
+    assert "(0, 0.5)" in texts(ax)
+    (stretch,) = ax.patches
+    assert (stretch.get_x(), stretch.get_width()) == (-3, 6)
+
+
+def test_activations_compared(ax):
+    names = sorted(set(BY_NAME) - {"softmax"})
+    plot_activation(*names, jnp.sin, ax=ax)
+    drawn = curves(ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(drawn) == [*names, "sin"]
+    np.testing.assert_allclose(drawn["sin"].get_ydata(), np.sin(drawn["sin"].get_xdata()), atol=1e-6)
+    assert len({(line.get_color(), line.get_linestyle()) for line in drawn.values()}) == len(drawn)
+    neighbours = [line.get_linestyle() for line in drawn.values()]
+    assert all(a != b for a, b in itertools.pairwise(neighbours))  # in greyscale
+    np.testing.assert_allclose(level_lines(ax), [-1.0507009873554805 * 1.6732632423543772, -1, 0, 1])
+    assert not ax.patches
+    assert texts(ax) == []
+
+
+@pytest.mark.parametrize(
+    ("params", "filled"),
+    [
+        (gates.AND, [0, 0, 0, 1]),
+        (gates.XOR, [0, 1, 1, 0]),
+        (Affine([[0.0], [1.0]], [-0.5]), [0, 1, 0, 1]),
+        (jax.tree.map(lambda a: a.astype("bfloat16"), gates.NAND), [1, 1, 1, 0]),
+    ],
+)
+def test_decision(ax, params, filled):
+    assert plot_decision(params, ax=ax) is ax
+    forward = mlp_forward if isinstance(params, MLP) else neuron
+    (shading,) = ax.images
+    side = np.linspace(-0.5, 1.5, 201)
+    assert shading.get_extent() == [-0.5, 1.5, -0.5, 1.5]
+    assert shading.get_clim() == (0, 1)
+    for row, column in ((0, 0), (0, 200), (77, 31), (200, 100)):  # the row is x_2, upwards
+        expected = float(forward(params, np.array([side[column], side[row]])).reshape(()))
+        assert shading.get_array()[row, column] == pytest.approx(expected, rel=1e-5)
+    assert shading.origin == "lower"
+    corners = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    assert [line.get_xydata().tolist() for line in corners] == [[[a, b]] for a in (0, 1) for b in (0, 1)]
+    assert [line.get_markerfacecolor() for line in corners] == ["black" if f else "white" for f in filled]
+    (contour,) = [c for c in ax.collections if isinstance(c, ContourSet)]
+    (path,) = contour.get_paths()
+    assert len(path.vertices) > 10
+    np.testing.assert_allclose(forward(params, path.vertices).reshape(-1), 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize("b", [-50.0, 50.0, 0.0])
+def test_decision_without_a_line(ax, b):
+    plot_decision(Affine([0.0, 0.0], b), ax=ax)
+    assert not [c for c in ax.collections if isinstance(c, ContourSet)]
+    faces = {line.get_markerfacecolor() for line in ax.get_lines()}
+    assert faces == {"black" if b > 0 else "white"}  # 0.5 is not above 0.5
+
+
+def test_decision_of_outputs_beyond_0_and_1(ax):
+    plot_decision(MLP([([[4.0], [0.0]], [0.0])], final_activation="identity"), ax=ax)
+    np.testing.assert_allclose(ax.images[0].get_clim(), (-2, 6))
+
+
+def test_gates_in_one_figure():
+    figure = Figure()
+    axes = plot_gates(figure)
+    assert axes == figure.axes[:4]
+    assert len(figure.axes) == 5  # one colour bar
+    filled = {
+        ax.get_title(): [line.get_markerfacecolor() == "black" for line in ax.get_lines()] for ax in axes
+    }
+    assert filled == {
+        "AND": [False, False, False, True],
+        "OR": [False, True, True, True],
+        "NAND": [True, True, True, False],
+        "XOR": [False, True, True, False],
+    }
+    # A label for each line: one divides AND, OR and NAND, two bound XOR.
+    assert [texts(ax) for ax in axes] == [["0.5"], ["0.5"], ["0.5"], ["0.5", "0.5"]]
+
+
+def units(ax):
+    return [len(c.get_offsets()) for c in ax.collections if c.get_label() == "units"]
+
+
+def test_network(ax):
+    layer = Affine(np.array([[1.0, -2.0], [0.0, 0.5], [4.0, -1.0]]), None)
+    assert plot_network(MLP([layer, ([[1.0], [1.0]], [0.0])], "relu", jnp.tan), ax=ax) is ax
+    assert units(ax) == [3, 2, 1]
+    assert texts(ax) == ["3\ninputs", "parameters", "2\nrelu", "6", "1\ntan", "3"]
+    first, second = [c for c in ax.collections if isinstance(c, LineCollection)]
+    found = {
+        tuple(map(tuple, segment)): (to_hex(colour), width)
+        for segment, colour, width in zip(
+            first.get_segments(), first.get_colors(), first.get_linewidths(), strict=True
+        )
+    }
+    plus, minus = to_hex(pictures.POSITIVE), to_hex(pictures.NEGATIVE)
+    assert found == {  # ((layer, height), (layer, height)): the first unit on top, a weight of 0 not drawn
+        ((0, 1), (1, 0.5)): (plus, 0.625),
+        ((0, 1), (1, -0.5)): (minus, 1.25),
+        ((0, 0), (1, -0.5)): (plus, 0.3125),
+        ((0, -1), (1, 0.5)): (plus, 2.5),
+        ((0, -1), (1, -0.5)): (minus, 0.625),
+    }
+    assert len(second.get_segments()) == 2
+    lightness = [np.dot(to_rgba(c)[:3], (0.299, 0.587, 0.114)) for c in (plus, minus)]
+    assert lightness[1] - lightness[0] > 0.25  # told apart in greyscale
+
+
+def test_a_dozen_units_are_drawn_and_thirteen_elided(ax):
+    plot_network(init_mlp(jax.random.key(0), (1, 12, 13, 1000)), ax=ax)
+    assert units(ax) == [1, 12, 10, 10]
+    assert texts(ax).count("⋮") == 2
+    assert {"1\ninput", "12\nsigmoid", "13\nsigmoid", "1,000\nsigmoid", "24", "169", "14,000"} <= set(
+        texts(ax)
+    )
+
+
+def test_elided_weights_are_those_of_the_units_drawn(ax):
+    w = np.zeros((13, 1))
+    w[[0, 4, 5, 7, 8, 12], 0] = [1, 2, 100, 100, 3, -4]  # the units 5 to 7 are elided
+    plot_network(MLP([(w, None)]), ax=ax)
+    (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+    np.testing.assert_allclose(lines.get_linewidths(), 2.5 * np.array([1, 2, 3, 4]) / 4)
+    heights = ax.collections[1].get_offsets()[:, 1]
+    np.testing.assert_allclose([s[0, 1] for s in lines.get_segments()], heights[[0, 4, 5, 9]])
+
+
+def test_a_trained_network_is_drawn_quickly(ax, tmp_path):
+    mlp = make_qlknn.folded_qlknn()
+    start = time.perf_counter()
+    plot_network(mlp, ax=ax)
+    ax.figure.savefig(tmp_path / "qlknn.png")
+    assert time.perf_counter() - start < 10  # a line at a time would take minutes
+    assert units(ax) == [10, 10, 10, 10, 10, 10, 8]
+    assert {"133\ntanh", "8\nidentity", "17,822", "1,072"} <= set(texts(ax))
+
+
+@pytest.mark.parametrize("sizes", [(0, 3, 1), (2, 0, 1), (2, 3, 0), (1, 1)])
+def test_networks_with_empty_layers(ax, sizes):
+    plot_network(init_mlp(jax.random.key(0), sizes), ax=ax)
+    ax.figure.canvas.draw()
+    assert units(ax) == list(sizes)
+
+
+def greatest(ax):
+    return [patch.get_data().values for patch in ax.patches]
+
+
+def test_error_of_sigmoid_beside_jax(ax):
+    assert plot_error(ax=ax) is ax
+    assert len(greatest(ax)) == 2
+    for values in greatest(ax):
+        assert values.shape == (256,)
+        assert 0.4 < values.max() < 2.5  # the bound that sigmoid states
+        assert values[-1] < 0.1  # 1, where the truth nearly is
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    worst = [f"{values.max():.3g}" for values in greatest(ax)]
+    assert labels == [
+        "correctly rounded, at most 0.5",
+        f"sigmoid (jaxneuron), at most {worst[0]}",
+        f"sigmoid (jax), at most {worst[1]}",
+    ]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("z", "greatest error (ULP of float32)")
+    assert ax.get_yscale() == "linear"
+
+
+def rounded(shift):
+    """sin, correctly rounded and then moved by so many floats."""
+
+    def function(z):
+        y = np.sin(np.asarray(z, np.float64)).astype(np.float32)
+        return jnp.asarray((y.view(np.int32) + np.int32(shift)).view(np.float32))
+
+    return function
+
+
+def test_error_counts_ulps(ax):
+    plot_error(rounded(0), rounded(3), rounded(-1000), reference=np.sin, span=(0.1, 1.4), ax=ax)
+    none, three, thousand = greatest(ax)
+    assert none.max() <= 0.5
+    assert np.median(none) > 0.45  # the greatest of 32 is nearly always close to one half
+    assert ((three > 3) & (three <= 3.5)).all()
+    # Below a power of two the floats lie twice as close, seen from above it.
+    assert ((thousand > 499) & (thousand <= 1000.5)).all()
+    assert ax.get_yscale() == "symlog"
+    assert ax.get_ylim()[1] > 1000.5
+    assert "at most 1e+03" in ax.get_legend().get_texts()[-1].get_text()
+
+
+def test_error_of_subnormal_and_infinite_results(ax):
+    tiny = 2.0**-149
+    cases = {
+        "1.75 of the smallest": (1, 2.75 * tiny, 1.75),
+        "zero for half the smallest": (0, 0.5 * tiny, 0.5),
+        "infinity for what rounds to it": (np.inf, 1e39, 0),
+        "NaN for NaN": (np.nan, np.nan, 0),
+        "infinity for 1": (np.inf, 1.0, np.inf),
+        "NaN for 1": (np.nan, 1.0, np.inf),
+        "the float below 1": (1 - 2.0**-24, 1.0, 0.5),
+    }
+    for case, (y, exact, error) in cases.items():
+        y = tiny if case.startswith("1.75") else y
+        assert pictures._ulp_error(np.array([y], np.float32), np.array([exact])) == [error], case
+    plot_error(lambda z: z / 0, reference=lambda z: z, ax=ax)
+    ax.figure.canvas.draw()
+    assert np.isinf(greatest(ax)[0]).all()
+
+
+def test_error_against_a_named_reference(ax):
+    plot_error(jax.nn.softplus, reference="softplus", span=(-5, 5), ax=ax)
+    assert ax.get_xlim() == (-5, 5)
+    assert 0.4 < greatest(ax)[0].max() < 20
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [plot_activation, lambda: plot_decision(gates.OR), lambda: plot_network(gates.XOR), plot_error],
+)
+def test_without_ax_a_new_figure(draw):
+    already = plt.get_fignums()
+    ax = draw()
+    try:
+        assert plt.get_fignums() != already
+        assert ax.figure is plt.gcf()
+    finally:
+        plt.close(ax.figure)
+
+
+def test_without_fig_a_new_figure():
+    axes = plot_gates()
+    try:
+        assert axes[0].figure is plt.gcf()
+    finally:
+        plt.close(axes[0].figure)
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (
+            lambda: plot_activation("tanh", "sigmiod"),
+            ValueError,
+            "plot_activation: activation must be a callable or one of elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh, got 'sigmiod'; did you mean 'sigmoid'?",
+        ),
+        (
+            lambda: plot_activation("softmax"),
+            ValueError,
+            "plot_activation: softmax is not elementwise, it has no curve; pass another activation",
+        ),
+        (
+            lambda: plot_activation(jnp.sum),
+            ValueError,
+            "plot_activation: sum must give float32 (801,) for float32 (801,), got float32 (); use an elementwise function that keeps its dtype",
+        ),
+        (
+            lambda: plot_decision([[0.5, 0.5], 0.1]),
+            TypeError,
+            "plot_decision: params must be an Affine or an MLP, got list; pass Affine(w, b) or MLP(layers)",
+        ),
+        (
+            lambda: plot_decision(Affine([1.0, 2.0, 3.0], 0.0)),
+            ValueError,
+            "plot_decision: params must have 2 inputs and 1 output, got 3 and 1; hold the other inputs in the first layer's bias and draw one output at a time",
+        ),
+        (
+            lambda: plot_decision(make_qlknn.folded_qlknn()),
+            ValueError,
+            "plot_decision: params must have 2 inputs and 1 output, got 10 and 8; hold the other inputs in the first layer's bias and draw one output at a time",
+        ),
+        (
+            lambda: plot_decision(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
+            ValueError,
+            "plot_decision: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 2); evaluate stacked networks with jax.vmap",
+        ),
+        (
+            lambda: plot_network(gates.AND),
+            TypeError,
+            "plot_network: mlp must be an MLP, got Affine; pass MLP([layer]) for a layer",
+        ),
+        (
+            lambda: plot_network(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
+            ValueError,
+            "plot_network: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 2); evaluate stacked networks with jax.vmap",
+        ),
+        (
+            lambda: plot_network(MLP([(np.array([[1.0], [np.nan]]), None)])),
+            ValueError,
+            "plot_network: layer 0: w must be finite, got 1 numbers of 2 that are not; replace them with jax.numpy.nan_to_num",
+        ),
+        (
+            lambda: plot_error(jnp.sin, jnp.sin),
+            ValueError,
+            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, or one of these must be drawn, got sin, sin; pass reference=",
+        ),
+        (
+            lambda: plot_error(jnp.sin, reference="sin"),
+            ValueError,
+            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, or one of these must be drawn, got reference 'sin'; pass reference=",
+        ),
+        (
+            lambda: plot_error(span=(3, -3)),
+            ValueError,
+            "plot_error: span must be (low, high), low < high, both finite, got (3, -3)",
+        ),
+        (
+            lambda: plot_error("tanh", lambda z: z.astype("float16")),
+            ValueError,
+            "plot_error: <lambda> must give float32 (8192,) for float32 (8192,), got float16 (8192,); use an elementwise function that keeps its dtype",
+        ),
+    ],
+)
+def test_refusals(draw, error, message):
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        draw()
+
+
+def test_without_matplotlib(monkeypatch, tmp_path, capsys):
+    with monkeypatch.context() as absent:
+        for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+            absent.setitem(sys.modules, name, None)
+        for draw in (plot_activation, plot_gates, plot_error, lambda: plot_network(gates.XOR)):
+            with pytest.raises(
+                ImportError, match=r"needs the matplotlib library; pip install 'jaxneuron\[plot\]'$"
+            ):
+                draw()
+        assert main(["plot", "gates", "-o", str(tmp_path / "gates.png")]) == 2
+    message = "jaxneuron: plot: needs the matplotlib library; pip install 'jaxneuron[plot]'\n"
+    assert capsys.readouterr().err == message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_has_no_effect():
+    program = """
+import sys, jaxneuron.plot
+from jax._src import xla_bridge
+assert not xla_bridge._backends, "a device was touched"
+assert "matplotlib" not in sys.modules, "matplotlib was imported"
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+# --- the command line ---
+
+HEADS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+@pytest.mark.parametrize(
+    ("what", "suffix", "size"),
+    [
+        ("gates", "svg", (432, 388.8)),
+        ("xor", "svg", (360, 288)),
+        ("and", "pdf", None),
+        ("or", "png", None),
+        ("nand", "png", None),
+        ("sigmoid", "svg", (432, 288)),
+        ("sigmoid tanh", "svg", (432, 288)),
+        ("error", "pdf", None),
+        ("MODEL", "svg", (432, 288)),
+    ],
+)
+def test_plot(tmp_path, what, suffix, size):
+    out = tmp_path / f"picture.{suffix}"
+    arguments = [str(make_qlknn.SHIPPED) if word == "MODEL" else word for word in what.split()]
+    assert main(["plot", *arguments, "-o", str(out)]) == 0
+    first = out.read_bytes()
+    assert first.startswith(HEADS[suffix])
+    if size:
+        width, height = re.search(rb'<svg [^>]*?width="(\S+)pt" height="(\S+)pt"', first.replace(b"\n", b" ")).groups()  # fmt: skip
+        assert (float(width), float(height)) == size
+    assert main(["plot", *arguments, "-o", str(out), "--force"]) == 0
+    assert out.read_bytes() == first  # pictures get committed
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+def test_plot_draws_what_it_is_told(tmp_path):
+    """Each WHAT gives the picture of its function, byte for byte, and no other's."""
+    told = {}
+    for what in (*pictures_of(), "gates"):
+        out = tmp_path / f"{what}.svg"
+        assert main(["plot", what, "-o", str(out)]) == 0
+        told[what] = out.read_bytes()
+    assert len(set(told.values())) == len(told)
+    for what, draw in pictures_of().items():
+        figure = Figure(figsize=pictures.DECISION_SIZE, layout="constrained")
+        if what in BY_NAME:
+            figure.set_size_inches(pictures.SIZE)
+        draw(figure.add_subplot())
+        with matplotlib.rc_context({"svg.hashsalt": "jaxneuron"}):
+            figure.savefig(tmp_path / "expected.svg", dpi=200, metadata={"Date": None})
+        assert (tmp_path / "expected.svg").read_bytes() == told[what], what
+
+
+def pictures_of():
+    return {
+        "and": lambda ax: plot_decision(gates.AND, ax=ax),
+        "or": lambda ax: plot_decision(gates.OR, ax=ax),
+        "nand": lambda ax: plot_decision(gates.NAND, ax=ax),
+        "xor": lambda ax: plot_decision(gates.XOR, ax=ax),
+        "relu": lambda ax: plot_activation("relu", ax=ax),
+    }
+
+
+def test_plot_as_a_process(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "jaxneuron", "plot", "xor", "-o", tmp_path / "xor.png"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert plt.imread(tmp_path / "xor.png").shape == (800, 1000, 4)
+
+
+KNOWN = "plot: WHAT must be gates, and, or, nand, xor, error, a .safetensors file, or activations (elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sigmiod -o a.png", f"{KNOWN}, got 'sigmiod'; did you mean 'sigmoid'?"),
+        ("sigmoid zzz -o a.png", f"{KNOWN}, got 'zzz'"),
+        ("sigmoid gates -o a.png", f"{KNOWN}, got 'gates'; draw it alone"),
+        ("a.safetensors b.safetensors -o a.png", f"{KNOWN}, got 'a.safetensors'; draw it alone"),
+        (
+            "softmax -o a.png",
+            "plot_activation: softmax is not elementwise, it has no curve; pass another activation",
+        ),
+        ("sigmoid -o a.gif", "a.gif: pictures must go to a .png, .svg or .pdf file, got '.gif'"),
+        ("sigmoid -o a", "a: pictures must go to a .png, .svg or .pdf file, got 'no suffix'"),
+        ("sigmoid -o old.png", "old.png: exists; pass --force to replace it"),
+        ("none.safetensors -o a.png", "none.safetensors: No such file or directory"),
+        ("sigmoid", "the following arguments are required: -o; see jaxneuron plot --help"),
+        ("-o a.png", "the following arguments are required: WHAT; see jaxneuron plot --help"),
+    ],
+)
+def test_plot_refuses(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.png").write_text("old")
+    try:
+        status = main(["plot", *arguments.split()])
+    except SystemExit as exit:  # argparse's way
+        status = exit.code
+    assert (status, *capsys.readouterr()) == (2, "", f"jaxneuron: {message}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
+    assert (tmp_path / "old.png").read_text() == "old"
+
+
+def test_a_picture_that_fails_leaves_nothing(tmp_path, monkeypatch, capsys):
+    def fail(figure, file, **_):
+        file.write(b"half")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    assert main(["plot", "relu", "-o", str(tmp_path / "relu.png")]) == 2
+    assert capsys.readouterr().err == "jaxneuron: the disk is full\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_public_names():
+    assert sorted(pictures.__all__) == sorted(name for name in vars(pictures) if name.startswith("plot_"))
+    assert not hasattr(jaxneuron, "plot_activation")
