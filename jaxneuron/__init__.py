@@ -2,6 +2,8 @@
 
 from jaxneuron import gates
 from jaxneuron._activations import (
+    cr_sigmoid,
+    cr_tanh,
     elu,
     gelu,
     gelu_tanh,
@@ -29,6 +31,8 @@ __all__ = [
     "MLP",
     "Affine",
     "affine",
+    "cr_sigmoid",
+    "cr_tanh",
     "dense_parameter_count",
     "elu",
     "fold_input_scaling",

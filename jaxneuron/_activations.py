@@ -1,26 +1,26 @@
 """The activations: elementwise functions on any real array, and softmax over the last axis.
 
 Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's
-default float. bfloat16 and float16 are evaluated in float32 and rounded once. NaN gives NaN, and
+default float. bfloat16 and float16 are evaluated in float32 and rounded once more. NaN gives NaN, and
 nothing but NaN does (softmax apart). What is no array of real numbers is a TypeError or a ValueError.
 
-Bounds are in u, the unit roundoff: 2^-24 in float32, 2^-53 in float64, and in bfloat16 and float16 those of
-float32 and one rounding to the nearest. Results below the smallest normal number may come out as 0.
+Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64, and hold
+wherever sums, products and quotients are rounded as IEEE 754 says, contracted or not. XLA takes subnormal
+inputs for 0 and gives 0 for subnormal results, unless an activation says that it doesn't.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import Array, lax
+from jax import Array
 
+from jaxneuron import _correct, _elementary
 from jaxneuron._arrays import ArrayLike, as_operand, result_dtype, sum_dtype
 
 Activation = str | Callable[[Array], Array]
@@ -28,14 +28,20 @@ Activation = str | Callable[[Array], Array]
 BY_NAME: dict[str, Callable[[Any], Array]] = {}
 
 
-def _activation(formula: Callable[[Array], Array]) -> Callable[[ArrayLike], Array]:
-    """Give `formula`, written for float32 and float64 arrays, the package's dtype policy and a name."""
+def _activation(
+    formula: Callable[[Array], Array], narrow: Callable[[Array], Array] | None = None
+) -> Callable[[ArrayLike], Array]:
+    """Give `formula`, written for float32 and float64 arrays, the package's dtype policy and a name.
+
+    `narrow` takes its place where the result will be rounded to bfloat16 or float16.
+    """
     name = formula.__name__
 
     @functools.partial(jax.jit, inline=True)
     def evaluate(z: Array) -> Array:
         dtype = result_dtype(z)
-        return formula(jnp.asarray(z, sum_dtype(dtype))).astype(dtype)
+        function = narrow if narrow and dtype.itemsize == 2 else formula
+        return function(jnp.asarray(z, sum_dtype(dtype))).astype(dtype)
 
     @functools.wraps(formula)
     def activation(z: ArrayLike) -> Array:
@@ -45,7 +51,7 @@ def _activation(formula: Callable[[Array], Array]) -> Callable[[ArrayLike], Arra
     return activation
 
 
-@_activation
+@functools.partial(_activation, narrow=_elementary.sigmoid_16)
 def sigmoid(z: Array) -> Array:
     """The logistic function.
 
@@ -58,14 +64,34 @@ def sigmoid(z: Array) -> Array:
       An array like `z`, in the closed interval [0, 1]: exactly 1/2 at 0, 0 and 1 at the infinities,
       and 1 from the point on where the true value rounds to it (z = 17.3287 in float32).
 
-    Numerics: never decreasing; at most 2.5 ULP off in float32 on CPU, 1 in float64; results below the
-    smallest normal number are 0. Held by tests/test_activations.py.
+    Numerics: at most 1 ULP off, subnormal results included; correctly rounded in bfloat16 and float16; never
+    decreasing between neighbouring floats. Held by tests/test_numerics.py.
 
     Example:
       >>> sigmoid(0.0)
       Array(0.5, dtype=float32)
     """
-    return _sigmoid64(z) if z.dtype == jnp.float64 else jax.nn.sigmoid(z)
+    return _elementary.sigmoid(z)
+
+
+@functools.partial(_activation, narrow=_elementary.sigmoid_16)
+def cr_sigmoid(z: Array) -> Array:
+    """The logistic function, correctly rounded: of all floats the one nearest to the exact value.
+
+        cr_sigmoid(z) = round(1 / (1 + exp(-z))), to nearest, ties to even
+
+    Args, Returns: as for `sigmoid`.
+
+    Numerics: the right bits for every bfloat16, float16 and float32 number, subnormal results included, on
+    every backend with float64 arithmetic; without it, nothing is promised. float64 results are not claimed to
+    be correctly rounded: at most 0.53 ULP off. It costs several times as much as `sigmoid`, see
+    docs/numerics.md. Held by tests/test_numerics.py and, for all of float32, `python -m bench.accuracy`.
+
+    Example:
+      >>> cr_sigmoid([-100.0, -1.0])
+      Array([3.7835059e-44, 2.6894143e-01], dtype=float32)
+    """
+    return _correct.cr_sigmoid(z)
 
 
 @_activation
@@ -91,13 +117,31 @@ def tanh(z: Array) -> Array:
 
     Args and result: an array of any shape; the result lies in the closed interval [-1, 1].
 
-    Numerics: within 16 u of the result's size; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64, for subnormal numbers too; never decreasing between
+    neighbouring float32 numbers. Held by tests/test_numerics.py.
 
     Example:
       >>> tanh([0.0, 100.0])
       Array([0., 1.], dtype=float32)
     """
-    return jnp.tanh(z)
+    return _elementary.tanh(z)
+
+
+@_activation
+def cr_tanh(z: Array) -> Array:
+    """The hyperbolic tangent, correctly rounded.
+
+        cr_tanh(z) = round(tanh(z)), to nearest, ties to even
+
+    Args and result: an array of any shape.
+
+    Numerics: as for `cr_sigmoid`; float64 results are those of `tanh`.
+
+    Example:
+      >>> cr_tanh([-0.5, 0.5])
+      Array([-0.46211717,  0.46211717], dtype=float32)
+    """
+    return _correct.cr_tanh(z)
 
 
 @_activation
@@ -124,13 +168,13 @@ def silu(z: Array) -> Array:
     Args and result: an array of any shape. -infinity gives the limit, -0.
     Source: Elfwing, Uchibe, Doya (2018), "Sigmoid-weighted linear units".
 
-    Numerics: within 16 u |z|; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
 
     Example:
       >>> silu([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return _finite_below(z) * sigmoid(z)
+    return _elementary.silu(z)
 
 
 @_activation
@@ -142,13 +186,13 @@ def gelu(z: Array) -> Array:
     Args and result: an array of any shape. -infinity gives the limit, -0.
     Source: Hendrycks, Gimpel (2016), "Gaussian error linear units".
 
-    Numerics: within 16 u |z|; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
 
     Example:
       >>> gelu([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return 0.5 * _finite_below(z) * lax.erfc(-z * 0.5**0.5)
+    return _elementary.gelu(z)
 
 
 @_activation
@@ -160,13 +204,13 @@ def gelu_tanh(z: Array) -> Array:
     Args and result: an array of any shape. -infinity gives the limit, -0.
     Source: Hendrycks, Gimpel (2016), "Gaussian error linear units".
 
-    Numerics: within 16 u |z|; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
 
     Example:
       >>> gelu_tanh([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return 0.5 * _finite_below(z) * (1 + jnp.tanh((2 / jnp.pi) ** 0.5 * (z + 0.044715 * z**3)))
+    return _elementary.gelu_tanh(z)
 
 
 @_activation
@@ -177,13 +221,14 @@ def softplus(z: Array) -> Array:
 
     Args and result: an array of any shape.
 
-    Numerics: within 16 u of the result's size; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
+    numbers; held by tests/test_numerics.py.
 
     Example:
       >>> softplus([-200.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return jnp.logaddexp(z, jnp.zeros_like(z))
+    return _elementary.softplus(z)
 
 
 @_activation
@@ -195,13 +240,14 @@ def elu(z: Array) -> Array:
     Args and result: an array of any shape.
     Source: Clevert, Unterthiner, Hochreiter (2015), "Fast and accurate deep network learning by ELUs".
 
-    Numerics: within 16 u of the result's size; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
+    numbers; held by tests/test_numerics.py.
 
     Example:
       >>> elu([-200.0, 1.0])
       Array([-1.,  1.], dtype=float32)
     """
-    return jax.nn.elu(z)
+    return _elementary.elu(z)
 
 
 @_activation
@@ -213,13 +259,14 @@ def selu(z: Array) -> Array:
     Args and result: an array of any shape.
     Source: Klambauer, Unterthiner, Mayr, Hochreiter (2017), "Self-normalizing neural networks".
 
-    Numerics: within 16 u of the result's size; held by tests/test_activations.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
+    numbers; held by tests/test_numerics.py.
 
     Example:
       >>> selu(0.0)
       Array(0., dtype=float32)
     """
-    return jax.nn.selu(z)
+    return _elementary.selu(z)
 
 
 @_activation
@@ -271,7 +318,8 @@ def softmax(z: Array) -> Array:
     Raises:
       ValueError: `z` is a scalar.
 
-    Numerics: within (16 + units) u; held by tests/test_activations.py.
+    Numerics: within a factor of 1 + (units + 4) u, u = 2^-24 in float32 and 2^-53 in float64; held by
+    tests/test_numerics.py.
 
     Example:
       >>> softmax([0.0, 0.0])
@@ -279,49 +327,7 @@ def softmax(z: Array) -> Array:
     """
     if z.ndim == 0:
         raise ValueError("softmax: z must have an axis of units (..., units), got a scalar; pass [z]")
-    e = jnp.exp(z - jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf))
-    return e / jnp.sum(e, axis=-1, keepdims=True)
-
-
-@jax.custom_jvp
-def _sigmoid64(z: Array) -> Array:
-    """sigmoid in float64, where XLA's decreases between some neighbours.
-
-    With |z| = m ln 2 + r, c = 2^-m and t = exp(r) - 1, the smaller half is c / (1 + t + c). One Newton step
-    from a quotient of few bits makes that division: its products are exact, so that all that is rounded is
-    t and the end.
-    """
-    a = jnp.minimum(jnp.abs(z), 708.3964185322641)  # exp(-a) is normal
-    m = jnp.round(a * 1.4426950408889634)
-    r = (a - m * 0.693147180369123816490) - m * 1.90821492927058770002e-10  # ln 2, the first part in 32 bits
-    series = jnp.full_like(r, 1 / math.factorial(14))
-    for n in range(13, 1, -1):
-        series = series * r + 1 / math.factorial(n)
-    t = r + r * r * series
-    c = lax.bitcast_convert_type((1023 - m.astype(jnp.int64)) << 52, jnp.float64)
-    head = _few_bits(1 + t)
-    tail = t - (head - 1)
-    q = _few_bits(1 / (1 + t + c))
-    left = ((1 - q * head) - q * c) - q * tail
-    small = c * (q + q * (left + left * left))
-    small = jnp.where(z < -708.3964185322641, 0, small)
-    return jnp.where(jnp.isnan(z), z, jnp.where(z < 0, small, 1 - small))
-
-
-@_sigmoid64.defjvp
-def _sigmoid64_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    y = _sigmoid64(*primals)
-    return y, tangents[0] * y * _sigmoid64(-primals[0])
-
-
-def _few_bits(x: Array) -> Array:
-    """`x` with the last 28 bits of its float64 significand cut off: products of two such are exact."""
-    return lax.bitcast_convert_type(lax.bitcast_convert_type(x, jnp.int64) & ~0xFFFFFFF, jnp.float64)
-
-
-def _finite_below(z: Array) -> Array:
-    """`z` with -infinity replaced by the least finite number, whose product with 0 is -0 and not NaN."""
-    return jnp.maximum(z, float(np.finfo(z.dtype).min))
+    return _elementary.softmax(z)
 
 
 def resolve(activation: Activation, where: str, argument: str = "activation") -> Callable[[Array], Array]:

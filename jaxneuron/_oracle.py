@@ -30,17 +30,19 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "identity": lambda z: z,
     "silu": lambda z: z / (1 + MP.exp(-z)),
     "gelu": lambda z: z / 2 * MP.erfc(-z / MP.sqrt(2)),
-    "gelu_tanh": lambda z: z / 2 * (1 + MP.tanh(MP.sqrt(2 / MP.pi) * (z + MP.mpf("0.044715") * z**3))),
+    # z/2 (1 + tanh(u/2)), without the sum that cancels
+    "gelu_tanh": lambda z: z / (1 + MP.exp(-MP.sqrt(8 / MP.pi) * (z + MP.mpf("0.044715") * z**3))),
     "softplus": lambda z: MP.log1p(MP.exp(z)),
     "elu": lambda z: z if z > 0 else MP.expm1(z),
     "selu": lambda z: SELU_SCALE * (z if z > 0 else SELU_ALPHA * MP.expm1(z)),
     "leaky_relu": lambda z: z if z >= 0 else z / 100,
     "hard_sigmoid": lambda z: min(max(z + 3, 0), 6) / 6,
 }
+FORMULAS |= {f"cr_{name}": FORMULAS[name] for name in ("sigmoid", "tanh")}
 # The steepest slope of each, by which an error in z grows.
 SLOPE = dict.fromkeys(FORMULAS, 1.0) | {
-    "sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "selu": 1.76, "hard_sigmoid": 1 / 6,
-    "softmax": 1.0,
+    "sigmoid": 0.25, "cr_sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "selu": 1.76,
+    "hard_sigmoid": 1 / 6, "softmax": 1.0,
 }  # fmt: skip
 EXACT = ("relu", "identity")
 # What an error is measured against: these multiply z by a factor in [0, 1] that is off by some u,

@@ -235,7 +235,7 @@ def test_softmax_of_a_scalar_is_refused():
 
 
 def test_unknown_activations_name_the_nearest():
-    with pytest.raises(ValueError, match=r"here: activation must be a callable or one of elu, .*, got 'rleu'; did you mean 'relu'\?"):  # fmt: skip
+    with pytest.raises(ValueError, match=r"here: activation must be a callable or one of cr_sigmoid, .*, got 'rleu'; did you mean 'relu'\?"):  # fmt: skip
         resolve("rleu", "here")
 
 

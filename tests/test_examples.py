@@ -61,9 +61,9 @@ def test_planted_bugs_are_found(folder, bug):
     (folder / "network.py").write_text(source.replace(right, wrong))
     # Without shrinking, which is Hypothesis's to test and takes it a minute.
     suite = (folder / "test_network.py").read_text()
-    plain = "profile(max_examples=30)"
+    plain = "profile(max_examples=100)"
     assert plain in suite
-    once = 'profile(max_examples=30, phases=[__import__("hypothesis").Phase.generate])'
+    once = 'profile(max_examples=100, phases=[__import__("hypothesis").Phase.generate])'
     (folder / "test_network.py").write_text(suite.replace(plain, once))
     failed, printed = run_suite(folder)
     assert failed == sorted(tests)

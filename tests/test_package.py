@@ -12,6 +12,8 @@ PUBLIC = [
     "MLP",
     "Affine",
     "affine",
+    "cr_sigmoid",
+    "cr_tanh",
     "dense_parameter_count",
     "elu",
     "fold_input_scaling",

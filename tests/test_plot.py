@@ -315,7 +315,7 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_activation("tanh", "sigmiod"),
             ValueError,
-            "plot_activation: activation must be a callable or one of elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh, got 'sigmiod'; did you mean 'sigmoid'?",
+            "plot_activation: activation must be a callable or one of cr_sigmoid, cr_tanh, elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh, got 'sigmiod'; did you mean 'sigmoid'?",
         ),
         (
             lambda: plot_activation("softmax"),
@@ -365,12 +365,12 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_error(jnp.sin, jnp.sin),
             ValueError,
-            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, or one of these must be drawn, got sin, sin; pass reference=",
+            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got sin, sin; pass reference=",
         ),
         (
             lambda: plot_error(jnp.sin, reference="sin"),
             ValueError,
-            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, or one of these must be drawn, got reference 'sin'; pass reference=",
+            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got reference 'sin'; pass reference=",
         ),
         (
             lambda: plot_error(span=(3, -3)),
@@ -484,7 +484,7 @@ def test_plot_as_a_process(tmp_path):
     assert plt.imread(tmp_path / "xor.png").shape == (800, 1000, 4)
 
 
-KNOWN = "plot: WHAT must be gates, and, or, nand, xor, error, a .safetensors file, or activations (elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh)"
+KNOWN = "plot: WHAT must be gates, and, or, nand, xor, error, a .safetensors file, or activations (cr_sigmoid, cr_tanh, elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh)"
 
 
 @pytest.mark.parametrize(

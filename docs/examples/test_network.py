@@ -17,7 +17,7 @@ from jaxneuron.testing import (
     profile,
 )
 
-settings.register_profile("jax", profile(max_examples=30))
+settings.register_profile("jax", profile(max_examples=100))
 settings.load_profile("jax")
 
 # Square networks and uneven ones; the architecture and its activations are what `forward` computes.

@@ -1,0 +1,88 @@
+"""Correctly rounded activations: the float nearest to the exact value, ties to even.
+
+Narrower formats are computed in float64, so that its rounding counts only where the exact value lies that
+close to the middle of two floats: `python -m bench.accuracy` has gone through all inputs.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxneuron import _elementary
+from jaxneuron._arithmetic import (
+    at_most,
+    bits_of,
+    derivative,
+    exp_parts,
+    leading,
+    newton,
+    number_of,
+    polynomial,
+    power_of_two,
+    quotient,
+    reduced,
+)
+from jaxneuron._polynomials import FLOAT32, FLOAT64
+
+
+@derivative(lambda z, y: y * (1 - y))
+def cr_sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)) of a float32 or float64 array."""
+    if z.dtype == jnp.float64:
+        return _sigmoid64(z)
+    with jax.enable_x64(True):
+        x = z.astype(jnp.float64)
+        n, r, rest = exp_parts(at_most(jnp.abs(x), FLOAT32.zero))
+        c = power_of_two(0, n, -1)
+        small = c / ((1 + (r + rest)) + c)
+        y = jnp.where(x < 0, small, 1 - small)
+        # Near 0 the difference from 1/2 is rounded, by the series: added to 1/2 it would lose the digits that
+        # tell which way a tie goes.
+        difference = 0.25 * x * (1 - x * x * (1 / 12 - x * x / 120))
+        ulp = jnp.where(x < 0, 2.0**-25, 2.0**-24)
+        y = jnp.where(jnp.abs(x) < 2.0**-8, 0.5 + ulp * jnp.round(difference / ulp), y)
+        # Below the normal numbers of float32 a result is an integer times the smallest one: its pattern.
+        integer = bits_of(small * 2.0**149 + 2.0**52).astype(jnp.int32)
+        subnormal = lax.bitcast_convert_type(integer, jnp.float32)
+        return jnp.where(x < -FLOAT32.normal, subnormal, y.astype(jnp.float32))
+
+
+@derivative(lambda z, y: 1 - y * y)
+def cr_tanh(z: Array) -> Array:
+    """tanh of a float32 or float64 array; of the latter not correctly rounded."""
+    if z.dtype == jnp.float64:
+        return _elementary.tanh(z)
+    with jax.enable_x64(True):
+        y = _elementary.tanh(z.astype(jnp.float64)).astype(jnp.float32)
+        return jnp.where(jnp.abs(z) < 2.0**-13, z, y)
+
+
+def _sigmoid64(z: Array) -> Array:
+    """sigmoid as in _elementary, with more parts of exp, of the denominator and of the larger half."""
+    f = FLOAT64
+    a = at_most(jnp.abs(z), f.zero)
+    n, r, s = reduced(a)
+    first = leading(r - s)
+    u_rest = (r - first) - s
+    u = first + u_rest
+    # exp(u) = 1 + u + u^2/2 + u^3 EXP, where first^2 / 2 is exact
+    square = 0.5 * (first * first)
+    rest = (0.5 * u_rest * (first + u) + (u * u * u) * polynomial(f.exp[1:], u)) - s
+    c = power_of_two(0, n, -1)
+    y = 1 + (r + (square + rest))
+    y_first = leading(y)
+    y_rest = ((r - (y_first - 1)) + square) + rest
+    q = quotient(1.0, y + c)
+    p = newton(((1 - q * y_first) - q * c) - q * y_rest)
+    # Each result is rounded once: an integer and its fraction below the normal numbers, and above one half
+    # the difference from 1, exact while half has few digits.
+    scaled = q * power_of_two(f.bias + f.digits - 1, n, -1)
+    whole = jnp.floor(scaled)
+    integer = bits_of((whole + 2.0**f.digits) + ((scaled - whole) + scaled * p))
+    subnormal = number_of(integer - ((f.bias + f.digits) << f.digits))
+    small = jnp.where(a > f.normal, subnormal, c * (q + q * p))
+    half = c * q
+    large = jnp.where(a < 12, (1 - half) - half * p, 1 - small)
+    return jnp.where(z < 0, small, large)

@@ -1,0 +1,231 @@
+"""The activations on float32 and float64 arrays, within one or two ULP: the mathematics of each.
+
+Each has its sources of error spelled out by the number of parts it keeps (see _arithmetic.py); what they
+come to, docs/numerics.md says, and tests/test_elementary.py holds.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxneuron._arithmetic import (
+    at_least,
+    at_most,
+    bits_of,
+    derivative,
+    exp_parts,
+    format_of,
+    leading,
+    newton,
+    number_of,
+    one_plus,
+    polynomial,
+    power_of_two,
+    quotient,
+    split,
+)
+
+# Constants as the nearest float64 and what that lacks.
+SQRT_8_PI = (1.5957691216057308, -9.96930880911092e-17)  # sqrt(8 / pi)
+SQRT_8_PI_CUBIC = (0.07135481627260025, -6.175149918155315e-19)  # 0.044715 sqrt(8 / pi)
+LN2 = (0.6931471805599453, 2.3190468138462996e-17)
+SELU = (1.0507009873554805, 3.9874847667154144e-17)
+SELU_ALPHA = 1.7580993408473768
+GELU_PLACE = 13 / 16
+LARGE_TANH = 0.55  # from here on tanh is above one half
+
+
+@derivative(lambda z, y: y * (1 - y))
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z); nothing is flushed to 0."""
+    f = format_of(z)
+    a = at_most(jnp.abs(z), f.zero)
+    n, r, rest = exp_parts(a)
+    c, q, p = smaller_half(n, r, rest)
+    y = q + q * p
+    # Below the normal numbers 2^-m y is an integer times the smallest one: that integer is its pattern.
+    integer = bits_of(y * power_of_two(f.bias + f.digits - 1, n, -1) + 2.0**f.digits)
+    subnormal = number_of(integer - ((f.bias + f.digits) << f.digits))
+    small = jnp.where(a > f.normal, subnormal, c * y)
+    return jnp.where(z < 0, small, 1 - small)
+
+
+def sigmoid_16(z: Array) -> Array:
+    """sigmoid of float16 or bfloat16 numbers in float32, never in the middle of two such numbers.
+
+    Near 0 it is 1/2 + z/4 to float32, which may be such a middle: less a little, as is the exact value.
+    """
+    return jnp.where(jnp.abs(z) < 2.0**-5, 0.5 + z * (0.25 - 2.0**-14), sigmoid(z))
+
+
+@derivative(lambda z, y: 1 - y * y)
+def tanh(z: Array) -> Array:
+    """z + z^3 TANH(z^2), and 1 - 2 / (1 + exp(2z)) for large z."""
+    f = format_of(z)
+    a = jnp.abs(z)
+    n, r, rest = exp_parts(at_most(2 * a, f.one))
+    c = power_of_two(0, n, -1)
+    large = 1 - 2 * c / ((1 + (r + rest)) + c)
+    sign = bits_of(z) & -(1 << (8 * z.dtype.itemsize - 1))
+    square = z * z
+    small = z + (z * square) * polynomial(f.tanh, square)
+    y = jnp.where(a < LARGE_TANH, small, number_of(bits_of(large) | sign))
+    return jnp.where(a < 2.0 ** -(f.digits // 2 + 2), z, y)
+
+
+def _silu_slope(z: Array, _: Array) -> Array:
+    s = sigmoid(z)
+    return s * (1 + z * (1 - s))
+
+
+@derivative(_silu_slope)
+def silu(z: Array) -> Array:
+    """z sigmoid(z)."""
+    a = at_most(jnp.abs(z), format_of(z).zero + 14)  # beyond, z exp(z) is below the normal numbers too
+    return _gated(z, a, a, *exp_parts(a))
+
+
+def _gelu_tanh_slope(z: Array, _: Array) -> Array:
+    s = sigmoid(z * (SQRT_8_PI[0] + SQRT_8_PI_CUBIC[0] * z * z))
+    return s + z * s * (1 - s) * (SQRT_8_PI[0] + 3 * SQRT_8_PI_CUBIC[0] * z * z)
+
+
+@derivative(_gelu_tanh_slope)
+def gelu_tanh(z: Array) -> Array:
+    """z/2 (1 + tanh(u/2)) = z sigmoid(u), u = sqrt(8 / pi) (z + 0.044715 z^3)."""
+    f = format_of(z)
+    a = at_most(jnp.abs(z), f.gelu_tanh_zero)
+    (k1, k1_rest), (k3, k3_rest) = split(SQRT_8_PI, f), split(SQRT_8_PI_CUBIC, f)
+    first = leading(a)
+    square, square_rest = first * first, (a - first) * (a + first)
+    square_first = leading(square)
+    slope = leading((k1 + k1_rest) + (k3 + k3_rest) * (square + square_rest))
+    slope_rest = (k1 - slope) + k3 * square_first
+    slope_rest = slope_rest + (
+        (k3 * ((square - square_first) + square_rest) + k3_rest * (square + square_rest)) + k1_rest
+    )
+    u = first * slope
+    return _gated(z, a, u, *exp_parts(u, (a - first) * slope + a * slope_rest))
+
+
+def _gelu_slope(z: Array, _: Array) -> Array:
+    return 0.5 * lax.erfc(-z * 0.5**0.5) + z * jnp.exp(-0.5 * z * z) * (2 * jnp.pi) ** -0.5
+
+
+@derivative(_gelu_slope)
+def gelu(z: Array) -> Array:
+    """z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)."""
+    f = format_of(z)
+    a = at_most(jnp.abs(z), f.gelu_zero)
+    first = leading(a)
+    a_rest = a - first
+    n, r, rest = exp_parts(-0.5 * (first * first), -0.5 * (a_rest * (a + first)))
+    # 1 / (13/16 + a) = q + q p, and 13/16 + t GELU = 1 + scale
+    d = a + GELU_PLACE
+    d_first = leading(d)
+    q = quotient(1.0, d)
+    p = newton((1 - q * d_first) - q * (a - (d_first - GELU_PLACE)))
+    t = a / (a + 4)
+    scale = t * polynomial(f.gelu, t - 0.375) + (GELU_PLACE - 1)
+    # 2^m (1 + r + rest) (1 + p) (1 + scale) is 2^m (1 + r + rest) again
+    rest = rest + (1 + (r + rest)) * (p + (scale + scale * p))
+    y, y_first, y_rest = one_plus(r, rest)
+    x = first * q
+    x_first = leading(x)
+    x_rest = (x - x_first) + a_rest * q
+    small = power_of_two(-1, n, 1) * (x_first * y_first + (x_first * y_rest + x_rest * y))
+    return _with_limit(z, jnp.where(z < 0, -small, z - small))
+
+
+@derivative(lambda z, y: sigmoid(z))
+def softplus(z: Array) -> Array:
+    """max(z, 0) + log1p(x), x = exp(-|z|), where log1p(x) = ln 2 + log1p((x - 1) / 2) for x > 1/2."""
+    f = format_of(z)
+    n, r, rest = exp_parts(-at_most(jnp.abs(z), f.zero))
+    c = power_of_two(0, n, 1)
+    _, y, y_rest = one_plus(r, rest, f.digits)
+    large = c * y > 0.5
+    ln2, ln2_rest = (jnp.where(large, part, 0) for part in split(LN2, f, f.digits - 5))
+    x = jnp.where(large, 0.5 * (c * y - 1), c * y)
+    x_rest = jnp.where(large, 0.5 * c, c) * y_rest
+    s = x / (2 + x)
+    half = 0.5 * (x * x)
+    rest = (s * (half + (s * s) * polynomial(f.log, s * s)) - half) + (x_rest - (2 * s) * x_rest)
+    # The two larger terms, their sum, its error: all else is small, and is rounded once with it.
+    terms = x + ln2, jnp.where(z > 0, z, 0)
+    larger, smaller = jnp.maximum(*terms), jnp.minimum(*terms)
+    total = larger + smaller
+    total = total + ((smaller - (total - larger)) + (rest + ln2_rest))
+    total = jnp.where(z < -40, c * (y + y_rest), total)  # x alone, before its rest underflows
+    return jnp.where(z < jnp.inf, total, z)  # NaN and infinity as they are
+
+
+@derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(z)))
+def elu(z: Array) -> Array:
+    """z, and exp(z) - 1 below 0."""
+    f = format_of(z)
+    n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
+    c = power_of_two(0, n, 1)
+    return jnp.where(z > -(2.0 ** -(f.digits + 2)), z, c * (r + rest) + (c - 1))
+
+
+@derivative(lambda z, y: jnp.where(z > 0, SELU[0], SELU_ALPHA * jnp.exp(z)))
+def selu(z: Array) -> Array:
+    """1.0507 z, and 1.7581 (exp(z) - 1) below 0."""
+    f = format_of(z)
+    n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
+    c = power_of_two(0, n, 1)
+    # Where exp(z) < 1/2, SELU_ALPHA less a rounded number; elsewhere the product with all parts of exp(z) - 1.
+    far = (SELU_ALPHA * c) * (1 + (r + rest)) - SELU_ALPHA
+    first, (alpha, alpha_rest) = leading(r), split((SELU_ALPHA, 0.0), f)
+    near = alpha * first + ((alpha * (r - first) + alpha_rest * r) + SELU_ALPHA * rest)
+    negative = jnp.where(c < 0.5, far, c * near - jnp.where(c < 1, 0.5 * SELU_ALPHA, 0))
+    negative = jnp.where(z > -(2.0 ** -(f.digits + 2)), SELU_ALPHA * z, negative)
+    scale = float(f.number(SELU[0]))
+    positive = z * scale + jnp.where(z < jnp.inf, z, 0) * ((SELU[0] - scale) + SELU[1])
+    return jnp.where(z > 0, positive, negative)
+
+
+@jax.custom_jvp
+def softmax(z: Array) -> Array:
+    """exp(d) over its sum on the last axis, d = z - max z with its rounding error."""
+    f = format_of(z)
+    greatest = jnp.broadcast_to(jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf), z.shape)
+    d = z - greatest
+    z_part = d + greatest
+    error = (z - z_part) - (greatest + (d - z_part))
+    n, r, rest = exp_parts(at_least(d, -f.zero), jnp.where(d < -f.zero, 0, error))
+    e = power_of_two(0, n, 1) * (1 + (r + rest))
+    return e / jnp.sum(e, axis=-1, keepdims=True)
+
+
+@softmax.defjvp
+def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = softmax(*primals)
+    weighted = y * tangents[0]
+    return y, weighted - y * jnp.sum(weighted, axis=-1, keepdims=True)
+
+
+def smaller_half(n: Array, r: Array, rest: Array) -> tuple[Array, Array, Array]:
+    """c, q, p with 1 / (1 + 2^m (1 + r + rest)) = c (q + q p), m >= 0."""
+    c = power_of_two(0, n, -1)
+    y, first, y_rest = one_plus(r, rest)
+    q = quotient(1.0, y + c)
+    return c, q, newton(((1 - q * first) - q * c) - q * y_rest)
+
+
+def _gated(z: Array, x: Array, a: Array, n: Array, r: Array, rest: Array) -> Array:
+    """z sigmoid(sign(z) a), with x = |z| and exp(a) = 2^m (1 + r + rest)."""
+    c, q, p = smaller_half(n, r, rest)
+    first = leading(x)
+    y = first * q + ((x - first) * q + (x * q) * p)
+    # 2^-m may be too small for a normal number where the product is none: in two steps.
+    small = jnp.where(a > format_of(z).normal - 7, (y * 2.0**-64) * power_of_two(64, n, -1), c * y)
+    return _with_limit(z, jnp.where(z < 0, -small, z - small))
+
+
+def _with_limit(z: Array, y: Array) -> Array:
+    """y, and z/2 for small z, before the smaller parts of y underflow."""
+    return jnp.where(jnp.abs(z) < 2.0 ** -(format_of(z).digits + 3), 0.5 * z, y)

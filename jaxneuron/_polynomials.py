@@ -1,0 +1,81 @@
+"""What float32 and float64 are made of, and the polynomials that reach the precision of each.
+
+    exp(u) = 1 + u + u^2 EXP(u)                                   |u| <= ln(2) / 2
+    tanh(x) = x + x^3 TANH(x^2)                                   |x| <= 0.56
+    log1p(f) = f - f^2/2 + s (f^2/2 + s^2 LOG(s^2)), s = f / (2 + f)      -1/4 <= f <= 1/2
+    erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8), t = a / (a + 4)
+
+Each interpolates its function at the Chebyshev nodes of the stretch, lowest coefficient first.
+tests/make_polynomials.py computes them by mpmath, and a test holds these numbers to its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+Polynomial = tuple[float, ...]
+
+
+class Format(NamedTuple):
+    """A floating-point format, with the numbers that the elementary functions need in it."""
+
+    number: type[np.floating]
+    integer: type[np.signedinteger]
+    digits: int  # of the significand, the hidden one apart
+    bias: int  # of the exponent
+    few: int  # digits of a half: the product of two halves is exact
+    ln2: tuple[float, float]  # the first with so few digits that its product with an exponent is exact
+    normal: float  # exp(-normal) is just above the smallest normal number
+    zero: float  # exp(-zero) rounds to 0, subnormal numbers included
+    one: float  # 1 - exp(-one) rounds to 1
+    gelu_zero: float  # gelu(-gelu_zero) and gelu_tanh(-gelu_tanh_zero) are below the smallest normal number
+    gelu_tanh_zero: float
+    exp: Polynomial
+    tanh: Polynomial
+    log: Polynomial
+    gelu: Polynomial
+
+
+FLOAT32 = Format(
+    number=np.float32, integer=np.int32, digits=23, bias=127, few=12,
+    ln2=(0.693145751953125, 1.4286068e-06),
+    normal=87.33654, zero=104.0, one=20.0, gelu_zero=13.6, gelu_tanh_zero=10.25,
+    exp=(0.5, 0.16666576, 0.041666552, 0.008363293, 0.0013926326),
+    tanh=(-0.3333333, 0.13333073, -0.053901564, 0.021262245, -0.0065235817),
+    log=(0.66666716, 0.3997891, 0.29959196),
+    gelu=(
+        0.33536786, -1.4215181, 2.5440726, -2.78493, 1.7304796, -0.18040413, -0.5662022, 0.24579437,
+        0.1804731, -0.121511675,
+    ),
+)  # fmt: skip
+
+FLOAT64 = Format(
+    number=np.float64, integer=np.int64, digits=52, bias=1023, few=26,
+    ln2=(0.6931471803691238, 1.9082149292705877e-10),
+    normal=708.3964185322641, zero=746.0, one=42.0, gelu_zero=38.7, gelu_tanh_zero=21.3,
+    exp=(
+        0.5, 0.16666666666666666, 0.04166666666666668, 0.008333333333333333, 0.0013888888888878923,
+        0.00019841269841263198, 2.4801587336841623e-05, 2.755731924748493e-06, 2.7557262852470396e-07,
+        2.5052070809943926e-08, 2.0918295266435273e-09, 1.6086732952745416e-10,
+    ),
+    tanh=(
+        -0.3333333333333333, 0.13333333333333333, -0.05396825396825183, 0.021869488536005705,
+        -0.008863235524478662, 0.0035921279192374428, -0.0014558327532681909, 0.0005900121398892755,
+        -0.00023903047693058348, 9.647483955809523e-05, -3.792830385781134e-05, 1.3162216643590444e-05,
+        -2.9080155477497814e-06,
+    ),
+    log=(
+        0.6666666666666666, 0.4000000000000794, 0.28571428567275936, 0.2222222304835159,
+        0.18181737626302938, 0.15388867805613718, 0.13209708242059462, 0.13609030262858499,
+    ),
+    gelu=(
+        0.3353678733755441, -1.4215180480420564, 2.5440686205660814, -2.7849375356173383, 1.7307057522137599,
+        -0.18025791000272093, -0.5706443538976085, 0.24545926809093274, 0.217188755747719,
+        -0.13164087324714624, -0.11771392785748659, 0.05626394256067548, 0.07890723105205211,
+        -0.011134241628031328, -0.052506464878655915, -0.014441291774210848, 0.027733716843153088,
+        0.02457524103520036, -0.005289410416138383, -0.023099475091294275, -0.009598204615744918,
+        0.017100477597794473, 0.010411880199108003, -0.010530191665527345,
+    ),
+)  # fmt: skip

@@ -1,0 +1,249 @@
+"""What the activations promise of their last bits; for all of float32 see `python -m bench.accuracy`."""
+
+import hashlib
+import inspect
+import math
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import jaxneuron
+from bench import accuracy
+from jaxneuron import _correct, _oracle
+from jaxneuron._activations import BY_NAME
+from jaxneuron._polynomials import FLOAT32, FLOAT64
+from jaxneuron.testing import assert_bounded, assert_monotone
+from tests.make_polynomials import polynomials
+
+# In ULP, by function: float32, float64.
+BOUNDS = dict.fromkeys(("tanh", "silu", "gelu", "gelu_tanh", "softplus", "elu", "selu"), (1.5, 2.0))
+BOUNDS |= {"sigmoid": (1.0, 1.0), "cr_sigmoid": (0.5, 0.53), "cr_tanh": (0.5, 2.0)}
+MONOTONE = ("sigmoid", "cr_sigmoid", "tanh", "cr_tanh", "softplus", "elu", "selu")
+EXACT = ("sigmoid", "cr_sigmoid", "tanh", "cr_tanh")  # in bfloat16 and float16; the cr_ ones in float32
+# sigmoid of the first lies within 2^-30 ULP of the middle of two floats, that of 3 * 2^-23 so close to one that
+# float64 sees none; then zero, subnormal numbers and results, the ends.
+HARD = np.float32([
+    -0.0011178852, 3 * 2.0**-23, -3 * 2.0**-24, 5 * 2.0**-22, 2.0**-24, -(2.0**-25), 0, -0.0, 1e-40, -1e-45,
+    -87.33654, -87.33655, -88, -100, -103.97, -103.973, -104, 17.328678, 17.328680, 3e38, -3e38,
+])  # fmt: skip
+
+
+def strided():
+    """Every 3989th float32 pattern, all exponents of both signs among them, and HARD, in order."""
+    bits = np.arange(0, 0x7F800000, 3989, dtype=np.uint32).view(np.float32)
+    return np.unique(np.concatenate([-bits, bits, HARD]))
+
+
+def around(points, count, dtype):
+    """`count` neighbours on either side of each of `points`, which aren't 0."""
+    kind = np.dtype(f"i{np.dtype(dtype).itemsize}")
+    bits = np.array(points, dtype).view(kind)[:, None] + np.arange(-count, count).astype(kind)
+    return np.sort(bits.view(dtype), axis=1)
+
+
+def score(function, dtype, z, call=None):
+    call = call or jax.jit(BY_NAME[function])
+    return accuracy.score(function, dtype, z, {"": lambda z: np.asarray(call(z))})[""][0]
+
+
+# --- truth ---
+
+
+@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
+def test_float32_over_all_exponents(function):
+    found = score(function, "float32", strided())
+    assert found.ulps <= BOUNDS[function][0]
+    assert (found.falls, found.outside) == (0, 0)
+    if function.startswith("cr_"):
+        assert found.nearest == found.inputs
+    if "sigmoid" in function or function.removeprefix("cr_") == "tanh":
+        assert found.flushed == 0
+
+
+@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
+def test_float64_over_all_exponents(function):
+    with jax.enable_x64(True):
+        z = accuracy.sample64(7000)[:: 2 if function == "gelu" else 1]
+        found = score(function, "float64", z)
+    assert found.ulps <= BOUNDS[function][1]
+    assert found.outside == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
+def test_every_16_bit_number(function, dtype):
+    for first, last in accuracy.blocks(dtype, 1):
+        found = score(function, dtype, accuracy.block(dtype, first, last))
+        # float32's error, and a rounding; its products may lose digits where bfloat16 nearly underflows
+        assert found.ulps <= (0.5 if function in EXACT else 0.6)
+        assert (found.falls, found.outside) == (0, 0)
+        if function in EXACT:
+            assert found.nearest == found.inputs
+
+
+@pytest.mark.parametrize("units", [1, 2, 7, 1000])
+def test_softmax_within_its_factor(units):
+    rng = np.random.default_rng(units)
+    z = (rng.normal(size=(20, units)) * rng.choice([0.1, 3, 25], (20, 1)) + 33.7).astype(np.float32)
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            y = np.asarray(jaxneuron.softmax(z.astype(dtype)))
+        e = np.vectorize(_oracle.MP.exp, otypes=[object])(
+            z.astype(object) - z.max(-1, keepdims=True).astype(object)
+        )
+        exact = (e / e.sum(-1, keepdims=True)).astype(np.float64)
+        u = _oracle.U[dtype]
+        np.testing.assert_array_less(
+            np.abs(y - exact), exact * ((units + 4) * u + 2.0**-52) + 2 * _oracle.SMALLEST_NORMAL[dtype]
+        )
+
+
+def test_the_polynomials_are_what_they_say():
+    for f in (FLOAT32, FLOAT64):
+        for name, coefficients in polynomials(f).items():
+            assert (np.array(getattr(f, name), f.number) == coefficients).all(), name
+
+
+def test_logarithms_of_two():
+    for f, digits in ((FLOAT32, 8), (FLOAT64, 11)):  # of the largest exponent
+        first, rest = f.ln2
+        assert first * 2.0 ** (f.digits + 1 - digits) % 1 == 0
+        assert abs(_oracle.MP.log(2) - first - rest) < first * 2.0 ** -(f.digits + 14)
+
+
+# --- laws ---
+
+
+@pytest.mark.parametrize("function", MONOTONE)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_monotone_between_neighbours(function, dtype):
+    f, rng = BY_NAME[function], np.random.default_rng(0)
+    points = [p for p in accuracy.EDGES if abs(p) < (103 if dtype == "float32" else 745)]
+    points = np.concatenate([points, rng.choice([-1, 1], 200) * 2.0 ** rng.uniform(-12, 5, 200)])
+    with jax.enable_x64(dtype == "float64"):
+        for window in around(points, 1000, dtype)[:: 1 if dtype == "float32" else 8]:
+            assert_monotone(f, over=window)
+
+
+def test_closed_intervals():
+    for function, (low, high) in {
+        "sigmoid": (0, 1),
+        "cr_sigmoid": (0, 1),
+        "tanh": (-1, 1),
+        "cr_tanh": (-1, 1),
+    }.items():
+        assert_bounded(BY_NAME[function], low, high, over=strided())
+
+
+# --- the same bits ---
+
+
+def block():
+    """A fixed block of float32 numbers, of some 10,000 and HARD."""
+    z = np.random.default_rng(0).permuted(np.concatenate([strided()[::107], HARD]))
+    return z[: len(z) // 8 * 8]
+
+
+def digest(y):
+    return hashlib.sha256(np.asarray(y).tobytes()).hexdigest()
+
+
+def blocks_digests(function):
+    """The hash of cr_sigmoid on the block, by every way to call it."""
+    f, z = getattr(jaxneuron, function), block()
+    wide = z.reshape(-1, 8)
+    with jax.disable_jit():
+        yield "eager", f(z)
+    yield "jit", jax.jit(f)(z)
+    yield "vmap", jax.vmap(f)(wide)
+    kept = (np.abs(wide) < 1e30) & (np.abs(wide) > 2e-38)  # by a product with 1 and sums with 0
+    after = jax.jit(lambda z, w: f(jnp.matmul(z, w, precision="highest")))
+    product = after(np.where(kept, wide, 0), np.eye(8, dtype=np.float32))
+    yield "after a matmul", np.where(kept, product, f(wide))
+    for length in (1, 3, 7, 8, 17, 1000):
+        parts = [jax.jit(f)(z[i : i + length]) for i in range(0, min(len(z), 40 * length), length)]
+        yield f"lengths of {length}", np.concatenate([*parts, f(z[min(len(z), 40 * length) :])])
+
+
+@pytest.mark.parametrize("function", ["cr_sigmoid", "cr_tanh"])
+def test_the_same_bits_however_it_is_called(function):
+    found = {way: digest(y) for way, y in blocks_digests(function)}
+    assert len(set(found.values())) == 1, found
+
+
+OTHER_MACHINE = """
+import numpy as np
+from tests.test_numerics import *
+print(*(digest(getattr(jaxneuron, f)(block())) for f in ("cr_sigmoid", "cr_tanh")))
+for function in accuracy.FUNCTIONS:
+    found = score(function, "float32", strided()[::16])
+    assert found.ulps <= BOUNDS[function][0], (function, found)
+    assert (found.falls, found.outside) == (0, 0)
+"""
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX"])  # with fused multiply-add, and without
+def test_the_same_bits_and_bounds_on_lesser_machines(isa):
+    done = subprocess.run(
+        [sys.executable, "-c", OTHER_MACHINE], capture_output=True, text=True, check=False,
+        env={**os.environ, "XLA_FLAGS": f"--xla_cpu_max_isa={isa}", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [digest(getattr(jaxneuron, f)(block())) for f in ("cr_sigmoid", "cr_tanh")]
+
+
+# --- teeth: what the sweep above must find ---
+
+MUTANTS = {
+    "no cubic term near 0": ("(1 - x * x * (1 / 12 - x * x / 120))", "1"),
+    "1/2 added before rounding": ("0.5 + ulp * jnp.round(difference / ulp)", "0.5 + difference"),
+    "subnormal results flushed": ("jnp.where(x < -FLOAT32.normal, subnormal, y.astype(jnp.float32))", "y.astype(jnp.float32)"),
+    "exp of float32": ("c / ((1 + (r + rest)) + c)", "1 / (1 + jnp.exp(jnp.abs(z)).astype(jnp.float64))"),
+    "computed in float32": ("x = z.astype(jnp.float64)", "x = jax.nn.sigmoid(z).astype(jnp.float64); return x.astype(jnp.float32)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_mutants_are_found(mutant):
+    source, (old, new) = inspect.getsource(_correct), MUTANTS[mutant]
+    assert source.count(old) == 1
+    module = types.ModuleType("mutant")
+    exec(source.replace(old, new), module.__dict__)
+    found = score("cr_sigmoid", "float32", strided(), jax.jit(module.cr_sigmoid))
+    assert found.nearest < found.inputs
+
+
+def test_the_sweep_counts_what_it_says():
+    z = np.float32([-2, -1, 1, 2])
+    exact = 1 / (1 + np.exp(-z.astype(np.float64)))
+    good = exact.astype(np.float32)
+
+    def found(y):
+        return score("sigmoid", "float32", z, lambda _: np.asarray(y, np.float32))
+
+    assert found(good)._replace(ulps=0, at=0) == (4, 0, 0, 4, 0, 0, 0)
+    assert found(good).ulps <= 0.5
+    assert found([good[0], good[1], 0, 2.0])[3:] == (2, 1, 1, 1)
+    off = found([good[0], good[1] + 8 * 2.0**-26, *good[2:]])  # a ULP there is 2^-25
+    assert (off.at, off.nearest) == (-1, 3)
+    assert 3.5 <= off.ulps <= 4.5
+    assert found([*good[:3], math.nan]).ulps == math.inf
+
+
+def test_middles_are_decided_exactly():
+    # sigmoid(3 * 2^-23) is 1/2 + 3 * 2^-25 less 3e-22: to float64 the middle of two float32 numbers.
+    z = np.array([3 * 2.0**-23, -3 * 2.0**-24])
+    exact, error = accuracy.exact64("sigmoid", z)
+    found = accuracy.rounded("sigmoid", z, exact, error, "float32")
+    assert found.tolist() == [0.5 + 2.0**-24, 0.5 - 2.0**-25]
+    bfloat16 = accuracy.rounded(
+        "sigmoid", np.array([1.0]), np.array([1 + 2.0**-8 + 2.0**-50]), 0.0, "bfloat16"
+    )
+    assert bfloat16 == ml_dtypes.bfloat16(1 + 2.0**-7)
