@@ -177,7 +177,7 @@ def selu(z: Array) -> Array:
     f = format_of(z)
     n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
     c = power_of_two(0, n, 1)
-    # Where exp(z) < 1/2, SELU_ALPHA less a rounded number; elsewhere the product with all parts of exp(z) - 1.
+    # SELU_ALPHA less a rounded number where exp(z) < 1/2; else its product with all parts of exp(z) - 1.
     far = (SELU_ALPHA * c) * (1 + (r + rest)) - SELU_ALPHA
     first, (alpha, alpha_rest) = leading(r), split((SELU_ALPHA, 0.0), f)
     near = alpha * first + ((alpha * (r - first) + alpha_rest * r) + SELU_ALPHA * rest)
