@@ -20,6 +20,18 @@ def test_bench_runs_and_writes_what_it_prints(tmp_path):
     assert "4-16-16-2 tanh x 1" in done.stdout
 
 
+def test_accuracy_goes_through_every_bfloat16_number():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.accuracy", "--function", "sigmoid", "--dtype", "bfloat16"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = next(line for line in done.stdout.splitlines() if "jaxneuron" in line).split()
+    assert ours[:4] == ["sigmoid", "bfloat16", "jaxneuron", "65,282"]
+    assert ours[6:10] == ["100.0000%", "0", "0", "0"]  # correctly rounded, no falls, none outside or flushed
+
+
 def test_cases_are_told_apart_and_explained():
     assert len({case.name for case in CASES}) == len(CASES)
     assert all(case.why for case in CASES)
