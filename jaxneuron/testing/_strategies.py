@@ -186,7 +186,7 @@ def inputs(
     """Inputs `(*batch, n_in)` for a neuron, a layer, a network or an ensemble, in its dtype.
 
     Args:
-      for_: `Affine` or `MLP`, also a stacked one.
+      for_: `Affine`, or `MLP`, which may be stacked.
       batch: the leading axes to draw from, `()` for a single input.
       **kinds: as for `numbers`.
 
