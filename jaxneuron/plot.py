@@ -340,7 +340,8 @@ def _shade(output: Callable[[np.ndarray], np.ndarray], ax: Axes) -> AxesImage:
     )  # fmt: skip
     if (y < 0.5).any() and (y > 0.5).any():
         line = ax.contour(side, side, y, [0.5], colors="white", linewidths=2)
-        ax.clabel(line, fmt="0.5", fontsize=9)
+        middles = [segment[len(segment) // 2] for segment in line.allsegs[0]]  # not at an edge, cut
+        ax.clabel(line, fmt="0.5", fontsize=9, manual=middles)
     for corner, true in zip(CORNERS, output(CORNERS) > 0.5, strict=True):
         ax.plot(
             *corner, "o", markersize=10, markerfacecolor="black" if true else "white",

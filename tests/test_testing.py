@@ -108,6 +108,13 @@ def test_inputs_fit_their_parameters(data):
     assert x.dtype == w.dtype
 
 
+@settings(max_examples=5)
+@given(params_and_inputs(ensembles(3, sizes=[(2, 1)], dtypes="float32"), batch=[(4,)]))
+def test_inputs_fit_an_ensemble(stack_and_x):
+    stack, x = stack_and_x
+    assert jax.vmap(mlp_forward, in_axes=(0, None))(stack, x).shape == (3, 4, 1)
+
+
 @given(ensembles((1, 3), nan=True))
 def test_ensembles_stack_one_architecture(stack):
     members = {len(leaf) for leaf in jax.tree.leaves(stack)}
@@ -200,6 +207,30 @@ def test_odd_about_counts_ulps():
     )
 
 
+@pytest.mark.parametrize(
+    "law",
+    [
+        lambda f, x: assert_bounded(f, 0, 1, over=x),
+        lambda f, x: assert_monotone(f, over=x),
+        lambda f, x: assert_odd_about(f, 0.5, ulps=1, over=x),
+        lambda f, x: max_ulp_error(f, "sigmoid", over=x),
+    ],
+)
+def test_a_law_does_not_hold_of_nothing(law):
+    x = np.array([1, 2, 3], np.float32)
+    for f, got in (
+        (lambda z: 0.5, "float64 ()"),
+        (lambda z: z[:2], "float32 (2,)"),
+        (lambda z: z > 0, "bool (3,)"),
+    ):
+        with pytest.raises(
+            AssertionError, match=re.escape(f"f must give a float for each of (3,) inputs, got {got}")
+        ):
+            law(f, x)
+    with pytest.raises(ValueError, match=r"over must be floats in one axis, got float32 \(0,\); pass floats"):
+        law(jaxneuron.sigmoid, x[:0])
+
+
 def test_error_bound_names_row_and_unit():
     mlp = MLP([(np.eye(2, dtype=np.float32), np.zeros(2, np.float32))], final_activation="identity")
     x = np.array([[1, 2], [3, 4]], np.float32)
@@ -242,6 +273,10 @@ def test_rows_independent_names_the_rows():
         assert_rows_independent(lambda x: jax.nn.softmax(x, axis=0), x)
     with pytest.raises(AssertionError, match="f must keep the 3 rows"):
         assert_rows_independent(lambda x: x.sum(axis=0), x)
+    for value in (-1.5, 0, 1, 6e4, np.nan):  # whatever a row holds, the change is one
+        rows = np.full((3, 2), value, np.float16)
+        with pytest.raises(AssertionError, match="changing row 0 of 3 changed row 1"):
+            assert_rows_independent(lambda x: np.full_like(x, (x == 1).sum()), rows)
 
 
 def test_vmap_and_jit_consistency():
@@ -296,11 +331,22 @@ def test_max_ulp_error_finds_the_worst():
         (lambda: neurons(()), ValueError, "neurons: n_in must be one size or several, none negative, got ()"),
         (lambda: layers(1, (2, -3)), ValueError, "layers: n_out must be one size or several, none negative, got (2, -3)"),
         (lambda: neurons(dtype="flaot32"), ValueError, "neurons: dtype must be one of bfloat16, float16, float32, float64, got 'flaot32'; did you mean 'float32'?"),
+        (lambda: neurons(2.5), ValueError, "neurons: n_in must be one size or several, none negative, got 2.5"),
+        (lambda: layers((1, 2.5)), ValueError, "layers: n_in must be one size or several, none negative, got (1, 2.5)"),
+        (lambda: neurons("3"), ValueError, "neurons: n_in must be one size or several, none negative, got '3'"),
+        (lambda: neurons(bias=()), ValueError, "neurons: bias must be True, False or both, got (); pass (True, False)"),
+        (lambda: mlps(bias=None), ValueError, "mlps: bias must be True, False or both, got None"),
+        (lambda: neurons(dtype=np.float32), ValueError, "neurons: dtype must be one of bfloat16, float16, float32, float64, got <class 'numpy.float32'>; pass 'float32'"),
+        (lambda: floats("double"), ValueError, "floats: dtype must be one of bfloat16, float16, float32, float64, got 'double'"),
         (lambda: layers(dtype=()), ValueError, "layers: dtype must be one of"),
         (lambda: mlps([]), ValueError, "mlps: sizes must hold at least 1 architecture, got none; pass [(2, 3, 1)]"),
         (lambda: mlps((2, 3, 1)), ValueError, "mlps: sizes must hold architectures (n_in, ..., n_out), none negative, got 2; pass [(2, 3, 1)]"),
         (lambda: mlps([(2, -1)]), ValueError, "got (2, -1)"),
         (lambda: mlps([(2,)]), ValueError, "got (2,)"),
+        (lambda: mlps([(2, 1.5)]), ValueError, "got (2, 1.5)"),
+        (lambda: mlps(5), ValueError, "mlps: sizes must hold architectures (n_in, ..., n_out), none negative, got 5"),
+        (lambda: mlps(activations=["tanh", "softmax"]), ValueError, "mlps: activations must suit hidden layers, got 'softmax'; pass it in final_activations"),
+        (lambda: mlps(activations=jnp.tanh), ValueError, "mlps: activations must hold at least 1 activation, got <"),
         (lambda: mlps(activations=[]), ValueError, "mlps: activations must hold at least 1 activation, got []; pass ['tanh']"),
         (lambda: mlps(activations="tanh"), ValueError, "mlps: activations must hold at least 1 activation, got 'tanh'"),
         (lambda: mlps(activations=["tahn"]), ValueError, "did you mean 'tanh'?"),
@@ -308,9 +354,23 @@ def test_max_ulp_error_finds_the_worst():
         (lambda: mlps(nans=True), TypeError, "mlps: got an unknown argument 'nans'; numbers takes nan, infinity, subnormal, huge, tiny"),
         (lambda: numbers("double"), ValueError, "numbers: dtype must be one of"),
         (lambda: inputs(Affine(np.ones(2)), batch=[]), ValueError, "inputs: batch must hold at least 1 shape, got none; pass [()] for single inputs"),
+        (lambda: inputs(Affine(np.ones(2)), batch=(7,)), ValueError, "inputs: batch must hold shapes, none negative, got 7; pass [(7,)] for 7 rows"),
+        (lambda: inputs(Affine(np.ones(2)), batch=[(-1,)]), ValueError, "inputs: batch must hold shapes, none negative, got (-1,)"),
+        (lambda: inputs(Affine(np.ones(2)), nans=True), TypeError, "inputs: got an unknown argument 'nans'"),
+        (lambda: inputs(Affine([1, 2])), ValueError, "inputs: the dtype of for_ must be one of bfloat16, float16, float32, float64, got 'int64'"),
+        (lambda: inputs(mlps()), TypeError, "inputs: for_ must be an Affine or an MLP, got LazyStrategy; pass what a strategy drew, or params_and_inputs(strategy)"),
+        (lambda: params_and_inputs(batch=[]), ValueError, "params_and_inputs: batch must hold at least 1 shape, got none; pass [()] for single inputs"),
+        (lambda: params_and_inputs(nans=True), TypeError, "params_and_inputs: got an unknown argument 'nans'"),
+        (lambda: params_and_inputs(Affine([1.0])), TypeError, "params_and_inputs: params must be a strategy, got Affine; pass mlps(), or inputs(params) for parameters that you have"),
         (lambda: ensembles(0), ValueError, "ensembles: members must be at least 1, got 0; pass (1, 3)"),
         (lambda: assert_bounded(jnp.tanh, 0, 1, over=[1, 2]), ValueError, "assert_bounded: over must be floats in one axis, got int64 (2,); pass floats()"),
         (lambda: assert_rows_independent(jnp.tanh, np.ones(2)), ValueError, "assert_rows_independent: x must hold rows (rows, n_in), got shape (2,)"),
+        (lambda: assert_monotone(jnp.tanh, over=np.array([2, 1], np.float32)), ValueError, "assert_monotone: over must be in increasing order; pass numpy.sort(over)"),
+        (lambda: assert_vmap_consistent(jnp.dot, np.ones(2), np.ones(2)), ValueError, "assert_vmap_consistent: x must hold rows (rows, n_in), got shape (2,)"),
+        (lambda: assert_compiles_once(jnp.tanh, np.ones(2), np.ones(2)), TypeError, "assert_compiles_once: calls must be tuples of arguments, got ndarray; pass (x,)"),
+        (lambda: assert_within_error_bound([1.0], [1.0], 1.0), TypeError, "assert_within_error_bound: params must be an Affine or an MLP, got list; pass MLP(layers) for a list of layers"),
+        (lambda: assert_within_error_bound(Affine([1.0, 2.0]), [1.0], 1.0), ValueError, "assert_within_error_bound: x must have shape (..., 2), got (1,)"),
+        (lambda: assert_within_error_bound(Affine([1.0]), [1.0], 1), AssertionError, "y must hold floats, got int64"),
         (lambda: assert_compiles_once(jnp.tanh, (1.0,)), ValueError, "assert_compiles_once: calls must be at least 2 tuples of arguments, got 1"),
         (lambda: max_ulp_error(jnp.tanh, "tahn"), ValueError, "max_ulp_error: reference must be a function or one of sigmoid,"),
         (lambda: max_ulp_error(jnp.tanh, "tanh", over=np.array([np.inf], np.float32)), ValueError, "max_ulp_error: over must hold a number whose exact result is finite, got none"),

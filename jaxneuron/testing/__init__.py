@@ -13,18 +13,20 @@ except ImportError:
         "jaxneuron.testing: needs hypothesis and mpmath; pip install 'jaxneuron[hypothesis]'"
     ) from None
 
-from jaxneuron.testing._laws import (
+from jaxneuron.testing._elementwise import (
     assert_bounded,
-    assert_compiles_once,
-    assert_jit_consistent,
     assert_monotone,
     assert_odd_about,
+    floats,
+    max_ulp_error,
+)
+from jaxneuron.testing._laws import (
+    assert_compiles_once,
+    assert_jit_consistent,
     assert_rows_independent,
     assert_vmap_consistent,
     assert_within_error_bound,
     count_compilations,
-    floats,
-    max_ulp_error,
 )
 from jaxneuron.testing._strategies import (
     ensembles,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 from collections.abc import Sequence
@@ -16,17 +15,25 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from jaxneuron._activations import Activation, resolve
-from jaxneuron._arrays import FLOATS
-from jaxneuron._params import MLP, Affine
+from jaxneuron._activations import Activation
+from jaxneuron._params import MLP, Affine, as_affine
+from jaxneuron.testing._arguments import (
+    KINDS,
+    Sizes,
+    as_activations,
+    as_architectures,
+    as_batches,
+    as_biases,
+    as_dtypes,
+    as_sizes,
+    check_kinds,
+)
 
 SIZES = (1, 2, 7)
 NETWORKS = ((1, 1), (2, 1), (2, 3, 1), (2, 2, 2), (7, 2), (1, 7, 2, 2))  # uneven ones and square ones
 ACTIVATIONS = ("identity", "sigmoid", "relu", "tanh")
 BATCHES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (0,), (2, 1))
 BIASES = (True, False)
-
-Sizes = int | Sequence[int]
 
 
 def numbers(
@@ -55,7 +62,7 @@ def numbers(
       >>> find(numbers(), lambda v: v > 2.5)
       3.0
     """
-    _known_dtypes((dtype,), "numbers", "dtype")
+    as_dtypes("numbers", "dtype", (dtype,))
     info = jnp.finfo(dtype)
     smallest, normal, largest = (float(v) for v in (info.smallest_subnormal, info.smallest_normal, info.max))
     kinds: list[SearchStrategy[float]] = [st.floats(-8, 8, width=16, allow_subnormal=False)]
@@ -96,7 +103,7 @@ def neurons(
       >>> find(neurons(2, dtype="float32"), lambda neuron: neuron.b is not None)
       Affine(w=array([0., 0.], dtype=float32), b=array(0., dtype=float32))
     """
-    return _affines("neurons", _several_sizes(n_in, "neurons", "n_in"), None, dtype, bias, kinds)
+    return _affines("neurons", as_sizes("neurons", "n_in", n_in), None, dtype, bias, kinds)
 
 
 def layers(
@@ -116,7 +123,7 @@ def layers(
       >>> find(layers(1, 2, dtype="float16", bias=False), lambda layer: True)
       Affine(w=array([[0., 0.]], dtype=float16), b=None)
     """
-    ins, outs = _several_sizes(n_in, "layers", "n_in"), _several_sizes(n_out, "layers", "n_out")
+    ins, outs = as_sizes("layers", "n_in", n_in), as_sizes("layers", "n_out", n_out)
     return _affines("layers", ins, outs, dtype, bias, kinds)
 
 
@@ -154,32 +161,21 @@ def mlps(
       >>> find(mlps(dtypes="float32"), lambda mlp: len(mlp.layers) > 1)
       MLP(float32[2,3]+float32[3] identity, float32[3,1]+float32[1] identity)
     """
-    if not sizes:
-        raise ValueError("mlps: sizes must hold at least 1 architecture, got none; pass [(2, 3, 1)]")
-    for each in sizes:
-        if isinstance(each, int) or len(each) < 2 or min(each) < 0:
-            raise ValueError(
-                f"mlps: sizes must hold architectures (n_in, ..., n_out), none negative, got {each!r}; "
-                f"pass [(2, 3, 1)]"
-            )
-    finals = activations if final_activations is None else final_activations
-    for argument, names in (("activations", activations), ("final_activations", finals)):
-        if isinstance(names, str) or not names:
-            raise ValueError(
-                f"mlps: {argument} must hold at least 1 activation, got {names!r}; pass ['tanh']"
-            )
-        for name in names:
-            resolve(name, "mlps", argument)
-    held, biases = _held("mlps", "dtypes", dtypes, kinds), _several(bias)
+    shapes = as_architectures("mlps", sizes)
+    hidden = as_activations("mlps", "activations", activations)
+    final = as_activations(
+        "mlps", "final_activations", hidden if final_activations is None else final_activations
+    )
+    held, biases = _held("mlps", "dtypes", dtypes, kinds), as_biases("mlps", bias)
 
     @st.composite
     def draw_mlp(draw: DrawFn) -> MLP:
-        dtype, shape = draw(held), draw(st.sampled_from(sizes))
+        dtype, shape = draw(held), draw(st.sampled_from(shapes))
         drawn = [
             draw(_affine(m, (n,), dtype, draw(st.sampled_from(biases)), kinds))
             for m, n in itertools.pairwise(shape)
         ]
-        return MLP(drawn, draw(st.sampled_from(activations)), draw(st.sampled_from(finals)))
+        return MLP(drawn, draw(st.sampled_from(hidden)), draw(st.sampled_from(final)))
 
     return draw_mlp()
 
@@ -187,10 +183,10 @@ def mlps(
 def inputs(
     for_: Affine | MLP, *, batch: Sequence[tuple[int, ...]] = BATCHES, **kinds: bool
 ) -> SearchStrategy[np.ndarray]:
-    """Inputs `(*batch, n_in)` for a neuron, a layer or a network, in its dtype.
+    """Inputs `(*batch, n_in)` for a neuron, a layer, a network or an ensemble, in its dtype.
 
     Args:
-      for_: `Affine` or `MLP`.
+      for_: `Affine`, or `MLP`, which may be stacked.
       batch: the leading axes to draw from, `()` for a single input.
       **kinds: as for `numbers`.
 
@@ -199,10 +195,17 @@ def inputs(
       >>> find(inputs(Affine(np.ones(3, np.float32)), batch=[(2,)]), lambda x: x.any()).shape
       (2, 3)
     """
-    w = (for_.layers[0] if isinstance(for_, MLP) else for_).w
-    if not batch:
-        raise ValueError("inputs: batch must hold at least 1 shape, got none; pass [()] for single inputs")
-    return st.sampled_from(batch).flatmap(lambda axes: _arrays((*axes, len(w)), w.dtype.name, kinds))
+    if not isinstance(for_, (Affine, MLP)):
+        raise TypeError(
+            f"inputs: for_ must be an Affine or an MLP, got {type(for_).__name__}; "
+            f"pass what a strategy drew, or params_and_inputs(strategy)"
+        )
+    w = for_.layers[0].w if isinstance(for_, MLP) else as_affine(for_, "inputs: for_").w
+    n_in = w.shape[-2] if isinstance(for_, MLP) else w.shape[0]  # an ensemble's w has an axis of members
+    (dtype,) = as_dtypes("inputs", "the dtype of for_", w.dtype.name)
+    shapes = as_batches("inputs", batch)
+    check_kinds("inputs", kinds)
+    return st.sampled_from(shapes).flatmap(lambda axes: _arrays((*axes, n_in), dtype, kinds))
 
 
 def params_and_inputs(
@@ -223,7 +226,14 @@ def params_and_inputs(
       array([0., 0.], dtype=float32)
     """
     drawn = mlps() if params is None else params
-    return drawn.flatmap(lambda p: st.tuples(st.just(p), inputs(p, batch=batch, **kinds)))
+    if not isinstance(drawn, SearchStrategy):
+        raise TypeError(
+            f"params_and_inputs: params must be a strategy, got {type(drawn).__name__}; "
+            f"pass mlps(), or inputs(params) for parameters that you have"
+        )
+    shapes = as_batches("params_and_inputs", batch)
+    check_kinds("params_and_inputs", kinds)
+    return drawn.flatmap(lambda p: st.tuples(st.just(p), inputs(p, batch=shapes, **kinds)))
 
 
 def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
@@ -241,7 +251,7 @@ def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
       >>> find(ensembles(3, sizes=[(2, 1)], dtypes="float32", bias=False), lambda mlp: True)
       MLP(float32[3,2,1] identity)
     """
-    counts = _several_sizes(members, "ensembles", "members")
+    counts = as_sizes("ensembles", "members", members)
     if 0 in counts:
         raise ValueError("ensembles: members must be at least 1, got 0; pass (1, 3)")
 
@@ -284,9 +294,6 @@ def profile(**changes: Any) -> settings:
     )
 
 
-KINDS = ("nan", "infinity", "subnormal", "huge", "tiny")
-
-
 def _affines(
     where: str,
     ins: tuple[int, ...],
@@ -295,7 +302,7 @@ def _affines(
     bias: bool | Sequence[bool],
     kinds: dict[str, bool],
 ) -> SearchStrategy[Affine]:
-    held, biases = _held(where, "dtype", dtype, kinds), _several(bias)
+    held, biases = _held(where, "dtype", dtype, kinds), as_biases(where, bias)
 
     @st.composite
     def draw_affine(draw: DrawFn) -> Affine:
@@ -323,39 +330,12 @@ def _held(
     where: str, argument: str, dtypes: str | Sequence[str] | None, kinds: dict[str, bool]
 ) -> SearchStrategy[str]:
     """The dtypes to draw from, checked now; by default those that JAX holds when drawing."""
-    if unknown := set(kinds) - set(KINDS):
-        raise TypeError(
-            f"{where}: got an unknown argument {min(unknown)!r}; numbers takes {', '.join(KINDS)}"
-        )
+    check_kinds(where, kinds)
     if dtypes is not None:
-        return st.sampled_from(
-            _known_dtypes((dtypes,) if isinstance(dtypes, str) else dtypes, where, argument)
-        )
+        return st.sampled_from(as_dtypes(where, argument, dtypes))
     # Filtered when drawing: jax_enable_x64 may have changed since.
     return st.sampled_from(("float32", "float64", "bfloat16", "float16")).filter(_is_held)
 
 
 def _is_held(dtype: str) -> bool:
     return jax.dtypes.canonicalize_dtype(dtype) == jnp.dtype(dtype)
-
-
-def _known_dtypes(dtypes: Sequence[str], where: str, argument: str) -> Sequence[str]:
-    for dtype in dtypes or (None,):
-        if dtype not in FLOATS:
-            near = difflib.get_close_matches(str(dtype), FLOATS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "pass 'float32'"
-            raise ValueError(f"{where}: {argument} must be one of {', '.join(FLOATS)}, got {dtype!r}; {hint}")
-    return dtypes
-
-
-def _several(value: bool | Sequence[bool]) -> Sequence[bool]:
-    return (value,) if isinstance(value, bool) else value
-
-
-def _several_sizes(value: Sizes, where: str, argument: str) -> tuple[int, ...]:
-    sizes = (value,) if isinstance(value, int) else tuple(value)
-    if not sizes or min(sizes) < 0:
-        raise ValueError(
-            f"{where}: {argument} must be one size or several, none negative, got {value!r}; pass (1, 2, 7)"
-        )
-    return sizes

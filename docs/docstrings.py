@@ -1,0 +1,33 @@
+"""Turns our docstrings into Markdown for mkdocstrings: a Griffe extension, named in mkdocs.yml."""
+
+import re
+from textwrap import dedent
+from typing import Any
+
+import griffe
+
+BODY = r"((?:  .*\n|\n)*)"  # of a section: indented lines, and blank ones between them
+
+
+def markdown(docstring: str) -> str:
+    """Sections in bold, arguments as a list, examples as code; an indented formula is code already."""
+    text = docstring + "\n"
+    text = re.sub(rf"^Example:\n{BODY}", _example, text, flags=re.M)
+    text = re.sub(rf"^Args:\n{BODY}", _arguments, text, flags=re.M)
+    text = re.sub(rf"^(Returns|Raises):\n{BODY}", lambda m: f"**{m[1]}:** {dedent(m[2])}", text, flags=re.M)
+    # those of one line: "Numerics: ...", "Returns, Raises, Numerics: as for ..."
+    return re.sub(r"^((?:Args|Returns|Numerics|Source)[\w, ]*:) ", r"**\1** ", text, flags=re.M)
+
+
+def _example(match: re.Match[str]) -> str:
+    return f"**Example:**\n\n```pycon\n{dedent(match[1]).strip()}\n```\n\n"
+
+
+def _arguments(match: re.Match[str]) -> str:
+    return "**Args:**\n\n" + re.sub(r"^(\S.*?): ", r"- `\1`: ", dedent(match[1]), flags=re.M)
+
+
+class Docstrings(griffe.Extension):
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = markdown(obj.docstring.value)

@@ -1,0 +1,187 @@
+"""Laws about elementwise functions, over floats of every size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxneuron import _oracle as oracle
+from jaxneuron.testing._arguments import as_dtypes
+
+Function = Callable[..., Any]
+
+
+def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -> np.ndarray:
+    """Floats to check a function at: every exponent and sign, infinities, subnormal numbers, neighbours.
+
+    Args:
+      dtype: "bfloat16", "float16", "float32" or "float64".
+      low, high: the closed interval to stay in.
+
+    Returns:
+      A sorted array without repeats: every 16-bit number, or some 20,000 of the wider ones, in runs of
+      four neighbours.
+
+    Example:
+      >>> floats("bfloat16", 1.0, 1.02).tolist()
+      [1.0, 1.0078125, 1.015625]
+    """
+    as_dtypes("floats", "dtype", (dtype,))
+    info = jnp.finfo(dtype)
+    unsigned = np.dtype(f"u{info.bits // 8}")
+    largest = int(np.array(np.inf, info.dtype).view(unsigned))  # the bits of infinity, above all finite ones
+    if info.bits == 16:
+        bits = np.arange(largest + 1, dtype=unsigned)
+    else:
+        # The bits of a float count up with it: a stride over them reaches every exponent.
+        starts = np.linspace(0, largest - 4, 2500).astype(unsigned)
+        of_note = np.array([0.5, 1, 2, np.e, 3, 17.3287, 36.7, 87.3365, 88.7228, 103.972, 709.78, 745.13])
+        near = of_note.astype(info.dtype).view(unsigned) - 2
+        bits = np.concatenate(
+            [(np.concatenate([starts, near])[:, None] + np.arange(4, dtype=unsigned)).ravel(), [largest]]
+        )
+    magnitudes = bits.astype(unsigned).view(info.dtype)
+    values = np.unique(np.concatenate([-magnitudes, magnitudes]).astype(np.float64))
+    return values[(values >= low) & (values <= high)].astype(info.dtype)
+
+
+def max_ulp_error(
+    f: Function, reference: str | Callable[[np.ndarray], np.ndarray], *, over: np.ndarray | None = None
+) -> tuple[float, float]:
+    """The worst error of `f` in ULP, and where it is.
+
+    Args:
+      f: an elementwise function.
+      reference: the exact one, from float64 to float64, or the name of one of jaxneuron's activations,
+        which is then evaluated by mpmath.
+      over: the floats to try, `floats("float32")` unless given. Those whose exact result is not a finite
+        number of the dtype, and NaN, are left out.
+
+    Returns:
+      `(ulps, x)`. A ULP is the spacing of the result's dtype at the exact result, subnormal numbers included.
+
+    Example:
+      >>> max_ulp_error(jaxneuron.relu, "relu", over=floats("float32", 1.0))[0]
+      0.0
+    """
+    x = _checked(floats() if over is None else over, "max_ulp_error")
+    y = _values(f, x)
+    exact = np.asarray(_reference(reference)(x.astype(np.float64)), np.float64)
+    largest = float(jnp.finfo(y.dtype).max)
+    use = np.isfinite(x.astype(np.float64)) & np.isfinite(exact) & (np.abs(exact) <= largest)
+    x, y, exact = x[use], y[use], exact[use]
+    ulps = np.abs(y.astype(np.float64) - exact) / oracle.ulp(exact, y.dtype.name)
+    ulps = np.where(np.isnan(ulps), np.inf, ulps)
+    if not ulps.size:
+        raise ValueError(
+            "max_ulp_error: over must hold a number whose exact result is finite, got none; widen it"
+        )
+    worst = int(np.argmax(ulps))
+    return float(ulps[worst]), float(x[worst])
+
+
+def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None = None) -> None:
+    """`f` stays in the closed interval [lo, hi], and gives no NaN.
+
+    Args:
+      f: an elementwise function.
+      lo, hi: the bounds, which may be reached.
+      over: the floats to try, `floats("float32")` unless given.
+
+    Example:
+      >>> assert_bounded(jaxneuron.sigmoid, 0, 1)
+    """
+    x = _checked(floats() if over is None else over, "assert_bounded")
+    y = _values(f, x).astype(np.float64)
+    outside = np.flatnonzero(~((y >= lo) & (y <= hi)))
+    if outside.size:
+        i = outside[0]
+        raise AssertionError(
+            f"f must stay in [{lo}, {hi}]: f({x[i]!s}) = {y[i]!s}, "
+            f"and {outside.size - 1} more of {x.size} outside"
+        )
+
+
+def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
+    """`f` never decreases, between neighbouring floats too.
+
+    Args:
+      f: an elementwise function.
+      over: the floats to try, in increasing order, `floats("float32")` unless given.
+
+    Example:
+      >>> assert_monotone(jaxneuron.sigmoid)
+    """
+    x = _checked(floats() if over is None else over, "assert_monotone")
+    if not (x[1:] >= x[:-1]).all():
+        raise ValueError("assert_monotone: over must be in increasing order; pass numpy.sort(over)")
+    y = _values(f, x).astype(np.float64)
+    falls = np.flatnonzero(~(y[1:] >= y[:-1]))
+    if falls.size:
+        i = falls[0]
+        raise AssertionError(
+            f"f must never decrease: f({x[i]!s}) = {y[i]!s}, but f({x[i + 1]!s}) = {y[i + 1]!s}; "
+            f"{falls.size - 1} more falls over {x.size} floats"
+        )
+
+
+def assert_odd_about(
+    f: Function, centre: float, *, ulps: float, at: float = 0.0, over: np.ndarray | None = None
+) -> None:
+    """`f` is odd about the point `(at, centre)`: f(at + d) + f(at - d) = 2 centre, within rounding.
+
+    Args:
+      f: an elementwise function, such as sigmoid, odd about (0, 1/2).
+      centre: the value in the middle.
+      ulps: how far the sum may be off, in ULP of the larger of its two terms.
+      at: where the middle is.
+      over: the distances d to try, `floats("float32", 0)` unless given. Infinity and NaN are left out.
+
+    Example:
+      >>> assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3)
+    """
+    d = _checked(floats(low=0) if over is None else over, "assert_odd_about")
+    d = d[np.isfinite(d.astype(np.float64))]
+    middle = d.dtype.type(at)
+    above, below = _values(f, middle + d), _values(f, middle - d)
+    y, z = above.astype(np.float64), below.astype(np.float64)
+    off = np.abs(y + z - 2 * centre) / oracle.ulp(np.maximum(np.abs(y), np.abs(z)), above.dtype.name)
+    bad = np.flatnonzero(~(off <= ulps))
+    if bad.size:
+        i = bad[np.argmax(off[bad])]
+        raise AssertionError(
+            f"f must be odd about ({at}, {centre}): "
+            f"f({middle + d[i]!s}) + f({middle - d[i]!s}) = {y[i]!s} + {z[i]!s}, "
+            f"{off[i]:.3g} ULP from {2 * centre} where {ulps} are allowed"
+        )
+
+
+def _checked(over: Any, where: str) -> np.ndarray:
+    x = np.asarray(over)
+    if x.dtype.name not in oracle.U or x.ndim != 1 or not x.size:
+        raise ValueError(
+            f"{where}: over must be floats in one axis, got {x.dtype.name} {x.shape}; pass floats()"
+        )
+    return x
+
+
+def _values(f: Function, x: np.ndarray) -> np.ndarray:
+    """f(x), one float for each of `x`: a law about anything else would hold of nothing."""
+    y = np.asarray(f(x))
+    if y.shape != x.shape or y.dtype.name not in oracle.U:
+        raise AssertionError(f"f must give a float for each of {x.shape} inputs, got {y.dtype} {y.shape}")
+    return y
+
+
+def _reference(reference: str | Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    if not isinstance(reference, str):
+        return reference
+    if reference not in oracle.FORMULAS:
+        raise ValueError(
+            f"max_ulp_error: reference must be a function or one of {', '.join(oracle.FORMULAS)}, "
+            f"got {reference!r}; pass an exact function of float64"
+        )
+    return lambda x: oracle.activation(reference, np.where(np.isfinite(x), x, 0.0))

@@ -1,0 +1,97 @@
+"""The documentation's code, commands and pictures: every page does what it says when read from the top."""
+
+import doctest
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import jaxneuron
+from jaxneuron.cli import main
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+def blocks(page):
+    """The fenced blocks of a page: language, line, text."""
+    text = (DOCS / page).read_text()
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S):
+        yield match[1], text[: match.start(2)].count("\n"), match[2]
+
+
+@pytest.fixture
+def _as_a_reader(tmp_path, monkeypatch):
+    """In an empty folder, with JAX as it is out of the box; what a page sets ends with it."""
+    monkeypatch.chdir(tmp_path)
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), np.printoptions():
+        yield
+    settings.load_profile("jaxneuron")
+
+
+@pytest.mark.usefixtures("_as_a_reader")
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.endswith(".ko.md")])
+def test_a_page_runs(page, capfd):
+    names, printed = {"__name__": "__main__"}, None
+    for language, line, text in blocks(page):
+        if language == "pycon":
+            wrong = []
+            test = doctest.DocTestParser().get_doctest(text, names, page, str(DOCS / page), line)
+            doctest.DocTestRunner().run(test, out=wrong.append, clear_globs=False)
+            assert not wrong, "".join(wrong)
+            names.update(test.globs)
+        elif language == "text" and printed is not None:
+            assert text == printed, f"{page}, line {line}"
+        commands = [row for row in text.splitlines() if row.startswith("jaxneuron ")]
+        printed = None
+        if language == "sh" and commands:
+            capfd.readouterr()
+            for command in commands:
+                assert main(shlex.split(command)[1:]) == 0, f"{command}: {capfd.readouterr().err}"
+            printed = capfd.readouterr().out
+
+
+def test_the_tutorial_is_the_same_in_both_languages():
+    english, korean = ([(kind, text) for kind, _, text in blocks(page)] for page in ("tutorial.md", "tutorial.ko.md"))  # fmt: skip
+    assert english == korean
+    shape = r"^(#+|- |\*\*\d+\.\*\*|!\[|\||</?details)|\]\((\S+?)\)"  # headings, items, rows, pictures, links
+    outlines = [
+        [match.group(1) or match.group(2) for match in re.finditer(shape, prose(page), re.M)]
+        for page in ("tutorial.md", "tutorial.ko.md")
+    ]
+    swapped = {"tutorial.md": "tutorial.ko.md"}
+    assert outlines[0] == [swapped.get(mark, mark) for mark in outlines[1]]
+
+
+def prose(page):
+    return re.sub(r"^```.*?^```$", "", (DOCS / page).read_text(), flags=re.M | re.S)
+
+
+def test_pictures_are_what_the_command_makes(tmp_path):
+    """The words in them, that is: curves and figures move with the versions of matplotlib and of jax."""
+    made = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
+    pictures = importlib.util.module_from_spec(made)
+    made.loader.exec_module(pictures)
+    pictures.remake(tmp_path)
+    committed = {path.name for path in (DOCS / "pictures").iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == committed
+    shown = {name for page in PAGES for name in re.findall(r"\]\((?:\.\./)?pictures/(.*?)\)", prose(page))}
+    assert shown == committed
+    for name in committed:
+        words = [
+            sorted(re.findall(r"<!-- (.*?) -->", re.sub(r"\d", "", (folder / name).read_text())))
+            for folder in (tmp_path, DOCS / "pictures")
+        ]
+        assert words[0] == words[1] != [], name
+
+
+def test_the_reference_holds_every_public_name():
+    named = set(re.findall(r"^::: jaxneuron\.(\S+)", (DOCS / "reference/index.md").read_text(), re.M))
+    modules = {path.stem for path in (DOCS / "reference").glob("*.md")} - {"index"}
+    assert named == set(jaxneuron.__all__) - {"gates"}
+    assert modules == {"gates", "testing", "plot"}
