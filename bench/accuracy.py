@@ -148,10 +148,10 @@ def exact64(name: str, z: Array) -> tuple[Array, float]:
 
 
 def decided(name: str, z: float) -> tuple[float, float]:
-    """The exact value by mpmath, as a float64 and what that lacks."""
+    """The exact value by mpmath, as a float64 and what that lacks, in its ULP."""
     exact = _oracle.FORMULAS[name](_oracle.MP.mpf(z))
     first = float(exact)
-    return first, float(exact - first)
+    return first, float((exact - first) / float(_oracle.ulp(first, "float64")))
 
 
 def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Array:
@@ -213,11 +213,8 @@ def _compare(
     small = _oracle.SMALLEST_NORMAL[dtype]
     largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
     normal = (np.abs(exact) >= small) & (np.abs(exact) <= largest) & (np.abs(z.astype(np.float64)) >= small)
-    ulps = np.where(
-        normal,
-        np.abs((values - exact.astype(np.float64)) - rest) / _oracle.ulp(exact.astype(np.float64), dtype),
-        0,
-    )
+    off = (values - exact.astype(np.float64)) / _oracle.ulp(exact.astype(np.float64), dtype)
+    ulps = np.where(normal, np.abs(off - rest), 0)
     ulps = np.where(np.isnan(ulps), np.inf, ulps)
     worst = int(np.argmax(ulps))
     low, high = BOUNDS.get(name, (-np.inf, np.inf))
