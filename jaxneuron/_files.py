@@ -45,7 +45,7 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
       >>> load("xor.safetensors")
       MLP(float64[2,2]+float64[2] sigmoid, float64[2,1]+float64[1] sigmoid)
     """
-    library = _safetensors("save")
+    library = safetensors_library("save")
     if not isinstance(mlp, MLP):
         raise TypeError(f"save: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer")
     MLP(mlp.layers, mlp.activation, mlp.final_activation)  # what a transform made may not be a network
@@ -88,15 +88,19 @@ def load(path: str | os.PathLike[str]) -> MLP:
       of a newer format, with a layer missing, or with shapes that do not fit. ImportError: without
       the extra `files`.
     """
-    # A type that JAX does not hold now would be narrowed by jnp.asarray.
+    return on_device(read(path))
+
+
+def on_device(mlp: MLP) -> MLP:
+    """The network in JAX arrays; a type that JAX does not hold now would be narrowed, and stays NumPy's."""
     return jax.tree.map(
-        lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, read(path)
+        lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, mlp
     )
 
 
 def read(path: str | os.PathLike[str]) -> MLP:
     """`load`, with NumPy arrays: the file as it is, and no device touched."""
-    library = _safetensors("load")
+    library = safetensors_library("load")
     with open(path, "rb"):
         pass  # for an OSError that names the file: safetensors has its own errors
     try:
@@ -171,7 +175,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _safetensors(where: str) -> Any:
+def safetensors_library(where: str) -> Any:
     try:
         import safetensors
         import safetensors.numpy
