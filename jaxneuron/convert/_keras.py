@@ -60,7 +60,7 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
         )
     import keras
 
-    content = keras.saving.serialize_keras_object(source)
+    content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
     arrays = dict(_live(source, ""))
     return assemble(list(_model_steps(content, "", arrays.__getitem__)), where, dtype=dtype)
 
@@ -119,7 +119,7 @@ def _stored(file: Any, path: str, h5py: Any) -> list[np.ndarray]:
         if data.id.get_storage_size() != data.nbytes or data.dtype.kind not in "fiubV":
             raise _Unsound(f"{path[:60]}/{i} of {data.dtype} and shape {data.shape} is not all there")
         array = data[()]
-        arrays.append(array.astype(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array)
+        arrays.append(array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array)
     return arrays
 
 
