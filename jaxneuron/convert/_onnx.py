@@ -180,7 +180,9 @@ def _result(node: Any, read: list[Any], opset: int, folder: str | None) -> Any:
             raise _Refusal("it casts to what is no floating-point number")
         return value._replace(kind=attributes.integer("to", 0))
     if value.kind not in FLOATS:
-        raise _Refusal("it computes with integers, which wrap around in ONNX; begin with a Cast")
+        raise _Refusal(
+            "its values are integers, which wrap around in ONNX and would be floats here; begin with a Cast"
+        )
     if operation in ("Gemm", "MatMul"):
         return _affine(operation, read, attributes)
     if operation in ("Add", "Sub", "Mul", "Div"):

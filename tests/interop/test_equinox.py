@@ -60,5 +60,7 @@ def test_sequential():
 def test_refusals():
     with pytest.raises(ValueError, match=r"from_equinox: activations must be without parameters, got PReLU"):
         from_equinox(nn.MLP(4, 2, 6, 1, activation=nn.PReLU(), key=KEY))
-    with pytest.raises(ValueError, match=r"or a Sequential of Linear and Lambda, got LayerNorm; pass the part"):
+    with pytest.raises(
+        ValueError, match=r"or a Sequential of Linear and Lambda, got LayerNorm; pass the part"
+    ):
         from_equinox(nn.Sequential([nn.LayerNorm(3)]))

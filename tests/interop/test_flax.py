@@ -41,7 +41,9 @@ def test_linen(module):
     params = trained(lambda p: jnp.mean((module.apply(p, ROWS) - TARGETS) ** 2), params)
     mlp = from_flax(params, activation="tanh", final_activation="identity")
     named = params["params"].get("trunk", params["params"])
-    arrays = [named[f"Dense_{i}"][n] for i in range(12) for n in ("kernel", "bias") if n in named[f"Dense_{i}"]]
+    arrays = [
+        named[f"Dense_{i}"][n] for i in range(12) for n in ("kernel", "bias") if n in named[f"Dense_{i}"]
+    ]
     assert_bits(mlp, *arrays)
     assert_outputs(mlp, X, forward64(module.apply, params, X))
     assert_bits(from_flax(params["params"], activation=linen.tanh, final_activation="identity"), *arrays)
@@ -93,11 +95,17 @@ def test_nnx_module_and_state():
     for source in (module, params, nnx.to_pure_dict(params)):
         mlp = from_nnx(source, activation="relu", final_activation="identity")
         assert_outputs(mlp, X, y)
-    with pytest.raises(ValueError, match="from_nnx: activation and final_activation must be given, as only an nnx"):
+    with pytest.raises(
+        ValueError, match="from_nnx: activation and final_activation must be given, as only an nnx"
+    ):
         from_nnx(module)
-    with pytest.raises(ValueError, match="from_nnx: activations and names must not be given for an nnx.Sequential"):
+    with pytest.raises(
+        ValueError, match="from_nnx: activations and names must not be given for an nnx.Sequential"
+    ):
         from_nnx(nnx.Sequential(module.linear1), activation="relu")
-    with pytest.raises(ValueError, match="from_nnx: module must hold nnx.Linear and activations alone, got Custom"):
+    with pytest.raises(
+        ValueError, match="from_nnx: module must hold nnx.Linear and activations alone, got Custom"
+    ):
         from_nnx(nnx.Sequential(module))
 
 

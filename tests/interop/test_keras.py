@@ -14,7 +14,9 @@ import jaxneuron  # noqa: E402
 
 layers = keras.layers
 # Keras's variables do not take NumPy 2's copy keyword; Keras itself converts them when it saves and sets weights.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
 
 
 @pytest.fixture(params=["model", "file"])
@@ -59,7 +61,9 @@ def forward64(model, x):
 
 def _widened(config):
     if isinstance(config, dict):
-        return {k: "float64" if k == "dtype" else _widened(v) for k, v in config.items() if k != "compile_config"}
+        return {
+            k: "float64" if k == "dtype" else _widened(v) for k, v in config.items() if k != "compile_config"
+        }
     return [_widened(v) for v in config] if isinstance(config, list) else config
 
 
@@ -115,7 +119,9 @@ def test_normalization_given_and_inverted(read):
 
 def test_models_in_models_and_images(read):
     inner = keras.Sequential([layers.Dense(3, "sigmoid"), layers.Dense(3, "sigmoid")])
-    model = keras.Sequential([keras.Input((2, 2)), layers.Flatten(), inner, layers.Flatten(), layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.Input((2, 2)), layers.Flatten(), inner, layers.Flatten(), layers.Dense(1)]
+    )
     mlp = read(model)
     assert_bits(mlp, *model.get_weights())
     assert_outputs(mlp, X, np.asarray(forward64(model, X.reshape(-1, 2, 2))))

@@ -46,7 +46,9 @@ def test_multiclass():
 
 
 def test_binary_has_both_columns():
-    model = fitted(MLPClassifier((9,), activation="logistic", max_iter=40, random_state=0), IMAGES, DIGITS > 4)
+    model = fitted(
+        MLPClassifier((9,), activation="logistic", max_iter=40, random_state=0), IMAGES, DIGITS > 4
+    )
     mlp = from_sklearn(model)
     w, b = model.coefs_[1], model.intercepts_[1]
     assert_bits(mlp, model.coefs_[0], model.intercepts_[0], np.hstack([-w, w]), np.hstack([-b, b]))
@@ -65,12 +67,15 @@ def test_multilabel():
 def test_pipeline_and_target():
     network = MLPRegressor(hidden_layer_sizes=(10, 10), activation="tanh", max_iter=60, random_state=0)
     model = fitted(
-        TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler()), X, Y
+        TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler()),
+        X,
+        Y,
     )
     mlp = from_sklearn(model)
     assert len(mlp.layers) == 3
     assert_bits(
-        type(mlp)(mlp.layers[1:2]), *(a[1] for a in (model.regressor_[-1].coefs_, model.regressor_[-1].intercepts_))
+        type(mlp)(mlp.layers[1:2]),
+        *(a[1] for a in (model.regressor_[-1].coefs_, model.regressor_[-1].intercepts_)),
     )
     assert_outputs(mlp, X[ROWS], model.predict(X[ROWS])[:, None], folds=2)
     for options in ({"with_mean": False}, {"with_std": False}):
@@ -81,7 +86,12 @@ def test_pipeline_and_target():
 def test_a_mean_of_many_deviations_is_a_layer_of_its_own():
     far = (X + 1e5).astype(np.float32)
     model = fitted(
-        make_pipeline(StandardScaler(), MLPRegressor(hidden_layer_sizes=(5,), activation="tanh", max_iter=20, random_state=0)), far, Y
+        make_pipeline(
+            StandardScaler(),
+            MLPRegressor(hidden_layer_sizes=(5,), activation="tanh", max_iter=20, random_state=0),
+        ),
+        far,
+        Y,
     )
     mlp = from_sklearn(model, dtype="float32")
     assert [layer.w.shape for layer in mlp.layers] == [(10, 10), (10, 5), (5, 1)]
@@ -95,14 +105,28 @@ def test_a_mean_of_many_deviations_is_a_layer_of_its_own():
         model[0].mean_, model[0].scale_,
     )  # fmt: skip
     kept, lost = (
-        np.abs(np.asarray(jaxneuron.mlp_forward(type(m)([tuple(np.float32(a) for a in layer) for layer in m.layers], "tanh" if m is folded else ("identity", "tanh"), "identity"), far))[:, 0] - truth).max()
+        np.abs(
+            np.asarray(
+                jaxneuron.mlp_forward(
+                    type(m)(
+                        [tuple(np.float32(a) for a in layer) for layer in m.layers],
+                        "tanh" if m is folded else ("identity", "tanh"),
+                        "identity",
+                    ),
+                    far,
+                )
+            )[:, 0]
+            - truth
+        ).max()
         for m in (mlp, folded)
     )
     assert kept < lost / 100
 
 
 def test_poisson():
-    model = fitted(MLPRegressor(hidden_layer_sizes=(5,), loss="poisson", max_iter=20, random_state=0), X / 100, Y / 100)
+    model = fitted(
+        MLPRegressor(hidden_layer_sizes=(5,), loss="poisson", max_iter=20, random_state=0), X / 100, Y / 100
+    )
     mlp = from_sklearn(model)
     assert_bits(mlp, *raw(model))
     assert mlp.activations[1].__name__ == "exp"
@@ -116,6 +140,10 @@ def test_refusals():
     model = make_pipeline(MinMaxScaler(), MLPRegressor(hidden_layer_sizes=(2,), max_iter=1))
     with pytest.raises(ValueError, match="got MinMaxScaler"):
         from_sklearn(fitted(model, X, Y))
-    model = TransformedTargetRegressor(MLPRegressor(hidden_layer_sizes=(2,), max_iter=1), func=np.log, inverse_func=np.exp)
-    with pytest.raises(ValueError, match="the target must be scaled by a StandardScaler, got FunctionTransformer"):
+    model = TransformedTargetRegressor(
+        MLPRegressor(hidden_layer_sizes=(2,), max_iter=1), func=np.log, inverse_func=np.exp
+    )
+    with pytest.raises(
+        ValueError, match="the target must be scaled by a StandardScaler, got FunctionTransformer"
+    ):
         from_sklearn(fitted(model, X, Y))

@@ -35,7 +35,9 @@ def transposed(module):
     return [p.T if p.ndim == 2 else p for p in parameters]
 
 
-NET = fitted(nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)))
+NET = fitted(
+    nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5, bias=False), nn.Tanh(), nn.Linear(5, 2))
+)
 
 
 def test_sequential_state_dict_and_file(tmp_path):
@@ -84,7 +86,9 @@ def test_dtypes_are_kept(dtype):
 def test_activations_are_pytorchs(module):
     z = np.linspace(-6, 6, 48, dtype=np.float32).reshape(12, 4)
     mlp = from_torch(nn.Sequential(nn.Linear(4, 4), module))
-    eye = jaxneuron.MLP([(np.eye(4, dtype=np.float32) * scale(mlp, module), None), *mlp.layers[1:]], *activations(mlp))
+    eye = jaxneuron.MLP(
+        [(np.eye(4, dtype=np.float32) * scale(mlp, module), None), *mlp.layers[1:]], *activations(mlp)
+    )
     np.testing.assert_allclose(
         jaxneuron.mlp_forward(eye, z), module(torch.tensor(z)).numpy(), rtol=40 * 2**-24, atol=40 * 2**-24
     )
@@ -102,4 +106,8 @@ def test_refusals():
     with pytest.raises(ValueError, match=r"got Conv1d; pass module.state_dict\(\) and the activations"):
         from_torch(nn.Sequential(nn.Conv1d(1, 1, 1)))
     with pytest.raises(ValueError, match=r"'1.running_mean'; pass the part that is an MLP"):
-        from_torch(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).state_dict(), activation="relu", final_activation="relu")
+        from_torch(
+            nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).state_dict(),
+            activation="relu",
+            final_activation="relu",
+        )
