@@ -24,6 +24,7 @@ from jaxneuron._params import MLP, Affine
 
 FORMAT = "jaxneuron"
 FORMAT_VERSION = 1
+MOST_HEADER = 2**22  # bytes; thousands of tensors fit, and it is read in milliseconds
 DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", "F16", "F32", "F64"}
 
 
@@ -101,8 +102,7 @@ def on_device(mlp: MLP) -> MLP:
 def read(path: str | os.PathLike[str]) -> MLP:
     """`load`, with NumPy arrays: the file as it is, and no device touched."""
     library = safetensors_library("load")
-    with open(path, "rb"):
-        pass  # for an OSError that names the file: safetensors has its own errors
+    header(path, "load")  # an OSError that names the file, too: safetensors has its own errors
     try:
         with library.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -122,6 +122,36 @@ def read(path: str | os.PathLike[str]) -> MLP:
         raise ValueError(f"load: {path} holds no whole network: the metadata {error} is missing") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"load: {path} holds no whole network: {error}") from None
+
+
+def header(path: str | os.PathLike[str], where: str) -> dict[str, Any]:
+    """The header of a safetensors file: tensors by name, and `__metadata__`.
+
+    Raises a ValueError that names the file where it is no header, or too long a one.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(
+                f"{where}: {path} is not a whole safetensors file (its header should have {length} bytes, the "
+                f"file has {size}); copy or save it again"
+            )
+        if length > MOST_HEADER:
+            raise ValueError(
+                f"{where}: {path} must have a header of at most {MOST_HEADER} bytes, got {length}; "
+                f"save the part that is an MLP by itself"
+            )
+        text = file.read(length)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{where}: {path} is not a whole safetensors file (no header); copy or save it again"
+        )
+    return content
 
 
 def _check_metadata(path: Any, metadata: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxneuron._counts import summary
-from jaxneuron._files import FORMAT, read, replacing, safetensors_library, save
+from jaxneuron._files import FORMAT, header, read, replacing, safetensors_library, save
 from jaxneuron._params import MLP
 from jaxneuron.convert._export import export, read_exported
 from jaxneuron.convert._jax import from_pairs
@@ -20,7 +20,6 @@ from jaxneuron.convert._keras import from_keras
 from jaxneuron.convert._npz import read_pairs, write_pairs
 from jaxneuron.convert._onnx import from_onnx
 from jaxneuron.convert._out import to_keras, torch_arrays
-from jaxneuron.convert._safetensors import header
 from jaxneuron.convert._to_onnx import to_onnx
 from jaxneuron.convert._torch import from_torch
 

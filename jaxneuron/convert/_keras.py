@@ -26,6 +26,14 @@ ACTIVATIONS: dict[str, Step] = {
 }  # fmt: skip
 EPSILON = 1e-7  # keras.config.epsilon(), the least deviation that Normalization divides by
 DEEPEST = 20  # models in models
+MOST_CONFIG = 2**22  # bytes; a layer takes a thousand
+STRANGE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)  # from content that is not as it should be
 Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights file
 
 
@@ -85,18 +93,19 @@ def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
             f"{where}: {path} must hold config.json and model.weights.h5, got {', '.join(found) or 'neither'}; "
             f"save the model with model.save('name.keras')"
         )
+    most = len(found["model.weights.h5"])
     try:
+        if len(found["config.json"]) > MOST_CONFIG:
+            raise ValueError(f"more than {MOST_CONFIG} bytes")
         content = json.loads(found["config.json"])
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: {path} is not a sound .keras file (config.json: {error})") from None
     try:
         with h5py.File(io.BytesIO(found["model.weights.h5"]), "r") as file:
-            yield from _model_steps(content, "", lambda name: _stored(file, f"{name}/vars", h5py))
-    except _Unsound as error:
-        raise ValueError(f"{where}: {path} is not a sound .keras file ({error}); save it again") from None
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError, IndexError) as error:
+            yield from _model_steps(content, "", lambda name: _stored(file, f"{name}/vars", most, h5py))
+    except (_Unsound, *STRANGE) as error:
         raise ValueError(
-            f"{where}: {path} is not a sound .keras file ({error!r:.200}); save it again"
+            f"{where}: {path} is not a sound .keras file ({error!s:.200}); save it again"
         ) from None
 
 
@@ -104,29 +113,34 @@ class _Unsound(Exception):
     """What no Keras writes."""
 
 
-def _stored(file: Any, path: str, h5py: Any) -> list[np.ndarray]:
-    """The numbered datasets of the group at `path`: plain ones, that lie in the file as they are."""
-    group = file
-    for name in path.split("/"):
-        group = _hard(group, name, h5py)
-        if not isinstance(group, h5py.Group):
-            raise _Unsound(f"no weights at {path[:60]!r}")
-    arrays = []
-    for i in range(len(group)):
-        data = _hard(group, str(i), h5py)
-        if not isinstance(data, h5py.Dataset) or data.external or data.is_virtual or data.chunks is not None:
-            raise _Unsound(f"{path[:60]}/{i} is no plain dataset")
-        if data.id.get_storage_size() != data.nbytes or data.dtype.kind not in "fiubV":
-            raise _Unsound(f"{path[:60]}/{i} of {data.dtype} and shape {data.shape} is not all there")
-        array = data[()]
-        arrays.append(array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array)
-    return arrays
+def _stored(file: Any, path: str, most: int, h5py: Any) -> list[np.ndarray]:
+    """The numbered datasets of the group at `path`: plain ones, of `most` bytes, that lie in the file as they are."""
+    try:
+        group = file
+        for name in path.split("/"):
+            group = _hard(group, name, h5py)
+        arrays = []
+        for i in range(len(group)):
+            data = _hard(group, str(i), h5py)
+            plain = (
+                data.chunks is None
+                and not data.external
+                and not data.is_virtual
+                and data.dtype.kind in "fiubV"
+            )
+            if not plain or not data.nbytes == data.id.get_storage_size() <= most:
+                raise _Unsound(f"{path[:60]}/{i} is no plain dataset, or not all there")
+            array = data[()]
+            arrays.append(array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array)
+        return arrays
+    except (ValueError, *STRANGE) as error:  # what HDF5 meets in other bytes
+        raise _Unsound(f"{path[:60]}: {error}") from None
 
 
 def _hard(group: Any, name: str, h5py: Any) -> Any:
     """A member of a group that is in the same file, no link to elsewhere."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        return None
+        raise _Unsound(f"no {name[:60]!r} in it")
     return group[name]
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._activations import Activation
+from jaxneuron._files import DTYPES, header, safetensors_library
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._functions import elu, leaky_relu, soft_sign
 from jaxneuron.convert._names import named_layers
-from jaxneuron.convert._safetensors import tensors
 from jaxneuron.convert._steps import Activations, Scaling, Step, assemble, chain, refused, required
 
 PLAIN = {
@@ -60,7 +60,7 @@ def from_torch(
     if isinstance(source, Mapping):
         state = {n.removeprefix(prefix): v for n, v in source.items() if n.startswith(prefix)}
     elif os.fspath(source).endswith(".safetensors"):
-        state = tensors(source, where, prefix)
+        state = _tensors(source, where, prefix)
     else:
         raise ValueError(
             f"{where}: source must be a .safetensors file, got {os.path.basename(source)!r}, which may hold a "
@@ -74,6 +74,25 @@ def from_torch(
     transposed = [Affine(w.T, b) for w, b in found]
     given = required(where, "an nn.Sequential", activation, final_activation)
     return assemble(chain(transposed, *given), where, dtype=dtype)
+
+
+def _tensors(path: str | os.PathLike[str], where: str, prefix: str = "") -> dict[str, np.ndarray]:
+    """The tensors whose names begin with `prefix`, by what follows it."""
+    library = safetensors_library(where)
+    names = [n for n in header(path, where) if n.startswith(prefix) and n != "__metadata__"]
+    found = {}
+    try:
+        with library.safe_open(path, framework="numpy") as file:
+            for name in names:
+                dtype = file.get_slice(name).get_dtype()
+                if dtype not in DTYPES:
+                    raise ValueError(f"{where}: {path} must hold {', '.join(sorted(DTYPES))}, got {dtype}")
+                found[name.removeprefix(prefix)] = file.get_tensor(name)
+    except library.SafetensorError as error:
+        raise ValueError(
+            f"{where}: {path} is not a whole safetensors file ({error}); copy or save it again"
+        ) from None
+    return found
 
 
 def _array(tensor: Any) -> Any:
