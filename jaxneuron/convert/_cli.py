@@ -21,7 +21,7 @@ from jaxneuron.convert._npz import read_pairs, write_pairs
 from jaxneuron.convert._onnx import from_onnx
 from jaxneuron.convert._out import to_keras, torch_arrays
 from jaxneuron.convert._to_onnx import to_onnx
-from jaxneuron.convert._torch import from_torch
+from jaxneuron.convert._torch import from_torch, opened
 
 SUFFIXES = ".safetensors, .onnx, .keras, .npz or .stablehlo"
 # What a file does not say itself, by where it comes from.
@@ -72,7 +72,9 @@ def described(path: Path, output: str | None = None) -> str:
         inputs, outputs = (", ".join(map(str, avals)) for avals in (program.in_avals, program.out_avals))
         return f"a compiled program for {', '.join(program.platforms)}: ({inputs}) -> {outputs}"
     if kind == "torch":
-        tensors = {n: (t.get("dtype"), t.get("shape")) for n, t in sorted(_tensors(path).items())}
+        with opened(path, "info") as file:
+            slices = {name: file.get_slice(name) for name in sorted(file.keys())}
+            tensors = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
     elif kind == ".npz":
         tensors = {
             f"{name}{i}": (array.dtype.name, list(array.shape))
@@ -128,16 +130,10 @@ def _kind(path: Path) -> str:
     """Who wrote a file: "jaxneuron" or "torch" for .safetensors, the suffix for others."""
     if path.suffix in (".onnx", ".keras", ".npz", ".stablehlo"):
         return path.suffix
-    metadata = header(path, "load").get("__metadata__")
-    ours = isinstance(metadata, dict) and metadata.get("format") == FORMAT
-    return "jaxneuron" if ours or not _tensors(path) else "torch"
-
-
-def _tensors(path: Path) -> dict[str, Any]:
     content = header(path, "load")
-    return {
-        name: entry for name, entry in content.items() if name != "__metadata__" and isinstance(entry, dict)
-    }
+    metadata = content.pop("__metadata__", {})
+    ours = not content or (isinstance(metadata, dict) and metadata.get("format") == FORMAT)
+    return "jaxneuron" if ours else "torch"
 
 
 def _read(path: Path, given: dict[str, Any]) -> MLP:

@@ -27,13 +27,8 @@ ACTIVATIONS: dict[str, Step] = {
 EPSILON = 1e-7  # keras.config.epsilon(), the least deviation that Normalization divides by
 DEEPEST = 20  # models in models
 MOST_CONFIG = 2**22  # bytes; a layer takes a thousand
-STRANGE = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)  # from content that is not as it should be
+# What h5py and a configuration that is not Keras's raise.
+STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights file
 
 

@@ -114,10 +114,12 @@ def _given(found: Mapping[Path, Any], layers: Sequence[str], where: str, separat
                 f"{where}: layers must name layers of params, got {separator.join(path)!r}; "
                 f"there are {', '.join(repr(separator.join(p)) for p in list(found)[:MOST_NAMED])}"
             )
-    if len(set(order)) != len(order) or len(order) != len(found):
-        missing = [separator.join(p) for p in found if p not in order] or ["one of them twice"]
+    named = [separator.join(path) for path in order]
+    wrong = [f"{name!r} twice" for name in named if named.count(name) > 1]
+    wrong += [f"{separator.join(path)!r} left out" for path in found if path not in order]
+    if wrong:
         raise ValueError(
-            f"{where}: layers must name each of the {len(found)} layers once, got {missing[0]!r} "
-            f"{'' if len(set(order)) != len(order) else 'left out'}; pass the part that is one network"
+            f"{where}: layers must name each of the {len(found)} layers once, got {wrong[0]}; "
+            f"pass the part that is one network"
         )
     return order

@@ -10,7 +10,6 @@ A scaling or an activation that has no layer to go into becomes a layer of its o
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ from jaxneuron.convert._functions import known
 # A mean of so many deviations is still folded: in x @ w' + b' numbers of its size cancel, which costs log2 of
 # it in bits, four at most. Beyond it, x - mean is a layer of its own, where nothing is rounded but mean.
 MOST_DEVIATIONS = 16.0
+MOST_UNITS = 2048  # of layers that are made here, together: their weights are mostly zeros
 
 
 class Scaling(NamedTuple):
@@ -70,11 +70,11 @@ def assemble(
     network = _Network(steps, where, n_in, like)
     for i, step in enumerate(steps):
         if isinstance(step, Affine):
-            network.affine(step, i)
+            network.affine(step)
         elif isinstance(step, Scaling):
             network.scaling(step, i)
         else:
-            network.activation(step, i)
+            network.activation(step)
     network.close()
     layers = network.layers if dtype is None else [_converted(a, dtype, where) for a in network.layers]
     *hidden, final = (name or "identity" for name in network.activations)
@@ -127,11 +127,15 @@ class _Network:
         self.layers: list[Affine] = []
         self.activations: list[Activation | None] = []
         self._waiting: Scaling | None = None
-        self._steps, self._where, self._n_in = steps, where, n_in
-        affines = (np.dtype(step.w.dtype) for step in steps if isinstance(step, Affine))
-        self._dtype = next((d for d in affines if d.name in FLOATS), np.dtype(like))
+        self._where, self._n_in = where, n_in
+        affines = [step for step in steps if isinstance(step, Affine)]
+        dtypes = (np.dtype(step.w.dtype) for step in affines)
+        self._dtype = next((d for d in dtypes if d.name in FLOATS), jnp.dtype(like))
+        # What comes before the first layer keeps its width.
+        self._first = affines[0].w.shape[0] if affines and affines[0].w.ndim else None
+        self._own = 0  # numbers in layers of diagonal weights
 
-    def affine(self, step: Affine, i: int) -> None:
+    def affine(self, step: Affine) -> None:
         layer = as_affine(step, f"{self._where}: layer {len(self.layers)}")
         if layer.w.ndim != 2:
             raise ValueError(
@@ -139,30 +143,34 @@ class _Network:
                 f"got {layer.w.shape}; other kinds of layer make no MLP"
             )
         self._settle()
+        if not layer.w.size and max(layer.w.shape) > MOST_UNITS:
+            raise ValueError(
+                f"{self._where}: layer {len(self.layers)}: w must hold numbers, got none in {layer.w.shape}"
+            )
         if self._waiting is not None:
             mean = np.asarray(self._waiting.mean, np.float64)
             if np.max(np.abs(mean * self._waiting.scale), initial=0.0) > MOST_DEVIATIONS:
-                self._push(_diagonal(1.0, -mean, len(layer.w), self._like(layer)))
+                self._diagonal(1.0, -mean, len(layer.w), layer)
                 self._waiting = self._waiting._replace(mean=0.0)
             layer = _before(layer, self._waiting, self._where)
             self._waiting = None
         self._push(layer)
 
     def scaling(self, step: Scaling, i: int) -> None:
-        step = _checked(step, self._width(i), f"{self._where}: step {i}")
+        step = _checked(step, self._width(step), f"{self._where}: step {i}")
         # Not folded before all of them have come: they are rounded once.
         self._waiting = step if self._waiting is None else _composed(self._waiting, step)
 
-    def activation(self, step: Activation, i: int) -> None:
+    def activation(self, step: Activation) -> None:
         self._settle()
         if self._waiting is not None or not self.layers or self.activations[-1] is not None:
-            self._own_layer(i)
+            self._own_layer()
         self.activations[-1] = step
 
     def close(self) -> None:
         self._settle()
         if self._waiting is not None or not self.layers:
-            self._own_layer(len(self._steps))
+            self._own_layer()
 
     def _settle(self) -> None:
         """Fold the waiting scaling into the layer before it, if that has no activation yet."""
@@ -176,8 +184,8 @@ class _Network:
         self.layers.append(layer)
         self.activations.append(None)
 
-    def _own_layer(self, i: int) -> None:
-        n = self._width(i)
+    def _own_layer(self) -> None:
+        n = self._width()
         if n is None:
             raise ValueError(
                 f"{self._where}: the number of inputs must be known where no layer tells it, got none; "
@@ -185,27 +193,29 @@ class _Network:
             )
         mean, scale, shift = self._waiting or Scaling()
         exact = shift - np.asarray(mean, np.float64) * scale
-        self._push(_diagonal(scale, exact, n, self._like(self.layers[-1] if self.layers else None)))
+        self._diagonal(scale, exact, n, self.layers[-1] if self.layers else None)
         self._waiting = None
 
-    def _like(self, layer: Affine | None) -> Affine:
-        """An affine with the dtypes of `layer`, for a layer that is made beside it."""
-        if layer is not None and np.dtype(layer.w.dtype).name in FLOATS:
-            return layer
-        return Affine(np.zeros((), self._dtype))
+    def _diagonal(self, scale: Any, shift: Any, n: int, beside: Affine | None) -> None:
+        self._own += n * n
+        if self._own > MOST_UNITS**2:
+            raise ValueError(
+                f"{self._where}: a step on {n} numbers that no layer takes up needs {n} x {n} weights of its own, "
+                f"and {MOST_UNITS} x {MOST_UNITS} are the most; convert the part without it"
+            )
+        dtype = beside.w.dtype if beside is not None and beside.w.dtype.name in FLOATS else self._dtype
+        w = np.diag(np.broadcast_to(np.asarray(scale, np.float64), n))
+        b = np.broadcast_to(np.asarray(shift, np.float64), n)
+        self._push(rounded(w, b, like=Affine(np.zeros(w.shape, dtype)), where=self._where))
 
-    def _width(self, i: int) -> int | None:
-        """How many numbers go into step `i`, if anything says so."""
+    def _width(self, step: Scaling | None = None) -> int | None:
+        """How many numbers there are now, if anything says so; `step` scales them."""
         if self.layers:
             return int(self.layers[-1].w.shape[1])
-        for step in itertools.chain((self._waiting,), self._steps[i:]):
-            if isinstance(step, Affine):
-                return len(step.w)
-            if isinstance(step, Scaling):
-                for array in map(np.asarray, step):
-                    if array.ndim:
-                        return len(array)
-        return self._n_in
+        if self._first is not None:
+            return self._first
+        arrays = (np.asarray(array) for scaling in (self._waiting, step) if scaling for array in scaling)
+        return next((len(array) for array in arrays if array.size > 1), self._n_in)
 
 
 def _wide(layer: Affine) -> Affine:
@@ -223,7 +233,9 @@ def _checked(step: Scaling, n: int | None, where: str) -> Scaling:
     for name, array in zip(Scaling._fields, arrays, strict=True):
         if array.ndim > 1 or (array.ndim == 1 and n is not None and len(array) not in (1, n)):
             wanted = "one number" if n is None else f"shape ({n},) or be one number"
-            raise ValueError(f"{where}: {name} must have {wanted}, got {array.shape}; it scales {n} numbers")
+            raise ValueError(
+                f"{where}: {name} must have {wanted}, got {array.shape}; there are {n} numbers to scale"
+            )
         if not np.isfinite(array).all():
             raise ValueError(
                 f"{where}: {name} must be finite, got {array[~np.isfinite(array)].flat[0]}; "
@@ -237,7 +249,7 @@ def _composed(one: Scaling, two: Scaling) -> Scaling:
 
 
 def _after(layer: Affine, scaling: Scaling, where: str) -> Affine:
-    """The layer that does `scaling` after `layer`; the weights are touched only where it scales."""
+    """The layer that does `scaling` after `layer`."""
     mean, scale, shift = scaling
     w = np.asarray(layer.w, np.float64)
     b = np.broadcast_to(-mean if layer.b is None else np.asarray(layer.b, np.float64) - mean, w.shape[1:])
@@ -249,19 +261,11 @@ def _before(layer: Affine, scaling: Scaling, where: str) -> Affine:
     """The layer that does `scaling` before `layer`."""
     mean, scale, shift = (np.broadcast_to(a, len(layer.w)) for a in scaling)
     w = np.asarray(layer.w, np.float64)
-    offset = shift - mean * scale
-    if not offset.any() and layer.b is None:
-        (folded, _) = rounded(w * scale[:, None], np.zeros(()), like=layer, where=where)
-        return Affine(folded)
     b = 0.0 if layer.b is None else np.asarray(layer.b, np.float64)
+    offset = shift - mean * scale
     with np.errstate(all="ignore"):
-        return rounded(w * scale[:, None], b + offset @ w, like=layer, where=where)
-
-
-def _diagonal(scale: Any, shift: Any, n: int, like: Affine) -> Affine:
-    w = np.diag(np.broadcast_to(np.asarray(scale, np.float64), n))
-    kind = Affine(np.zeros(w.shape, like.w.dtype))
-    return rounded(w, np.broadcast_to(np.asarray(shift, np.float64), n), like=kind, where="convert")
+        folded = rounded(w * scale[:, None], b + offset @ w, like=layer, where=where)
+    return folded if offset.any() or layer.b is not None else Affine(folded.w)
 
 
 def _converted(layer: Affine, dtype: DTypeLike, where: str) -> Affine:
@@ -273,7 +277,8 @@ def _converted(layer: Affine, dtype: DTypeLike, where: str) -> Affine:
     arrays = []
     for name, array in layer._asdict().items():
         exact = None if array is None else np.asarray(array, np.float64)
-        rounded_to = None if exact is None else round_once(exact, dtype)
+        with np.errstate(over="ignore"):
+            rounded_to = None if exact is None else round_once(exact, dtype)
         if exact is not None and (np.isfinite(exact) & ~np.isfinite(rounded_to)).any():
             raise ValueError(
                 f"{where}: {name} must fit in {dtype.name}, got {np.abs(exact[np.isfinite(exact)]).max():g}; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -76,22 +77,31 @@ def from_torch(
     return assemble(chain(transposed, *given), where, dtype=dtype)
 
 
-def _tensors(path: str | os.PathLike[str], where: str, prefix: str = "") -> dict[str, np.ndarray]:
-    """The tensors whose names begin with `prefix`, by what follows it."""
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], where: str) -> Iterator[Any]:
+    """Any safetensors file, open, its header looked at before the library believes it."""
     library = safetensors_library(where)
-    names = [n for n in header(path, where) if n.startswith(prefix) and n != "__metadata__"]
-    found = {}
+    header(path, where)
     try:
         with library.safe_open(path, framework="numpy") as file:
-            for name in names:
-                dtype = file.get_slice(name).get_dtype()
-                if dtype not in DTYPES:
-                    raise ValueError(f"{where}: {path} must hold {', '.join(sorted(DTYPES))}, got {dtype}")
-                found[name.removeprefix(prefix)] = file.get_tensor(name)
+            yield file
     except library.SafetensorError as error:
         raise ValueError(
             f"{where}: {path} is not a whole safetensors file ({error}); copy or save it again"
         ) from None
+
+
+def _tensors(path: str | os.PathLike[str], where: str, prefix: str) -> dict[str, np.ndarray]:
+    """The tensors whose names begin with `prefix`, by what follows it."""
+    found = {}
+    with opened(path, where) as file:
+        for name in file.keys():  # noqa: SIM118 # no mapping
+            if not name.startswith(prefix):
+                continue
+            dtype = file.get_slice(name).get_dtype()
+            if dtype not in DTYPES:
+                raise ValueError(f"{where}: {path} must hold {', '.join(sorted(DTYPES))}, got {dtype}")
+            found[name.removeprefix(prefix)] = file.get_tensor(name)
     return found
 
 
