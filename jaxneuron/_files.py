@@ -134,8 +134,8 @@ def header(path: str | os.PathLike[str], where: str) -> dict[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise ValueError(
-                f"{where}: {path} is not a whole safetensors file (its header should have {length} bytes, the "
-                f"file has {size}); copy or save it again"
+                f"{where}: {path} is not a whole safetensors file (its header should have {length} bytes, "
+                f"the file has {size}); copy or save it again"
             )
         if length > MOST_HEADER:
             raise ValueError(

@@ -1,6 +1,7 @@
 """How networks are put together from steps; the readers that need no other library. Those that do: tests/interop."""
 
 import functools
+import itertools
 import re
 import sys
 
@@ -282,9 +283,7 @@ class Normalizer:
 
 
 def policy(*sizes):
-    return {
-        "params": {f"hidden_{i}": dense(*pair) for i, pair in enumerate(zip(sizes, sizes[1:], strict=False))}
-    }
+    return {"params": {f"hidden_{i}": dense(*pair) for i, pair in enumerate(itertools.pairwise(sizes))}}
 
 
 def test_brax_policy():

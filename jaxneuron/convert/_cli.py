@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxneuron._counts import summary
 from jaxneuron._files import FORMAT, header, read, replacing, safetensors_library, save
 from jaxneuron._params import MLP
@@ -63,7 +61,7 @@ def add_convert(commands: Any) -> None:
 
 
 def described(path: Path, output: str | None = None) -> str:
-    """What there is to say about a file: the summary of its network, or what it holds where it tells no more."""
+    """The summary of the network in a file, or the arrays in it where it tells no more."""
     kind = _kind(path)
     if output is not None and kind != ".onnx":
         raise ValueError(f"info: --output is for .onnx files, got {path.name}; leave it out")

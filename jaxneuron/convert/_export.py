@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, export as jax_export
+from jax import Array
+from jax import export as jax_export
 
-from jaxneuron._arrays import ArrayLike, as_operand, result_dtype
+from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._files import replacing
 from jaxneuron._forward import mlp_forward
 from jaxneuron._params import MLP
@@ -32,8 +33,8 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
       weights: "inside" the program; or "arguments", and it is called as `.call(arrays, x)`, where arrays
         is the list `jax.tree.leaves(mlp)`, of any network of these shapes.
 
-    The program takes `x (batch, n_in)` of the network's dtype, any batch, and runs on cpu, cuda and tpu. A
-    float64 network needs `jax_enable_x64` where it runs.
+    The program takes `x (batch, n_in)` of the network's dtype, one row or more, and runs on cpu, cuda and
+    tpu. A float64 network needs `jax_enable_x64` where it runs.
 
     Raises:
       ValueError: another `weights`, a stack of networks. TypeError: what is no `MLP`. OSError: what the file
@@ -86,13 +87,34 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
       OSError: what the file system says. ValueError: what is no such file.
     """
     program = read_exported(path)
+    *weights, inputs = program.in_avals
     wide = any(aval.dtype == np.float64 for aval in program.in_avals)
 
-    def run(*arguments: ArrayLike) -> Array:
+    def run(*arguments: Any) -> Array:
+        if len(arguments) != (2 if weights else 1):
+            taken = "(arrays, x)" if weights else "x alone"
+            raise TypeError(f"load_exported: the program takes {taken}, got {len(arguments)} arguments")
         *arrays, x = arguments
+        if arrays and [np.shape(array) for array in arrays[0]] != [aval.shape for aval in weights]:
+            raise ValueError(
+                f"load_exported: arrays must be the {len(weights)} leaves of an MLP of these shapes: "
+                f"{', '.join(str(aval.shape) for aval in weights)}, got {len(arrays[0])}"
+            )
         with jax.enable_x64(wide or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
-            operand = jnp.asarray(as_operand(x, "load_exported", "x"), program.in_avals[-1].dtype)
-            return program.call(*arrays, operand)
+            x = as_operand(x, "load_exported", "x")
+            if x.ndim != 2 or x.shape[1] != inputs.shape[1]:
+                raise ValueError(
+                    f"load_exported: x must have shape (batch, {inputs.shape[1]}) for this program, "
+                    f"got {x.shape}; pass rows"
+                )
+            if not len(x):  # a symbolic batch is one row at least
+                return jnp.zeros((0, *program.out_avals[0].shape[1:]), program.out_avals[0].dtype)
+            cast = (
+                [[jnp.asarray(a, aval.dtype) for a, aval in zip(arrays[0], weights, strict=True)]]
+                if arrays
+                else []
+            )
+            return program.call(*cast, jnp.asarray(x, inputs.dtype))
 
     return run
 
@@ -104,5 +126,6 @@ def read_exported(path: str | os.PathLike[str]) -> Any:
         return jax_export.deserialize(bytearray(content))
     except Exception as error:  # whatever reads flatbuffers meets in other bytes
         raise ValueError(
-            f"load_exported: {path} is not a whole file of jaxneuron's export ({str(error)[:100]}); write it again"
+            f"load_exported: {path} is not a whole file of jaxneuron's export ({str(error)[:100]}); "
+            f"write it again"
         ) from None

@@ -44,7 +44,8 @@ def from_pairs(
     Numerics: the weights are the source's, bit for bit; held by tests/test_convert.py.
 
     Example:
-      >>> from_pairs([([[1.0, 2.0]], [0.5])], orientation="out_in", activation="relu", final_activation="tanh")
+      >>> pairs = [([[1.0, 2.0]], [0.5])]
+      >>> from_pairs(pairs, orientation="out_in", activation="relu", final_activation="tanh")
       MLP(float64[2,1]+float64[1] tanh)
     """
     where = "from_pairs"
@@ -57,7 +58,8 @@ def from_pairs(
     for i, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(
-                f"{where}: layer {i} must be a (w, b) pair, got {type(pair).__name__}; pass b=None for no bias"
+                f"{where}: layer {i} must be a (w, b) pair, got {type(pair).__name__}; "
+                f"pass b=None for no bias"
             )
         w, b = as_array(pair[0], f"{where}: layer {i}", "w"), pair[1]
         layers.append(Affine(w.T if orientation == "out_in" else w, b))
@@ -282,8 +284,8 @@ def from_brax(
             value = value[obs_key]
         if value is None:
             raise ValueError(
-                f"{where}: params[0] must be a normalizer with mean and std, got {type(normalizer).__name__}; "
-                f"without normalisation use from_flax on the policy"
+                f"{where}: params[0] must be a normalizer with mean and std, "
+                f"got {type(normalizer).__name__}; without normalisation use from_flax on the policy"
             )
         moments.append(np.asarray(as_array(value, where, name), np.float64))
     w, b = layers[-1]

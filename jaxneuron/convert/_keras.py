@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -19,11 +20,16 @@ from jaxneuron.convert._archives import members
 from jaxneuron.convert._functions import LeakyReLU, elu, leaky_relu, soft_sign
 from jaxneuron.convert._steps import Scaling, Step, assemble
 
+# Those that Keras calls as we do, and the others.
+SAME = ("relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax", "hard_sigmoid")
 ACTIVATIONS: dict[str, Step] = {
-    "linear": "identity", "swish": "silu", "softsign": soft_sign, "exponential": jnp.exp, "leaky_relu": LeakyReLU(0.2),
-    **{name: name for name in ("relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax",
-                               "hard_sigmoid")},
-}  # fmt: skip
+    **dict(zip(SAME, SAME, strict=True)),
+    "linear": "identity",
+    "swish": "silu",
+    "softsign": soft_sign,
+    "exponential": jnp.exp,
+    "leaky_relu": LeakyReLU(0.2),
+}
 EPSILON = 1e-7  # keras.config.epsilon(), the least deviation that Normalization divides by
 DEEPEST = 20  # models in models
 MOST_CONFIG = 2**22  # bytes; a layer takes a thousand
@@ -85,8 +91,8 @@ def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
     found = members(path, where, lambda name: name in ("config.json", "model.weights.h5"))
     if len(found) != 2:
         raise ValueError(
-            f"{where}: {path} must hold config.json and model.weights.h5, got {', '.join(found) or 'neither'}; "
-            f"save the model with model.save('name.keras')"
+            f"{where}: {path} must hold config.json and model.weights.h5, "
+            f"got {', '.join(found) or 'neither'}; save the model with model.save('name.keras')"
         )
     most = len(found["model.weights.h5"])
     try:
@@ -109,7 +115,7 @@ class _Unsound(Exception):
 
 
 def _stored(file: Any, path: str, most: int, h5py: Any) -> list[np.ndarray]:
-    """The numbered datasets of the group at `path`: plain ones, of `most` bytes, that lie in the file as they are."""
+    """The numbered datasets of the group at `path`, each in the file as it is, in `most` bytes."""
     try:
         group = file
         for name in path.split("/"):
@@ -168,7 +174,7 @@ def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
             yield from _model_steps(layer, f"{path}layers/{name}/", arrays)
             at_start = False
             continue
-        for step in _layer_steps(layer, lambda name=name: arrays(f"{path}layers/{name}"), at_start):
+        for step in _layer_steps(layer, functools.partial(arrays, f"{path}layers/{name}"), at_start):
             at_start = False
             yield step
 
@@ -220,9 +226,7 @@ def _layer_steps(
         yield Scaling(scale=np.asarray(config["scale"], float), shift=np.asarray(config["offset"], float))
     elif kind == "Activation":
         yield _activation(config["activation"])
-    elif kind == "ReLU" and config["max_value"] is None and not config["threshold"]:
-        yield leaky_relu(config["negative_slope"])
-    elif kind == "LeakyReLU":
+    elif (kind == "ReLU" and config["max_value"] is None and not config["threshold"]) or kind == "LeakyReLU":
         yield leaky_relu(config["negative_slope"])
     elif kind == "ELU":
         yield elu(config["alpha"])
@@ -246,8 +250,8 @@ def _activation(name: Any) -> Step:
     if not isinstance(name, str) or name not in ACTIVATIONS:
         shown = name.get("class_name") if isinstance(name, dict) else name
         raise ValueError(
-            f"from_keras: activations must be one of {', '.join(sorted(ACTIVATIONS))}, got {str(shown)[:60]!r}; "
-            f"code in a file is not run: use from_pairs with your own function"
+            f"from_keras: activations must be one of {', '.join(sorted(ACTIVATIONS))}, "
+            f"got {str(shown)[:60]!r}; code in a file is not run: use from_pairs with your own function"
         )
     return ACTIVATIONS[name]
 

@@ -101,7 +101,8 @@ def _numeric(paths: list[Path], where: str, separator: str, first: int | None) -
     named = [separator.join(path) for path in paths[:MOST_NAMED]]
     more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
     raise ValueError(
-        f"{where}: layers must be numbered under one name to have an order, got {', '.join(map(repr, named))}{more}; "
+        f"{where}: layers must be numbered under one name to have an order, "
+        f"got {', '.join(map(repr, named))}{more}; "
         f"pass the part that is one network, or layers=[...] with their names in order"
     )
 

@@ -46,4 +46,4 @@ def write_pairs(mlp: MLP, path: Path) -> None:
     if any(array.dtype.name == "bfloat16" for array in arrays.values()):
         raise ValueError(f"{path}: NumPy's files hold no bfloat16; pass --dtype float32")
     with replacing(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type] # to mypy any name may be allow_pickle

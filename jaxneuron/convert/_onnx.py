@@ -117,7 +117,8 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
     found = [values.get(end) for end in ends]
     if len(found) != 1:
         raise ValueError(
-            f"from_onnx: output must name one of {', '.join(map(repr, ends[:10]))}, got None; an MLP has one end"
+            f"from_onnx: output must name one of {', '.join(map(repr, ends[:10]))}, got None; "
+            f"an MLP has one end"
         )
     if not isinstance(found[0], _Value):
         known = [end.name for end in graph.output] + [node.output[0] for node in graph.node if node.output]
@@ -235,7 +236,8 @@ def _constant(node: Any, read: list[Any], attributes: _Attributes) -> np.ndarray
         if node.op_type == "Identity":
             return read[0]
         if node.op_type == "Transpose" and read[0].ndim == 2:
-            return read[0].T if list(attributes.by_name["perm"].ints if "perm" in attributes.by_name else (1, 0)) == [1, 0] else read[0]  # fmt: skip
+            order = attributes.by_name["perm"].ints if "perm" in attributes.by_name else (1, 0)
+            return read[0].T if list(order) == [1, 0] else read[0]
         if node.op_type == "Cast" and attributes.integer("to", 0) in FLOATS:
             return read[0].astype(DTYPES[attributes.integer("to", 0)])
     raise _Refusal("it has no value that is computed from the input, and it is no Constant")
@@ -314,7 +316,8 @@ def _batch_norm(node: Any, read: list[Any], attributes: _Attributes, opset: int)
         raise _Refusal("it is in training mode")
     if value.rank != 2:
         raise _Refusal(
-            f"it normalises axis 1, which is the last of rows (batch, units) only, got {value.rank or 'unknown'} axes"
+            f"it normalises axis 1, which is the last of rows (batch, units) only, "
+            f"got {value.rank or 'unknown'} axes"
         )
     if len(rest) != 4 or any(constant is None for constant in rest):
         raise _Refusal("its scale, bias, mean and variance must be constants")

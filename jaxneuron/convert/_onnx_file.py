@@ -21,9 +21,9 @@ INNER: dict[str, dict[int, str]] = {
     "tensor": {},
 }
 DTYPES = {
-    1: "float32", 11: "float64", 10: "float16", 16: ml_dtypes.bfloat16,
-    9: "bool", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64",
-}  # fmt: skip
+    **{1: "float32", 11: "float64", 10: "float16", 16: ml_dtypes.bfloat16, 9: "bool"},
+    **{2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64"},
+}
 FLOATS = (1, 10, 11, 16)
 # Numbers that are not in raw_data stand in these fields, bfloat16 and float16 by their bits.
 TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}
@@ -109,15 +109,16 @@ def tensor(proto: Any, folder: str | None) -> np.ndarray:
     elif proto.HasField("raw_data"):
         if len(proto.raw_data) != size * dtype.itemsize:
             raise ValueError(
-                f"the tensor {_short(proto.name)} must have {size * dtype.itemsize} bytes for its shape {shape}, "
-                f"got {len(proto.raw_data)}"
+                f"the tensor {_short(proto.name)} must have {size * dtype.itemsize} bytes "
+                f"for its shape {shape}, got {len(proto.raw_data)}"
             )
         array = np.frombuffer(proto.raw_data, dtype)
     else:
         numbers = getattr(proto, TYPED.get(proto.data_type, "int32_data"))
         if len(numbers) != size:
             raise ValueError(
-                f"the tensor {_short(proto.name)} must have {size} numbers for its shape {shape}, got {len(numbers)}"
+                f"the tensor {_short(proto.name)} must have {size} numbers for its shape {shape}, "
+                f"got {len(numbers)}"
             )
         array = np.array(numbers, np.int64 if dtype.itemsize == 2 else None)
         array = array.astype(np.uint16).view(dtype) if dtype.itemsize == 2 else array.astype(dtype)

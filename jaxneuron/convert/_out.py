@@ -12,12 +12,13 @@ import numpy as np
 from jaxneuron._activations import resolve
 from jaxneuron._params import MLP
 from jaxneuron.convert._functions import JAX_FUNCTIONS, LeakyReLU
+from jaxneuron.convert._keras import SAME
 
-KERAS = {
-    "identity": "linear", "leaky_relu": LeakyReLU(0.01),
-    **{name: name for name in ("relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax",
-                               "hard_sigmoid")},
-}  # fmt: skip
+KERAS: dict[Any, Any] = {
+    **dict(zip(SAME, SAME, strict=True)),
+    "identity": "linear",
+    "leaky_relu": LeakyReLU(0.01),
+}
 
 
 def to_flax_params(mlp: MLP) -> dict[str, Any]:
@@ -64,10 +65,10 @@ def to_equinox(mlp: MLP) -> Any:
         import equinox
     except ImportError:
         raise ImportError("to_equinox: needs the equinox library; pip install equinox") from None
-    functions = {name: function for function, name in reversed(JAX_FUNCTIONS.items()) if name != "gelu_tanh"}
+    functions: dict[Any, Any] = {name: f for f, name in reversed(JAX_FUNCTIONS.items())}
     parts = []
     for layer, activation in zip(network(mlp, "to_equinox").layers, mlp.activations, strict=True):
-        w, b = (None if array is None else jnp.asarray(array) for array in layer)
+        w, b = jnp.asarray(layer.w), None if layer.b is None else jnp.asarray(layer.b)
         linear = equinox.nn.Linear(*w.shape, use_bias=b is not None, dtype=w.dtype, key=jax.random.key(0))
         parts.append(
             equinox.tree_at(lambda m: (m.weight, m.bias), linear, (w.T, b), is_leaf=lambda leaf: leaf is None)
@@ -142,7 +143,7 @@ def to_keras(mlp: MLP) -> Any:
         ) from None
     model = keras.Sequential([keras.Input((mlp.layers[0].w.shape[0],))])
     for (w, b), activation in zip(mlp.layers, mlp.activations, strict=True):
-        known = KERAS.get(activation, activation)
+        known = activation if isinstance(activation, LeakyReLU) else KERAS.get(activation)
         if not isinstance(known, (str, LeakyReLU)):
             raise ValueError(
                 f"to_keras: activations must be one of {', '.join(sorted(KERAS))}, got {activation!r}; "

@@ -48,7 +48,8 @@ def _steps(estimator: Any) -> Iterator[Step]:
         if type(estimator.transformer_).__name__ != "StandardScaler":
             raise ValueError(
                 f"from_sklearn: the target must be scaled by a StandardScaler, "
-                f"got {type(estimator.transformer_).__name__}; convert estimator.regressor_ and undo the rest after it"
+                f"got {type(estimator.transformer_).__name__}; "
+                f"convert estimator.regressor_ and undo the rest after it"
             )
         mean, scale = _moments(estimator.transformer_)
         yield Scaling(scale=scale, shift=mean)

@@ -80,8 +80,8 @@ def assemble(
     *hidden, final = (name or "identity" for name in network.activations)
     if "softmax" in hidden:
         raise ValueError(
-            f"{where}: softmax must come last, got a softmax before other steps; pick it as the end, or cut the "
-            f"network after it in two"
+            f"{where}: softmax must come last, got a softmax before other steps; "
+            f"pick it as the end, or cut the network after it in two"
         )
     one = hidden[0] if hidden and len(set(hidden)) == 1 else tuple(hidden) or "identity"
     mlp = MLP(layers, one, final)
@@ -200,8 +200,8 @@ class _Network:
         self._own += n * n
         if self._own > MOST_UNITS**2:
             raise ValueError(
-                f"{self._where}: a step on {n} numbers that no layer takes up needs {n} x {n} weights of its own, "
-                f"and {MOST_UNITS} x {MOST_UNITS} are the most; convert the part without it"
+                f"{self._where}: a step on {n} numbers that no layer takes up needs {n} x {n} weights of its "
+                f"own, and {MOST_UNITS} x {MOST_UNITS} are the most; convert the part without it"
             )
         dtype = beside.w.dtype if beside is not None and beside.w.dtype.name in FLOATS else self._dtype
         w = np.diag(np.broadcast_to(np.asarray(scale, np.float64), n))
@@ -276,15 +276,17 @@ def _converted(layer: Affine, dtype: DTypeLike, where: str) -> Affine:
         )
     arrays = []
     for name, array in layer._asdict().items():
-        exact = None if array is None else np.asarray(array, np.float64)
+        if array is None:
+            continue
+        exact = np.asarray(array, np.float64)
         with np.errstate(over="ignore"):
-            rounded_to = None if exact is None else round_once(exact, dtype)
-        if exact is not None and (np.isfinite(exact) & ~np.isfinite(rounded_to)).any():
+            narrow = round_once(exact, dtype)
+        if (np.isfinite(exact) & ~np.isfinite(narrow)).any():
             raise ValueError(
                 f"{where}: {name} must fit in {dtype.name}, got {np.abs(exact[np.isfinite(exact)]).max():g}; "
                 f"convert to a wider dtype"
             )
-        arrays.append(rounded_to)
+        arrays.append(narrow)
     return Affine(*arrays)
 
 

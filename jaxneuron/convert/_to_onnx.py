@@ -22,7 +22,8 @@ OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("Sigmoid", {}), "relu": ("Relu", {}), "tanh": ("Tanh", {}), "softplus": ("Softplus", {}),
     "elu": ("Elu", {}), "selu": ("Selu", {}), "leaky_relu": ("LeakyRelu", {"alpha": 0.01}),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), "gelu": ("Gelu", {"approximate": "none"}),
-    "gelu_tanh": ("Gelu", {"approximate": "tanh"}), "softmax": ("Softmax", {"axis": -1}), soft_sign: ("Softsign", {}),
+    "gelu_tanh": ("Gelu", {"approximate": "tanh"}), "softmax": ("Softmax", {"axis": -1}),
+    soft_sign: ("Softsign", {}),
 }  # fmt: skip
 KINDS = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
 

@@ -18,9 +18,9 @@ from jaxneuron.convert._functions import elu, leaky_relu, soft_sign
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert._steps import Activations, Scaling, Step, assemble, chain, refused, required
 
-PLAIN = {
-    "ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "SiLU": "silu", "SELU": "selu", "Identity": "identity",
-    "Hardsigmoid": "hard_sigmoid", "Dropout": "identity", "Softsign": soft_sign,
+PLAIN: dict[str, Step] = {
+    "ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "SiLU": "silu", "SELU": "selu",
+    "Identity": "identity", "Hardsigmoid": "hard_sigmoid", "Dropout": "identity", "Softsign": soft_sign,
 }  # fmt: skip
 
 
@@ -64,8 +64,9 @@ def from_torch(
         state = _tensors(source, where, prefix)
     else:
         raise ValueError(
-            f"{where}: source must be a .safetensors file, got {os.path.basename(source)!r}, which may hold a "
-            f"pickle, and that runs code; load it where you trust it, and save its state_dict with safetensors.torch"
+            f"{where}: source must be a .safetensors file, got {os.path.basename(source)!r}, which may hold "
+            f"a pickle, and that runs code; load it where you trust it, and save its state_dict with "
+            f"safetensors.torch"
         )
     if not state:
         raise ValueError(
@@ -141,7 +142,8 @@ def _module_steps(module: Any) -> Iterator[Step]:
     else:
         raise ValueError(
             f"from_torch: source must be a state_dict, a .safetensors file, or an nn.Sequential of Linear, "
-            f"BatchNorm1d and activations, got {name or type(module).__name__}; pass module.state_dict() and the activations"
+            f"BatchNorm1d and activations, got {name or type(module).__name__}; "
+            f"pass module.state_dict() and the activations"
         )
 
 

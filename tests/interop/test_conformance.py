@@ -8,10 +8,10 @@ must be refused for one of the reasons below, and the reason is checked against 
 import re
 import warnings
 
+import jax
 import numpy as np
 import pytest
 
-import jax
 from jaxneuron import mlp_forward
 from jaxneuron.convert import from_onnx
 
@@ -121,7 +121,4 @@ def test_conformance(capsys):
         print(f"\nONNX conformance: {len(passed)} of {total} cases in scope pass, the others are refused:")
         for reason, names in sorted(refused.items()):
             print(f"  {len(names):3} {reason} ...: {', '.join(sorted(names))}")
-    assert {"test_Linear", "test_Linear_no_bias", "test_gemm_all_attributes"} <= {
-        *passed,
-        *sum(refused.values(), []),
-    }
+    assert {"test_Linear", "test_Linear_no_bias", "test_gemm_alpha", "test_swish"} <= set(passed)

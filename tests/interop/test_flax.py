@@ -10,7 +10,7 @@ from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, t
 
 pytest.importorskip("flax", reason="flax is in the extra interop")
 
-from flax import linen, nnx  # noqa: E402
+from flax import linen, nnx
 
 
 def forward64(apply, params, x):
@@ -96,15 +96,15 @@ def test_nnx_module_and_state():
         mlp = from_nnx(source, activation="relu", final_activation="identity")
         assert_outputs(mlp, X, y)
     with pytest.raises(
-        ValueError, match="from_nnx: activation and final_activation must be given, as only an nnx"
+        ValueError, match=r"from_nnx: activation and final_activation must be given, as only an nnx"
     ):
         from_nnx(module)
     with pytest.raises(
-        ValueError, match="from_nnx: activations and names must not be given for an nnx.Sequential"
+        ValueError, match=r"from_nnx: activations and names must not be given for an nnx.Sequential"
     ):
         from_nnx(nnx.Sequential(module.linear1), activation="relu")
     with pytest.raises(
-        ValueError, match="from_nnx: module must hold nnx.Linear and activations alone, got Custom"
+        ValueError, match=r"from_nnx: module must hold nnx.Linear and activations alone, got Custom"
     ):
         from_nnx(nnx.Sequential(module))
 

@@ -10,6 +10,7 @@ keras = pytest.importorskip("keras", reason="keras is in the extra interop")
 pytest.importorskip("h5py", reason="h5py is in the extra keras")
 
 import jax  # noqa: E402
+
 import jaxneuron  # noqa: E402
 
 layers = keras.layers
@@ -51,9 +52,9 @@ def forward64(model, x):
             wide = keras.saving.deserialize_keras_object(_widened(config))
             wide.build(model.input_shape)
             wide.set_weights([np.asarray(w, np.float64) for w in model.get_weights()])
-            for one, other in zip(wide.layers, model.layers, strict=True):
-                if hasattr(one, "finalize_state"):
-                    one.finalize_state()
+            for layer in wide.layers:
+                if hasattr(layer, "finalize_state"):
+                    layer.finalize_state()
             return np.asarray(wide(np.asarray(x, np.float64)))
         finally:
             keras.config.set_dtype_policy(before)

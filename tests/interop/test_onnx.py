@@ -226,10 +226,10 @@ def test_float64_runs_in_float64(tmp_path):
             ValueError, match=f"to_onnx: {name!r} must be in a network of float32 or less, got float64"
         ):
             to_onnx(MLP(mlp.layers, name, "identity"), tmp_path / "n.onnx")
-    with pytest.raises(ValueError, match="to_onnx: activations must be jaxneuron's, got <"):
+    with pytest.raises(ValueError, match=r"to_onnx: activations must be jaxneuron's, got <"):
         to_onnx(MLP(mlp.layers, jax.numpy.sin), tmp_path / "n.onnx")
     with pytest.raises(
-        ValueError, match="to_onnx: layers must be of one dtype of .*, got float32, float64; convert"
+        ValueError, match=r"to_onnx: layers must be of one dtype of .*, got float32, float64; convert"
     ):
         to_onnx(MLP([mlp.layers[0], [a.astype(np.float32) for a in mlp.layers[1]]]), tmp_path / "n.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
@@ -262,7 +262,7 @@ def test_several_ends_need_a_choice():
     proto = model([("Tanh", ["x"], ["y"], {}), ("Relu", ["x"], ["z"], {})], {})
     proto.graph.output.append(helper.make_empty_tensor_value_info("z"))
     with pytest.raises(
-        ValueError, match="from_onnx: output must name one of 'y', 'z', got None; an MLP has one end"
+        ValueError, match=r"from_onnx: output must name one of 'y', 'z', got None; an MLP has one end"
     ):
         from_onnx(proto)
     assert from_onnx(proto, output="z").final_activation == "relu"
@@ -270,6 +270,6 @@ def test_several_ends_need_a_choice():
 
 def test_what_is_no_model():
     with pytest.raises(
-        TypeError, match="from_onnx: source must be a path or an onnx.ModelProto, got dict; pass the path"
+        TypeError, match=r"from_onnx: source must be a path or an onnx.ModelProto, got dict; pass the path"
     ):
         from_onnx({})
