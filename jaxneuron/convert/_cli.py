@@ -110,18 +110,16 @@ def _convert(options: argparse.Namespace) -> None:
             f"{source}: is a compiled program, which holds no layers to convert; convert what it was made of"
         )
     if wrong := sorted(given.keys() - set(TAKES[kind])):
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
-        raise ValueError(
-            f"{source}: says itself what {flags} would; leave it out"
-            if wrong[0] in ACTIVATIONS
-            else f"{source}: has no use for {flags}; leave it out"
-        )
+        raise ValueError(f"{source}: has no use for {_flags(wrong)}; leave it out")
     if missing := [name for name in TAKES[kind] if name not in ("prefix", "output") and name not in given]:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise ValueError(f"{source}: does not say {flags}; pass them")
+        raise ValueError(f"{source}: does not say {_flags(missing)}; pass it")
     mlp = _read(source, given | ({"dtype": options.dtype} if options.dtype else {}))
     WRITERS[out.suffix](mlp, out, options)
     print(summary(mlp))
+
+
+def _flags(names: list[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _kind(path: Path) -> str:

@@ -65,7 +65,8 @@ def assemble(
       ValueError: steps that make no network, a scaling that does not fit, numbers too large for `dtype`.
     """
     steps = [step for step in steps if not _does_nothing(step)]
-    if dtype is not None:  # folded in float64, and rounded to dtype alone
+    narrow = None if dtype is None else _checked_dtype(dtype, where)
+    if narrow is not None:  # folded in float64, and rounded to it alone
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
     network = _Network(steps, where, n_in, like)
     for i, step in enumerate(steps):
@@ -76,7 +77,7 @@ def assemble(
         else:
             network.activation(step)
     network.close()
-    layers = network.layers if dtype is None else [_converted(a, dtype, where) for a in network.layers]
+    layers = network.layers if narrow is None else [_converted(a, narrow, where) for a in network.layers]
     *hidden, final = (name or "identity" for name in network.activations)
     if "softmax" in hidden:
         raise ValueError(
@@ -268,12 +269,17 @@ def _before(layer: Affine, scaling: Scaling, where: str) -> Affine:
     return folded if offset.any() or layer.b is not None else Affine(folded.w)
 
 
-def _converted(layer: Affine, dtype: DTypeLike, where: str) -> Affine:
-    dtype = jnp.dtype(dtype)
-    if dtype.name not in FLOATS:
-        raise TypeError(
-            f"{where}: dtype must be one of {', '.join(FLOATS)}, got {dtype.name}; pass one of them"
-        )
+def _checked_dtype(dtype: DTypeLike, where: str) -> np.dtype:
+    try:
+        name = jnp.dtype(dtype).name
+    except TypeError:  # no dtype at all
+        name = repr(dtype)
+    if name not in FLOATS:
+        raise TypeError(f"{where}: dtype must be one of {', '.join(FLOATS)}, got {name}; pass one of them")
+    return jnp.dtype(name)
+
+
+def _converted(layer: Affine, dtype: np.dtype, where: str) -> Affine:
     arrays = []
     for name, array in layer._asdict().items():
         if array is None:
