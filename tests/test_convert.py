@@ -390,6 +390,8 @@ def test_refusals(call, error, message):
         ("onnx", lambda: to_onnx(gates.XOR, "a.onnx"), "to_onnx: needs the onnx library; pip install 'jaxneuron[onnx]'"),
         ("h5py", lambda: convert.from_keras("a.keras"), "from_keras: needs the h5py library; pip install 'jaxneuron[keras]'"),
         ("keras", lambda: to_keras(gates.XOR), "to_keras: needs the keras library and its backend (import of keras halted"),
+        ("flatbuffers", lambda: convert.export(gates.XOR, "a"), "export: needs the flatbuffers library; pip install 'jaxneuron[export]'"),
+        ("flatbuffers", lambda: convert.load_exported("a"), "load_exported: needs the flatbuffers library; pip install 'jaxneuron[export]'"),
         ("torch", lambda: convert.to_torch_state_dict(gates.XOR), "to_torch_state_dict: needs PyTorch; pip install torch"),
     ],
 )  # fmt: skip

@@ -75,6 +75,12 @@ def test_info(run):
     )
 
 
+def test_help(run):
+    status, out, _ = run("convert", "--help")
+    assert status == 0
+    assert out.startswith("usage: jaxneuron convert")
+
+
 def test_refusals(run, tmp_path):
     run("convert", "m.safetensors", "m.npz")
     run("convert", "m.safetensors", "m.stablehlo")

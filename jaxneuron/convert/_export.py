@@ -23,9 +23,9 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -> None:
-    """Write a network as a program in StableHLO that `jax.export` runs, without jaxneuron.
+    """Write a network as a program in StableHLO, which `jax.export` runs without jaxneuron.
 
-        y = jax.export.deserialize(Path(path).read_bytes()).call(x)
+        y = jax.export.deserialize(bytearray(Path(path).read_bytes())).call(x)
 
     Args:
       mlp: an `MLP`, with any activations.
@@ -34,11 +34,11 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
         is the list `jax.tree.leaves(mlp)`, of any network of these shapes.
 
     The program takes `x (batch, n_in)` of the network's dtype, one row or more, and runs on cpu, cuda and
-    tpu. A float64 network needs `jax_enable_x64` where it runs.
+    tpu. A float64 network needs `jax_enable_x64` where it runs, and jax.export needs flatbuffers.
 
     Raises:
       ValueError: another `weights`, a stack of networks. TypeError: what is no `MLP`. OSError: what the file
-        system says.
+        system says. ImportError: without the extra `export`.
 
     Numerics: those of `mlp_forward` on XLA's own path; held by tests/test_export.py.
 
@@ -52,6 +52,7 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
             f"export: weights must be 'inside' or 'arguments', got {weights!r}; pass one of them"
         )
     leaves, structure = jax.tree.flatten(network(mlp, "export"))
+    _check_flatbuffers("export")
     wide = any(np.dtype(leaf.dtype) == np.float64 for leaf in leaves)
     with jax.enable_x64(wide or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
         arrays = [jnp.asarray(leaf) for leaf in leaves]
@@ -69,6 +70,15 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
         file.write(program.serialize())
 
 
+def _check_flatbuffers(where: str) -> None:
+    try:
+        import flatbuffers  # noqa: F401 # jax.export's own need
+    except ImportError:
+        raise ImportError(
+            f"{where}: needs the flatbuffers library; pip install 'jaxneuron[export]'"
+        ) from None
+
+
 def _lowered(function: Callable[..., Array], *shapes: Any) -> Any:
     return jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes)
 
@@ -84,7 +94,8 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
       nowhere. `x` may be anything array-like; it is converted to the network's dtype.
 
     Raises:
-      OSError: what the file system says. ValueError: what is no such file.
+      OSError: what the file system says. ValueError: what is no such file. ImportError: without the extra
+        `export`.
     """
     program = read_exported(path)
     *weights, inputs = program.in_avals
@@ -121,6 +132,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
 
 def read_exported(path: str | os.PathLike[str]) -> Any:
     """The `jax.export.Exported` in a file."""
+    _check_flatbuffers("load_exported")
     content = Path(path).read_bytes()
     try:
         return jax_export.deserialize(bytearray(content))

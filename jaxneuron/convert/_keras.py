@@ -70,16 +70,20 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
     import keras
 
     content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
-    arrays = dict(_live(source, ""))
+    if not source.built:
+        raise ValueError(f"{where}: the model must be built; begin it with keras.Input, or call it once")
+    arrays = dict(_live(source, "", keras.ops.convert_to_numpy))
     return assemble(list(_model_steps(content, "", arrays.__getitem__)), where, dtype=dtype)
 
 
-def _live(model: Any, path: str) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _live(
+    model: Any, path: str, numpy: Callable[[Any], np.ndarray]
+) -> Iterator[tuple[str, list[np.ndarray]]]:
     """The arrays of a model's layers, by the path they have in a file."""
     for layer, name in zip(model.layers, _file_names(type(x).__name__ for x in model.layers), strict=True):
-        yield f"{path}layers/{name}", [np.asarray(variable.value) for variable in layer.variables]
+        yield f"{path}layers/{name}", [numpy(variable.value) for variable in layer.variables]
         if hasattr(layer, "layers"):
-            yield from _live(layer, f"{path}layers/{name}/")
+            yield from _live(layer, f"{path}layers/{name}/", numpy)
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:

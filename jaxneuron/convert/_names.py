@@ -43,7 +43,7 @@ def named_layers(
         if path[-1] not in names:
             raise ValueError(
                 f"{where}: params must hold layers of {weight!r} and {bias!r} alone, "
-                f"got {separator.join(path)!r}; pass the part that is an MLP"
+                f"got {separator.join(path)!r:.80}; pass the part that is an MLP"
             )
         if leaf is not None:
             found.setdefault(path[:-1], {})[path[-1]] = leaf
@@ -61,12 +61,13 @@ def named_layers(
         name = separator.join((*path, weight))
         if weight not in found[path]:
             raise ValueError(
-                f"{where}: {name!r} must be there beside its {bias!r}, got none; pass whole layers"
+                f"{where}: {name!r:.80} must be there beside its {bias!r}, got none; pass whole layers"
             )
         w = as_array(array(found[path][weight]), where, name)
         if w.ndim != 2:
             raise ValueError(
-                f"{where}: {name!r} must have two axes, got {w.shape}; layers that are not dense make no MLP"
+                f"{where}: {name!r:.80} must have two axes, got {w.shape}; "
+                f"layers that are not dense make no MLP"
             )
         b = found[path].get(bias)
         affines.append(
@@ -102,7 +103,7 @@ def _numeric(paths: list[Path], where: str, separator: str, first: int | None) -
     more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
     raise ValueError(
         f"{where}: layers must be numbered under one name to have an order, "
-        f"got {', '.join(map(repr, named))}{more}; "
+        f"got {', '.join(f'{name!r:.80}' for name in named)}{more}; "
         f"pass the part that is one network, or layers=[...] with their names in order"
     )
 

@@ -108,7 +108,7 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
             read = [_read(name, values, tensors, folder) for name in node.input]
             result = _result(node, read, opset, folder)
         except (_Refusal, ValueError) as refusal:
-            hint = f"; pass output={last!r} to end before it" if last else ""
+            hint = f"; pass output={last!r:.80} to end before it" if last else ""
             name = f"{node.name!r} ({node.op_type})" if node.name else f"{node.op_type} of {node.output[:1]}"
             raise ValueError(f"from_onnx: node {name[:120]} is no part of an MLP: {refusal}{hint}") from None
         if isinstance(result, _Value):
@@ -117,14 +117,14 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
     found = [values.get(end) for end in ends]
     if len(found) != 1:
         raise ValueError(
-            f"from_onnx: output must name one of {', '.join(map(repr, ends[:10]))}, got None; "
+            f"from_onnx: output must name one of {', '.join(map(repr, ends[:10])):.300}, got None; "
             f"an MLP has one end"
         )
     if not isinstance(found[0], _Value):
         known = [end.name for end in graph.output] + [node.output[0] for node in graph.node if node.output]
         raise ValueError(
-            f"from_onnx: output must be a value that is computed from the input, got {ends[0]!r}; "
-            f"there are {', '.join(map(repr, known[:10]))}"
+            f"from_onnx: output must be a value that is computed from the input, got {ends[0]!r:.80}; "
+            f"there are {', '.join(map(repr, known[:10])):.300}"
         )
     start = found[0]
     while start.before is not None:
@@ -211,16 +211,21 @@ class _Attributes:
         self.folder = folder
 
     def number(self, name: str, default: float) -> float:
-        value = self.by_name[name].f if name in self.by_name else np.float32(default)
+        value = self._field(name, "f") if name in self.by_name else np.float32(default)
         if not np.isfinite(value):
             raise _Refusal(f"its attribute {name} is {value}")
         return float(value)
 
     def integer(self, name: str, default: int) -> int:
-        return self.by_name[name].i if name in self.by_name else default
+        return self._field(name, "i") if name in self.by_name else default
 
     def text(self, name: str, default: str) -> str:
-        return self.by_name[name].s.decode(errors="replace") if name in self.by_name else default
+        return self._field(name, "s").decode(errors="replace") if name in self.by_name else default
+
+    def _field(self, name: str, field: str) -> Any:
+        if not self.by_name[name].HasField(field):
+            raise _Refusal(f"its attribute {name} is of another type")
+        return getattr(self.by_name[name], field)
 
 
 def _constant(node: Any, read: list[Any], attributes: _Attributes) -> np.ndarray:

@@ -176,6 +176,13 @@ def test_code_in_a_file_is_not_run(tmp_path):
         from_keras(tmp_path / "lambda.keras")
 
 
+def test_a_model_without_weights_yet():
+    with pytest.raises(
+        ValueError, match=r"from_keras: the model must be built; begin it with keras.Input, or call it once"
+    ):
+        from_keras(keras.Sequential([layers.Dense(2)]))
+
+
 def test_subclassed_models_are_refused():
     class Own(keras.Model):
         pass

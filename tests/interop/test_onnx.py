@@ -252,6 +252,7 @@ def test_float64_runs_in_float64(tmp_path):
     ([("MatMul", ["x", "w"], ["y"], {})], {}, "it reads 'w', which nothing before it gives"),
     ([("Softmax", ["x"], ["h"], {}), ("Relu", ["h"], ["y"], {})], {}, "from_onnx: softmax must come last"),
     ([("LeakyRelu", ["x"], ["y"], {"alpha": float("nan")})], {}, "its attribute alpha is nan"),
+    ([("LeakyRelu", ["x"], ["y"], {"alpha": 1})], {}, "its attribute alpha is of another type"),
 ])  # fmt: skip
 def test_refusals(nodes, constants, message):
     with pytest.raises(ValueError, match=message.replace("(2, 4)", r"\(2, 4\)")):
