@@ -77,6 +77,3 @@ def leaky_relu(slope: float) -> Activation:
 
 def elu(alpha: float) -> Activation:
     return "elu" if alpha == 1 else ELU(float(alpha))
-
-
-soft_sign = jax.nn.soft_sign

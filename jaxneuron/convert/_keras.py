@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -17,7 +18,7 @@ from jax.typing import DTypeLike
 
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members
-from jaxneuron.convert._functions import LeakyReLU, elu, leaky_relu, soft_sign
+from jaxneuron.convert._functions import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._steps import Scaling, Step, assemble
 
 # Those that Keras calls as we do, and the others.
@@ -26,13 +27,13 @@ ACTIVATIONS: dict[str, Step] = {
     **dict(zip(SAME, SAME, strict=True)),
     "linear": "identity",
     "swish": "silu",
-    "softsign": soft_sign,
+    "softsign": jax.nn.soft_sign,
     "exponential": jnp.exp,
     "leaky_relu": LeakyReLU(0.2),
 }
 EPSILON = 1e-7  # keras.config.epsilon(), the least deviation that Normalization divides by
 DEEPEST = 20  # models in models
-MOST_CONFIG = 2**22  # bytes; a layer takes a thousand
+MOST_CONFIG = 2**20  # bytes; a layer takes a thousand
 # What h5py and a configuration that is not Keras's raise.
 STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights file

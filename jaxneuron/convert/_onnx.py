@@ -10,16 +10,18 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._functions import ELU, elu, leaky_relu, soft_sign
+from jaxneuron.convert._functions import ELU, elu, leaky_relu
 from jaxneuron.convert._onnx_file import DTYPES, FLOATS, read_model, tensor
 from jaxneuron.convert._steps import Scaling, Step, assemble
 
 PLAIN: dict[str, Step] = {
-    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus", "Softsign": soft_sign,
+    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus",
+    "Softsign": jax.nn.soft_sign,
 }  # fmt: skip
 
 SELU = (1.6732632423543772, 1.0507009873554805)  # alpha and gamma

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-MOST_FIELDS = 100_000  # in messages other than a tensor's numbers: an MLP of a thousand layers has 20,000
+MOST_FIELDS = 30_000  # in messages other than a tensor's numbers: an MLP of a thousand layers has 20,000
 # Which fields of which message hold messages of what kind, by the numbers of onnx.proto.
 INNER: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function", 20: "training"},

@@ -302,4 +302,5 @@ def _warn_of_nan(mlp: MLP, where: str) -> None:
             if isinstance(array, jax.core.Tracer) or array is None:
                 continue
             if jnp.issubdtype(array.dtype, jnp.floating) and np.isnan(np.asarray(array)).any():
-                warnings.warn(f"{where}: layer {i}: {name} holds NaN; it is kept", stacklevel=4)
+                who = 4  # called the reader, which called assemble
+                warnings.warn(f"{where}: layer {i}: {name} holds NaN; it is kept", stacklevel=who)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxneuron._activations import Activation
 from jaxneuron._files import replacing
 from jaxneuron._params import MLP
-from jaxneuron.convert._functions import ELU, LeakyReLU, soft_sign
+from jaxneuron.convert._functions import ELU, LeakyReLU
 from jaxneuron.convert._out import network
 
 OPSET = 20  # the first with Gelu
@@ -23,7 +23,7 @@ OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
     "elu": ("Elu", {}), "selu": ("Selu", {}), "leaky_relu": ("LeakyRelu", {"alpha": 0.01}),
     "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}), "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}), "softmax": ("Softmax", {"axis": -1}),
-    soft_sign: ("Softsign", {}),
+    jax.nn.soft_sign: ("Softsign", {}),
 }  # fmt: skip
 KINDS = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
 

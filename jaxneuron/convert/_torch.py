@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
@@ -14,13 +15,14 @@ from jax.typing import DTypeLike
 from jaxneuron._activations import Activation
 from jaxneuron._files import DTYPES, header, safetensors_library
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._functions import elu, leaky_relu, soft_sign
+from jaxneuron.convert._functions import elu, leaky_relu
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert._steps import Activations, Scaling, Step, assemble, chain, refused, required
 
 PLAIN: dict[str, Step] = {
     "ReLU": "relu", "Tanh": "tanh", "Sigmoid": "sigmoid", "SiLU": "silu", "SELU": "selu",
-    "Identity": "identity", "Hardsigmoid": "hard_sigmoid", "Dropout": "identity", "Softsign": soft_sign,
+    "Identity": "identity", "Dropout": "identity", "Hardsigmoid": "hard_sigmoid",
+    "Softsign": jax.nn.soft_sign,
 }  # fmt: skip
 
 

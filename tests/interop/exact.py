@@ -18,34 +18,28 @@ def assert_bits(mlp, *arrays):
         assert leaf.tobytes() == np.ascontiguousarray(array).tobytes()
 
 
-def assert_outputs(mlp, x, y64, *, folds=0):
-    """`mlp` evaluated in its own dtype, and in float64, is within the error bound of the source's float64 outputs.
+def assert_outputs(mlp, x, y64, *, folded=False):
+    """`mlp`, evaluated in its own dtype and in float64, is within the error bound of the source's float64 outputs.
 
     A folded scaling rounds each number of its layer once more: u (|x| @ |w| + |b|), to the layer's own
-    (n_in + 2) u. In float64 the folding itself sums n_in products, as much as the layer again, twice.
+    (n_in + 2) u. In float64 the folding also sums n_in products, and the source sums its own.
     """
-    y64 = np.asarray(y64)
+    y64, x = np.asarray(y64), np.asarray(x)
     assert y64.dtype == np.float64
     dtype = np.asarray(jax.tree.leaves(mlp)[0]).dtype.name
-    names = mlp.activations
-    for each in dict.fromkeys((dtype, "float64")):
+    bounds = {
+        each: oracle.mlp(mlp.layers, mlp.activations, x, each) for each in dict.fromkeys((dtype, "float64"))
+    }
+    rounded_weights = bounds[dtype][1] / (min(len(layer.w) for layer in mlp.layers) + 2) if folded else 0.0
+    for each, (exact, error) in bounds.items():
         with jax.enable_x64(True):
             wide = jax.tree.map(lambda a, each=each: np.asarray(a).astype(each), mlp)
-            found = np.asarray(mlp_forward(wide, np.asarray(x).astype(each)))
+            found = np.asarray(mlp_forward(wide, x.astype(each)))
         assert found.dtype == each
-        exact, error = oracle.mlp(wide.layers, names, np.asarray(x).astype(each), each)
-        _, theirs = oracle.mlp(wide.layers, names, np.asarray(x).astype(each), "float64")
         _assert_within(found, exact, error, float(np.finfo(each).max))
-        # x is the same number in both, as it is float32 from the start; the weights' rounding is the fold's.
-        once_more = oracle_folding(mlp, x, dtype) if folds else 0.0
-        _assert_within(found, y64, error + 3 * theirs + once_more, float(np.finfo(each).max))
-
-
-def oracle_folding(mlp, x, dtype):
-    """The error that folding leaves in a network of `dtype`: as if each sum had one more rounding."""
-    _, error = oracle.mlp(mlp.layers, mlp.activations, x, dtype)
-    n = min(len(layer.w) for layer in mlp.layers)
-    return error / (n + 2) * (1 if dtype != "float64" else 2 * (n + 4))
+        _assert_within(
+            found, y64, error + 3 * bounds["float64"][1] + rounded_weights, float(np.finfo(each).max)
+        )
 
 
 def trained(loss, params, steps=30, rate=0.1):

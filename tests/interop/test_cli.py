@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import jaxneuron
+from jaxneuron.cli import main
+from jaxneuron.convert import from_onnx
 
 pytest.importorskip("onnx", reason="onnx is in the extra interop")
 pytest.importorskip("keras", reason="keras is in the extra interop")
@@ -24,24 +26,25 @@ def run(folder, *arguments):
     )  # fmt: skip
 
 
-def test_a_trained_network_through_every_kind_of_file(tmp_path):
+def test_a_trained_network_through_every_kind_of_file(tmp_path, monkeypatch, capsys):
     done = run(tmp_path, "convert", QLKNN, "q.keras")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "node '/Gather' (Gather) is no part of an MLP" in done.stderr
     assert not list(tmp_path.iterdir())
+    done = run(tmp_path, "convert", QLKNN, "q.keras", "--output", "/Add_output_0")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
     for arguments in (
-        (QLKNN, "q.keras", "--output", "/Add_output_0"),
-        ("q.keras", "q.onnx"),
-        ("q.onnx", "q.safetensors"),
+        ("convert", "q.keras", "q.onnx"),
+        ("convert", "q.onnx", "q.safetensors"),
+        ("info", "q.keras"),
+        ("info", str(QLKNN), "--output", "/Add_output_0"),
     ):
-        done = run(tmp_path, "convert", *arguments)
-        assert done.returncode == 0, done.stderr
-        assert "73,823 parameters" in done.stdout
-    assert run(tmp_path, "info", "q.keras").stdout == done.stdout
-    direct = jaxneuron.convert.from_onnx(QLKNN, output="/Add_output_0")
-    again = jaxneuron.load(tmp_path / "q.safetensors")
+        assert main(list(arguments)) == 0
+        assert capsys.readouterr() == (done.stdout, "")
+    direct = from_onnx(QLKNN, output="/Add_output_0")
+    again = jaxneuron.load("q.safetensors")
     assert again.activations == direct.activations
     assert all(
         np.array_equal(a, b) for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(direct), strict=True)
     )
-    assert "73,823 parameters" in run(tmp_path, "info", QLKNN, "--output", "/Add_output_0").stdout

@@ -104,7 +104,7 @@ def test_normalizations_are_folded(read):
     )  # fmt: skip
     mlp = read(model)
     assert mlp.activations == ("relu", "identity")
-    assert_outputs(mlp, X, forward64(model, X), folds=3)
+    assert_outputs(mlp, X, forward64(model, X), folded=True)
 
 
 def test_normalization_given_and_inverted(read):
@@ -115,7 +115,7 @@ def test_normalization_given_and_inverted(read):
     x = X.copy()
     x[:, 2] = 3.0  # an input that never varied, divided by Keras's epsilon
     mlp = read(model)
-    assert_outputs(mlp, x, forward64(model, x), folds=2)
+    assert_outputs(mlp, x, forward64(model, x), folded=True)
 
 
 def test_models_in_models_and_images(read):

@@ -109,7 +109,7 @@ def test_gemm_with_all_its_attributes():
     )  # fmt: skip
     mlp = from_onnx(proto)
     assert_bits(MLP(mlp.layers[1:]), constants["v"], constants["d"])
-    assert_outputs(mlp, X, forward64(proto, X), folds=1)
+    assert_outputs(mlp, X, forward64(proto, X), folded=True)
 
 
 def test_matmul_and_add_are_a_layer():
@@ -141,7 +141,7 @@ def test_scalings_batch_norm_and_what_does_nothing():
     wide = onnx.ModelProto()
     wide.CopyFrom(proto)
     wide.graph.node[1].attribute[0].i = TensorProto.DOUBLE
-    assert_outputs(mlp, X, forward64(wide, X), folds=4)
+    assert_outputs(mlp, X, forward64(wide, X), folded=True)
     theirs = runtime.InferenceSession(proto.SerializeToString()).run(None, {"x": X})[0]
     np.testing.assert_allclose(mlp_forward(mlp, X), theirs, rtol=1e-4, atol=1e-5)
 
@@ -233,6 +233,16 @@ def test_float64_runs_in_float64(tmp_path):
     ):
         to_onnx(MLP([mlp.layers[0], [a.astype(np.float32) for a in mlp.layers[1]]]), tmp_path / "n.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_every_dtype_comes_back(tmp_path, dtype):
+    mlp = jax.tree.map(
+        lambda a: np.asarray(a).astype(dtype), init_mlp(jax.random.key(0), (4, 6, 2), activation="silu")
+    )
+    to_onnx(mlp, tmp_path / "m.onnx")
+    assert_bits(from_onnx(tmp_path / "m.onnx"), *jax.tree.leaves(mlp))
+    assert from_onnx(tmp_path / "m.onnx").activations == mlp.activations
 
 
 # --- refusals ---

@@ -77,10 +77,10 @@ def test_pipeline_and_target():
         type(mlp)(mlp.layers[1:2]),
         *(a[1] for a in (model.regressor_[-1].coefs_, model.regressor_[-1].intercepts_)),
     )
-    assert_outputs(mlp, X[ROWS], model.predict(X[ROWS])[:, None], folds=2)
+    assert_outputs(mlp, X[ROWS], model.predict(X[ROWS])[:, None], folded=True)
     for options in ({"with_mean": False}, {"with_std": False}):
         model = fitted(make_pipeline(StandardScaler(**options), "passthrough", network), X / 100, Y / 100)
-        assert_outputs(from_sklearn(model), X[ROWS] / 100, model.predict(X[ROWS] / 100)[:, None], folds=1)
+        assert_outputs(from_sklearn(model), X[ROWS] / 100, model.predict(X[ROWS] / 100)[:, None], folded=True)
 
 
 def test_a_mean_of_many_deviations_is_a_layer_of_its_own():

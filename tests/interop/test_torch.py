@@ -2,11 +2,12 @@
 
 import copy
 
+import jax
 import numpy as np
 import pytest
 
 import jaxneuron
-from jaxneuron.convert import from_torch
+from jaxneuron.convert import from_torch, to_torch_state_dict
 from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs
 
 torch = pytest.importorskip("torch", reason="PyTorch is in the extra bench")
@@ -68,7 +69,18 @@ def test_batch_norm_is_folded():
     )  # fmt: skip
     mlp = from_torch(module)
     assert mlp.activations == ("relu", "identity")
-    assert_outputs(mlp, X, forward64(module, X), folds=3)
+    assert_outputs(mlp, X, forward64(module, X), folded=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_out_and_back(dtype):
+    mlp = from_torch(NET, dtype=dtype)
+    module = nn.Sequential(
+        nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)
+    )
+    module.to(getattr(torch, dtype)).load_state_dict(to_torch_state_dict(mlp))
+    assert_bits(from_torch(module), *jax.tree.leaves(mlp))
+    assert list(to_torch_state_dict(mlp, prefix="net."))[:2] == ["net.0.weight", "net.0.bias"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
