@@ -251,7 +251,7 @@ def test_a_file_that_pytorch_wrote(tmp_path):
     ("tensors", "options", "message"),
     [
         ({"0.weight": normal(2, 2)}, {"activation": None}, "from_torch: activation and final_activation must be given, as only an nn.Sequential holds them; pass activation='relu', final_activation='identity', or whichever they are"),
-        ({"0.weight": normal(2, 2)}, {"prefix": "net."}, "from_torch: prefix must begin the names of tensors, got 'net.'; see the state_dict's keys"),
+        ({"0.weight": normal(2, 2)}, {"prefix": "net."}, "from_torch: prefix must begin the names of tensors, got 'net.', which begins none; see the state_dict's keys"),
         ({"a.0.weight": normal(2, 2), "b.0.weight": normal(2, 2)}, {}, "from_torch: layers must be numbered under one name to have an order, got 'a.0', 'b.0'"),
         ({"0.weight": normal(2, 2), "1.running_mean": normal(2)}, {}, "got '1.running_mean'; pass the part that is an MLP"),
         ({"0.weight": np.ones((2, 2), np.complex64)}, {}, "must hold BF16, BOOL, "),
@@ -361,6 +361,7 @@ def test_inside_jit():
     [
         (lambda: from_pairs([(np.ones((2, 2)), None)], orientation="rows", **RELU), ValueError, "from_pairs: orientation must be 'in_out' for w (n_in, n_out) or 'out_in' for w (n_out, n_in), got 'rows'"),
         (lambda: from_pairs([np.ones((2, 2))], orientation="in_out", **RELU), TypeError, "from_pairs: layer 0 must be a (w, b) pair, got ndarray; pass b=None for no bias"),
+        (lambda: from_pairs(None, orientation="in_out", **RELU), TypeError, "from_pairs: pairs must be a sequence of (w, b) pairs, got NoneType; pass a list"),
         (lambda: from_pairs([], orientation="in_out", **RELU), ValueError, "from_pairs: the number of inputs must be known where no layer tells it"),
         (lambda: from_pairs([(np.ones((2, 2)), np.ones(3))], orientation="in_out", **RELU), ValueError, "from_pairs: layer 0: b must have shape (2,)"),
         (lambda: from_pairs([(np.ones((2, 2)), None)], orientation="in_out", dtype="int8", **RELU), TypeError, "from_pairs: dtype must be one of bfloat16, float16, float32, float64, got int8"),

@@ -54,6 +54,10 @@ def from_pairs(
             f"{where}: orientation must be 'in_out' for w (n_in, n_out) or 'out_in' for w (n_out, n_in), "
             f"got {orientation!r}; see how the source multiplies: x @ w is in_out, w @ x is out_in"
         )
+    if not isinstance(pairs, Iterable):
+        raise TypeError(
+            f"{where}: pairs must be a sequence of (w, b) pairs, got {type(pairs).__name__}; pass a list"
+        )
     layers = []
     for i, pair in enumerate(pairs):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
@@ -127,6 +131,10 @@ def from_nnx(
         return assemble(_nnx_steps(module, nnx), where, dtype=dtype)
     if isinstance(module, nnx.Module):
         module = nnx.state(module, nnx.Not(nnx.RngState))
+    if not isinstance(module, Mapping):
+        raise TypeError(
+            f"{where}: module must be an nnx.Module or its state, got {type(module).__name__}; pass one of them"
+        )
     found = named_layers(
         module, where, layers=layers, array=lambda v: v[...] if isinstance(v, nnx.Variable) else v
     )

@@ -123,10 +123,10 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
             f"an MLP has one end"
         )
     if not isinstance(found[0], _Value):
-        known = [end.name for end in graph.output] + [node.output[0] for node in graph.node if node.output]
+        known = dict.fromkeys(name for node in graph.node for name in node.output[:1])
         raise ValueError(
             f"from_onnx: output must be a value that is computed from the input, got {ends[0]!r:.80}; "
-            f"there are {', '.join(map(repr, known[:10])):.300}"
+            f"there are {', '.join(map(repr, list(known)[:10])):.300}"
         )
     start = found[0]
     while start.before is not None:

@@ -72,7 +72,8 @@ def from_torch(
         )
     if not state:
         raise ValueError(
-            f"{where}: prefix must begin the names of tensors, got {prefix!r}; see the state_dict's keys"
+            f"{where}: prefix must begin the names of tensors, got {prefix!r}, which begins none; "
+            f"see the state_dict's keys"
         )
     found = named_layers(state, where, names=("weight", "bias"), separator=".", layers=layers, array=_array)
     transposed = [Affine(w.T, b) for w, b in found]
