@@ -133,7 +133,7 @@ def from_nnx(
         module = nnx.state(module, nnx.Not(nnx.RngState))
     if not isinstance(module, Mapping):
         raise TypeError(
-            f"{where}: module must be an nnx.Module or its state, got {type(module).__name__}; pass one of them"
+            f"{where}: module must be an nnx.Module or its state, got {type(module).__name__}; pass one"
         )
     found = named_layers(
         module, where, layers=layers, array=lambda v: v[...] if isinstance(v, nnx.Variable) else v
