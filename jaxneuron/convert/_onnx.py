@@ -243,8 +243,9 @@ def _constant(node: Any, read: list[Any], attributes: _Attributes) -> np.ndarray
         if node.op_type == "Identity":
             return read[0]
         if node.op_type == "Transpose" and read[0].ndim == 2:
-            order = attributes.by_name["perm"].ints if "perm" in attributes.by_name else (1, 0)
-            return read[0].T if list(order) == [1, 0] else read[0]
+            order = list(attributes.by_name["perm"].ints) if "perm" in attributes.by_name else [1, 0]
+            if sorted(order) == [0, 1]:
+                return read[0].transpose(order)
         if node.op_type == "Cast" and attributes.integer("to", 0) in FLOATS:
             return read[0].astype(DTYPES[attributes.integer("to", 0)])
     raise _Refusal("it has no value that is computed from the input, and it is no Constant")
