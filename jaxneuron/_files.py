@@ -24,7 +24,7 @@ from jaxneuron._params import MLP, Affine
 
 FORMAT = "jaxneuron"
 FORMAT_VERSION = 1
-MOST_HEADER = 2**22  # bytes; thousands of tensors fit, and it is read in milliseconds
+MOST_HEADER = 2**20  # bytes; ten thousand tensors fit, and are read within a second
 DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", "F16", "F32", "F64"}
 
 

@@ -34,6 +34,7 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None) -> MLP:
 
     Numerics: the weights are the source's, bit for bit, those beside a scaling apart: folded in float64
     and rounded once. A mean of more than 16 deviations is subtracted in a layer of its own.
+    Held by tests/interop/test_sklearn.py.
     """
     return assemble(_steps(estimator), "from_sklearn", dtype=dtype)
 

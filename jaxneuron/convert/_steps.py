@@ -84,8 +84,7 @@ def assemble(
             f"{where}: softmax must come last, got a softmax before other steps; "
             f"pick it as the end, or cut the network after it in two"
         )
-    one = hidden[0] if hidden and len(set(hidden)) == 1 else tuple(hidden) or "identity"
-    mlp = MLP(layers, one, final)
+    mlp = MLP(layers, hidden[0] if hidden and hidden.count(hidden[0]) == len(hidden) else hidden, final)
     _warn_of_nan(mlp, where)
     return on_device(mlp)
 
