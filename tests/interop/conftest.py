@@ -7,15 +7,6 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import pytest
 
-LIBRARIES = {
-    "test_flax": ("flax",),
-    "test_equinox": ("equinox",),
-    "test_haiku": ("haiku",),
-    "test_keras": ("keras", "h5py"),
-    "test_sklearn": ("sklearn",),
-    "test_onnx": ("onnx", "onnxruntime"),
-}
-
 
 @pytest.fixture(autouse=True)
 def _as_users_have_it():
