@@ -269,6 +269,18 @@ def test_refusals(nodes, constants, message):
         from_onnx(model(nodes, constants))
 
 
+def test_dropout_of_old_models_says_that_it_is_in_use():
+    for attributes, training in (({}, True), ({"is_test": 0}, True), ({"is_test": 1}, False)):
+        proto = model([("Dropout", ["x"], ["h"], attributes), ("Tanh", ["h"], ["y"], {})], {}, opset=6)
+        if training:
+            with pytest.raises(
+                ValueError, match=r"Dropout of \['h'\] is no part of an MLP: it is in training mode"
+            ):
+                from_onnx(proto)
+        else:
+            assert from_onnx(proto).final_activation == "tanh"
+
+
 def test_several_ends_need_a_choice():
     proto = model([("Tanh", ["x"], ["y"], {}), ("Relu", ["x"], ["z"], {})], {})
     proto.graph.output.append(helper.make_empty_tensor_value_info("z"))
