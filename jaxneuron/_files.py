@@ -24,6 +24,7 @@ from jaxneuron._params import MLP, Affine
 
 FORMAT = "jaxneuron"
 FORMAT_VERSION = 1
+MOST_HEADER = 2**20  # bytes; ten thousand tensors fit, and are read within a second
 DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", "F16", "F32", "F64"}
 
 
@@ -45,7 +46,7 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
       >>> load("xor.safetensors")
       MLP(float64[2,2]+float64[2] sigmoid, float64[2,1]+float64[1] sigmoid)
     """
-    library = _safetensors("save")
+    library = safetensors_library("save")
     if not isinstance(mlp, MLP):
         raise TypeError(f"save: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer")
     MLP(mlp.layers, mlp.activation, mlp.final_activation)  # what a transform made may not be a network
@@ -88,17 +89,20 @@ def load(path: str | os.PathLike[str]) -> MLP:
       of a newer format, with a layer missing, or with shapes that do not fit. ImportError: without
       the extra `files`.
     """
-    # A type that JAX does not hold now would be narrowed by jnp.asarray.
+    return on_device(read(path))
+
+
+def on_device(mlp: MLP) -> MLP:
+    """The network in JAX arrays; a type that JAX does not hold now would be narrowed, and stays NumPy's."""
     return jax.tree.map(
-        lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, read(path)
+        lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, mlp
     )
 
 
 def read(path: str | os.PathLike[str]) -> MLP:
     """`load`, with NumPy arrays: the file as it is, and no device touched."""
-    library = _safetensors("load")
-    with open(path, "rb"):
-        pass  # for an OSError that names the file: safetensors has its own errors
+    library = safetensors_library("load")
+    header(path, "load")  # an OSError that names the file, too: safetensors has its own errors
     try:
         with library.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -118,6 +122,36 @@ def read(path: str | os.PathLike[str]) -> MLP:
         raise ValueError(f"load: {path} holds no whole network: the metadata {error} is missing") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"load: {path} holds no whole network: {error}") from None
+
+
+def header(path: str | os.PathLike[str], where: str) -> dict[str, Any]:
+    """The header of a safetensors file: tensors by name, and `__metadata__`.
+
+    Raises a ValueError that names the file where it is no header, or too long a one.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(
+                f"{where}: {path} is not a whole safetensors file (its header should have {length} bytes, "
+                f"the file has {size}); copy or save it again"
+            )
+        if length > MOST_HEADER:
+            raise ValueError(
+                f"{where}: {path} must have a header of at most {MOST_HEADER} bytes, got {length}; "
+                f"save the part that is an MLP by itself"
+            )
+        text = file.read(length)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{where}: {path} is not a whole safetensors file (no header); copy or save it again"
+        )
+    return content
 
 
 def _check_metadata(path: Any, metadata: dict[str, str]) -> None:
@@ -171,7 +205,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _safetensors(where: str) -> Any:
+def safetensors_library(where: str) -> Any:
     try:
         import safetensors
         import safetensors.numpy

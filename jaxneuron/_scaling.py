@@ -46,7 +46,7 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
             f"{where}: std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input"
         )
     with np.errstate(all="ignore"):
-        layer = _rounded(w / unit[:, None], b - (shift / unit) @ w, like=first, where=where)
+        layer = rounded(w / unit[:, None], b - (shift / unit) @ w, like=first, where=where)
     return MLP((layer, *mlp.layers[1:]), mlp.activation, mlp.final_activation)
 
 
@@ -76,7 +76,7 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     w, b = _float64(last.w, where, "w"), _float64(last.b, where, "b")
     unit, offset = (_scaling(v, w.shape[1:], where, name) for v, name in ((scale, "scale"), (shift, "shift")))
     with np.errstate(all="ignore"):
-        layer = _rounded(w * unit, b * unit + offset, like=last, where=where)
+        layer = rounded(w * unit, b * unit + offset, like=last, where=where)
     return MLP((*mlp.layers[:-1], layer), mlp.activation, mlp.final_activation)
 
 
@@ -109,7 +109,7 @@ def _scaling(value: ArrayLike, shape: tuple[int, ...], where: str, argument: str
     return np.broadcast_to(array, shape)
 
 
-def _rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
+def rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
     """`w` and `b` in the dtypes and the kind of array of `like`."""
     dtypes = [
         leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(float)
@@ -121,7 +121,7 @@ def _rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
     bias_sound = sound.all(axis=0) & np.isfinite(_float64(like.b, where, "b"))
     arrays = []
     for name, exact, dtype, finite in (("w", w, dtypes[0], sound), ("b", b, dtypes[-1], bias_sound)):
-        array = _round_once(exact, dtype)
+        array = round_once(exact, dtype)
         if (finite & ~np.isfinite(array)).any():
             raise ValueError(
                 f"{where}: {name} must fit in {dtype.name}, got {np.abs(exact[finite]).max():g}; "
@@ -131,7 +131,7 @@ def _rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
     return Affine(*arrays)
 
 
-def _round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`exact`, float64, rounded to `dtype`, ties to even."""
     if dtype.name != "bfloat16":
         return exact.astype(dtype)

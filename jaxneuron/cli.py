@@ -1,4 +1,4 @@
-"""The command line: `jaxneuron demo`, `info`, `run` and `plot`."""
+"""The command line: `jaxneuron demo`, `info`, `convert`, `run` and `plot`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from jaxneuron._arrays import as_operand
 from jaxneuron._files import read, replacing
 from jaxneuron._params import MLP
 from jaxneuron._rows import read_rows, writing_rows
+from jaxneuron.convert._cli import add_convert, described
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,8 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     info = commands.add_parser("info", help="print the summary of a network")
-    info.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
+    info.add_argument(
+        "model", metavar="MODEL", type=Path, help=".safetensors, .onnx, .keras, .npz or .stablehlo"
+    )
+    info.add_argument("--output", metavar="NAME", help="the value of an .onnx file to end at")
     info.set_defaults(command=_info)
+
+    add_convert(commands)
 
     run = commands.add_parser(
         "run",
@@ -116,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(options: argparse.Namespace) -> None:
-    print(jaxneuron.summary(read(options.model)))
+    print(described(options.model, options.output))
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 import jaxneuron
 from jaxneuron import MLP, fold_input_scaling, fold_output_scaling
 from jaxneuron import _oracle as oracle
-from jaxneuron._scaling import _round_once
+from jaxneuron._scaling import round_once
 from jaxneuron.testing._laws import _assert_within
 from tests import make_qlknn
 from tests.pools import DTYPES, mlps, mlps_and_inputs
@@ -102,7 +102,7 @@ def test_rounding_happens_once(exact, dtype):
     )
     for values in (exact, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)):
         with np.errstate(over="ignore"):
-            rounded = _round_once(values, jnp.dtype(dtype))
+            rounded = round_once(values, jnp.dtype(dtype))
         for value, result in zip(values.tolist(), rounded, strict=True):
             if not np.isfinite(result):
                 continue

@@ -222,8 +222,9 @@ def params_and_inputs(
 
     Example:
       >>> from hypothesis import find
-      >>> find(params_and_inputs(neurons(2, dtype="float32"), batch=[()]), lambda pair: True)[1]
-      array([0., 0.], dtype=float32)
+      >>> params, x = find(params_and_inputs(neurons(2), batch=[(7,)]), lambda pair: True)
+      >>> params.w.shape, x.shape
+      ((2,), (7, 2))
     """
     drawn = mlps() if params is None else params
     if not isinstance(drawn, SearchStrategy):

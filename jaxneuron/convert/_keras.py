@@ -1,0 +1,300 @@
+"""Keras 3 models and `.keras` files. The file's configuration is read as data: nothing in it is run."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._archives import members
+from jaxneuron.convert._functions import LeakyReLU, elu, leaky_relu
+from jaxneuron.convert._steps import Scaling, Step, assemble
+
+# Those that Keras calls as we do, and the others.
+SAME = ("relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax", "hard_sigmoid")
+ACTIVATIONS: dict[str, Step] = {
+    **dict(zip(SAME, SAME, strict=True)),
+    "linear": "identity",
+    "swish": "silu",
+    "softsign": jax.nn.soft_sign,
+    "exponential": jnp.exp,
+    "leaky_relu": LeakyReLU(0.2),
+}
+EPSILON = 1e-7  # keras.config.epsilon(), the least deviation that Normalization divides by
+DEEPEST = 20  # models in models
+MOST_CONFIG = 2**20  # bytes; a layer takes a thousand
+# What h5py and a configuration that is not Keras's raise.
+STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
+Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights file
+
+
+def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
+    """A network from a Keras 3 model or a `.keras` file, activations and scalings included.
+
+    Args:
+      source: a `Sequential`, or a functional model that is one chain, of `Dense`, `Normalization`,
+        `BatchNormalization`, `Rescaling`, `Activation` and other activation layers, `Dropout`, and
+        `Flatten` in front, for which the network takes its rows flattened; or the path of a `.keras` file
+        of one, for which Keras is not needed.
+      dtype: to convert the layers to; None keeps theirs.
+
+    Returns:
+      As for `from_pairs`.
+
+    Raises:
+      ValueError: a file that is not whole, a layer that is no part of an MLP, code in the file.
+        ImportError: without the extra `keras`, for a file.
+
+    Numerics: weights are the source's, bit for bit, where no scaling stands beside them; scalings are folded
+    in float64 and rounded once, a mean of more than 16 deviations apart, which is subtracted in a layer of
+    its own. Held by tests/interop/test_keras.py.
+    """
+    where = "from_keras"
+    if isinstance(source, (str, os.PathLike)):
+        return assemble(list(_file_steps(source)), where, dtype=dtype)
+    if not hasattr(source, "layers") or not type(source).__module__.startswith("keras."):
+        raise TypeError(
+            f"{where}: source must be a Sequential, a functional model, or the path of a .keras file, "
+            f"got {type(source).__name__}; subclassed models make no chain that can be read: use from_pairs"
+        )
+    import keras
+
+    content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
+    if not source.built:
+        raise ValueError(f"{where}: the model must be built; begin it with keras.Input, or call it once")
+    arrays = dict(_live(source, "", keras.ops.convert_to_numpy))
+    return assemble(list(_model_steps(content, "", arrays.__getitem__)), where, dtype=dtype)
+
+
+def _live(
+    model: Any, path: str, numpy: Callable[[Any], np.ndarray]
+) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """The arrays of a model's layers, by the path they have in a file."""
+    for layer, name in zip(model.layers, _file_names(type(x).__name__ for x in model.layers), strict=True):
+        yield f"{path}layers/{name}", [numpy(variable.value) for variable in layer.variables]
+        if hasattr(layer, "layers"):
+            yield from _live(layer, f"{path}layers/{name}/", numpy)
+
+
+def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
+    where = "from_keras"
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError(f"{where}: needs the h5py library; pip install 'jaxneuron[keras]'") from None
+    found = members(path, where, lambda name: name in ("config.json", "model.weights.h5"))
+    if len(found) != 2:
+        raise ValueError(
+            f"{where}: {path} must hold config.json and model.weights.h5, "
+            f"got {', '.join(found) or 'neither'}; save the model with model.save('name.keras')"
+        )
+    most = len(found["model.weights.h5"])
+    try:
+        if len(found["config.json"]) > MOST_CONFIG:
+            raise ValueError(f"more than {MOST_CONFIG} bytes")
+        content = json.loads(found["config.json"])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: {path} is not a sound .keras file (config.json: {error})") from None
+    try:
+        with h5py.File(io.BytesIO(found["model.weights.h5"]), "r") as file:
+            yield from _model_steps(content, "", lambda name: _stored(file, f"{name}/vars", most, h5py))
+    except (_Unsound, *STRANGE) as error:
+        raise ValueError(
+            f"{where}: {path} is not a sound .keras file ({error!s:.200}); save it again"
+        ) from None
+
+
+class _Unsound(Exception):
+    """What no Keras writes."""
+
+
+def _stored(file: Any, path: str, most: int, h5py: Any) -> list[np.ndarray]:
+    """The numbered datasets of the group at `path`, each in the file as it is, in `most` bytes."""
+    try:
+        group = file
+        for name in path.split("/"):
+            group = _hard(group, name, h5py)
+        arrays = []
+        for i in range(len(group)):
+            data = _hard(group, str(i), h5py)
+            plain = (
+                data.chunks is None
+                and not data.external
+                and not data.is_virtual
+                and data.dtype.kind in "fiubV"
+            )
+            if not plain or not data.nbytes == data.id.get_storage_size() <= most:
+                raise _Unsound(f"{path[:60]}/{i} is no plain dataset, or not all there")
+            array = data[()]
+            arrays.append(array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array)
+        return arrays
+    except (ValueError, *STRANGE) as error:  # what HDF5 meets in other bytes
+        raise _Unsound(f"{path[:60]}: {error}") from None
+
+
+def _hard(group: Any, name: str, h5py: Any) -> Any:
+    """A member of a group that is in the same file, no link to elsewhere."""
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise _Unsound(f"no {name[:60]!r} in it")
+    return group[name]
+
+
+def _file_names(classes: Any) -> Iterator[str]:
+    """The names that Keras gives layers of these classes in a file: dense, dense_1, ..."""
+    seen: dict[str, int] = {}
+    for name in classes:
+        name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+        name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+        seen[name] = seen.get(name, -1) + 1
+        yield f"{name}_{seen[name]}" if seen[name] else name
+
+
+def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
+    if not isinstance(content, dict) or content.get("class_name") not in ("Sequential", "Functional"):
+        kind = content.get("class_name") if isinstance(content, dict) else content
+        raise ValueError(
+            f"from_keras: the model must be a Sequential or a functional one, got {str(kind)[:60]!r}; "
+            f"convert the part of it that is one"
+        )
+    if path.count("layers/") > DEEPEST:
+        raise ValueError(f"from_keras: models must be nested at most {DEEPEST} deep")
+    layers = content["config"]["layers"]
+    named = list(zip(_file_names(layer["class_name"] for layer in layers), layers, strict=True))
+    if content["class_name"] == "Functional":
+        named = _in_order(named, content["config"])
+    at_start = not path
+    for name, layer in named:
+        if layer["class_name"] in ("Sequential", "Functional"):
+            yield from _model_steps(layer, f"{path}layers/{name}/", arrays)
+            at_start = False
+            continue
+        for step in _layer_steps(layer, functools.partial(arrays, f"{path}layers/{name}"), at_start):
+            at_start = False
+            yield step
+
+
+def _in_order(named: list[tuple[str, Any]], config: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The layers of a functional model from its input to its output."""
+    by_name = {layer["config"]["name"]: (name, layer) for name, layer in named}
+    ends = config["output_layers"], config["input_layers"]
+    # one end is written [name, 0, 0], several as a list of such
+    last, first = (end[0] if len(end) == 1 and isinstance(end[0], list) else end for end in ends)
+    chain: list[tuple[str, Any]] = []
+    name = last[0] if isinstance(last[0], str) and isinstance(first[0], str) else None
+    while name in by_name and len(chain) <= len(named):
+        chain.append(by_name[name])
+        nodes = by_name[name][1]["inbound_nodes"]
+        if name == first[0] and not nodes:
+            return chain[::-1]
+        tensors = list(nodes[0]["args"]) if len(nodes) == 1 else []
+        one = (
+            len(tensors) == 1
+            and isinstance(tensors[0], dict)
+            and tensors[0].get("class_name") == "__keras_tensor__"
+        )
+        name = tensors[0]["config"]["keras_history"][0] if one else None
+    at = chain[-1][1]["config"]["name"] if chain else "its ends"
+    raise ValueError(
+        f"from_keras: a functional model must be one chain from one input to one output, got another at "
+        f"{str(at)[:60]!r}; convert the part of it that is a chain"
+    )
+
+
+def _layer_steps(
+    layer: dict[str, Any], arrays: Callable[[], Sequence[Any]], at_start: bool
+) -> Iterator[Step]:
+    kind, config = layer["class_name"], layer["config"]
+    if not str(layer.get("module")).startswith("keras.") or layer.get("registered_name"):
+        raise ValueError(
+            f"from_keras: the layer {str(kind)[:60]!r} is not Keras's own; convert the part without it"
+        )
+    if kind == "Dense":
+        w, *b = _numbers(kind, arrays(), 1 + config["use_bias"])
+        yield Affine(w, *b)
+        yield _activation(config["activation"])
+    elif kind == "Normalization":
+        yield _normalization(config, arrays)
+    elif kind == "BatchNormalization":
+        yield _batch_normalization(layer, arrays)
+    elif kind == "Rescaling":
+        yield Scaling(scale=np.asarray(config["scale"], float), shift=np.asarray(config["offset"], float))
+    elif kind == "Activation":
+        yield _activation(config["activation"])
+    elif (kind == "ReLU" and config["max_value"] is None and not config["threshold"]) or kind == "LeakyReLU":
+        yield leaky_relu(config["negative_slope"])
+    elif kind == "ELU":
+        yield elu(config["alpha"])
+    elif kind == "Softmax" and config["axis"] == -1:
+        yield "softmax"
+    elif kind == "Flatten" and not at_start and not _are_rows(layer):
+        raise ValueError(
+            "from_keras: Flatten must stand in front of an MLP, or flatten rows; got it after other layers"
+        )
+    elif kind not in ("InputLayer", "Dropout", "Flatten"):
+        raise ValueError(
+            f"from_keras: the layer {str(kind)[:60]!r} is no part of an MLP; convert the part without it"
+        )
+
+
+def _are_rows(layer: dict[str, Any]) -> bool:
+    return len((layer.get("build_config") or {}).get("input_shape") or ()) == 2
+
+
+def _activation(name: Any) -> Step:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        shown = name.get("class_name") if isinstance(name, dict) else name
+        raise ValueError(
+            f"from_keras: activations must be one of {', '.join(sorted(ACTIVATIONS))}, "
+            f"got {str(shown)[:60]!r}; code in a file is not run: use from_pairs with your own function"
+        )
+    return ACTIVATIONS[name]
+
+
+def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
+    if len(arrays) != count:
+        raise ValueError(
+            f"from_keras: the layer {kind!r} must have {count} arrays, got {len(arrays)}; "
+            f"quantised and adapted layers are not read: merge them first"
+        )
+    return arrays
+
+
+def _normalization(config: dict[str, Any], arrays: Callable[[], Sequence[Any]]) -> Scaling:
+    if config["axis"] not in ([-1], [1], None, []):
+        raise ValueError(
+            f"from_keras: Normalization must be over the last axis, got axis {str(config['axis'])[:60]}"
+        )
+    if config["mean"] is None:
+        mean, variance, _ = _numbers("Normalization", arrays(), 3)
+    else:
+        mean, variance = config["mean"], config["variance"]
+    mean, variance = (np.asarray(a, np.float64).reshape(-1) for a in (mean, variance))
+    with np.errstate(invalid="ignore"):
+        deviation = np.maximum(np.sqrt(variance), EPSILON)
+    return Scaling(scale=deviation, shift=mean) if config["invert"] else Scaling(mean, 1 / deviation)
+
+
+def _batch_normalization(layer: dict[str, Any], arrays: Callable[[], Sequence[Any]]) -> Scaling:
+    config = layer["config"]
+    axis = config["axis"][0] if isinstance(config["axis"], list) else config["axis"]
+    if axis != -1 and not (axis == 1 and _are_rows(layer)):
+        raise ValueError(
+            f"from_keras: BatchNormalization must be over the last axis, got axis {str(axis)[:60]}"
+        )
+    found = iter(_numbers("BatchNormalization", arrays(), 2 + bool(config["scale"]) + bool(config["center"])))
+    gamma = np.asarray(next(found), np.float64) if config["scale"] else 1.0
+    beta = np.asarray(next(found), np.float64) if config["center"] else 0.0
+    mean, variance = (np.asarray(a, np.float64) for a in found)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Scaling(mean, gamma / np.sqrt(variance + config["epsilon"]), beta)

@@ -1,0 +1,85 @@
+"""scikit-learn's networks, with the scalers around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from jaxneuron._activations import Activation
+from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._steps import Scaling, Step, assemble, chain
+
+ACTIVATIONS: dict[str, Activation] = {"logistic": "sigmoid", "exp": jnp.exp}  # the other names are ours
+
+
+def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None) -> MLP:
+    """A network from a fitted scikit-learn estimator, activations and scalings included.
+
+    Args:
+      estimator: an `MLPClassifier` or `MLPRegressor`; a `Pipeline` of `StandardScaler`s and one of them;
+        a `TransformedTargetRegressor` of either, with a `StandardScaler`.
+      dtype: to convert the layers to; None keeps theirs, float64 unless it was fitted on float32.
+
+    Returns:
+      As for `from_pairs`. Its outputs are those of `predict` for a regressor, always with an axis of
+      units, and those of `predict_proba` for a classifier: two columns, 1 - p and p, for two classes; one for
+      each of more classes, or for each label.
+
+    Raises:
+      ValueError: an estimator of another kind, or one that is not fitted.
+
+    Numerics: the weights are the source's, bit for bit, those beside a scaling apart: folded in float64
+    and rounded once. A mean of more than 16 deviations is subtracted in a layer of its own.
+    Held by tests/interop/test_sklearn.py.
+    """
+    return assemble(_steps(estimator), "from_sklearn", dtype=dtype)
+
+
+def _steps(estimator: Any) -> Iterator[Step]:
+    name = type(estimator).__name__
+    if name == "Pipeline":
+        for _, part in estimator.steps:
+            yield from () if part in (None, "passthrough") else _steps(part)
+    elif name == "TransformedTargetRegressor":
+        yield from _steps(_fitted(estimator, "regressor_"))
+        if type(estimator.transformer_).__name__ != "StandardScaler":
+            raise ValueError(
+                f"from_sklearn: the target must be scaled by a StandardScaler, "
+                f"got {type(estimator.transformer_).__name__}; "
+                f"convert estimator.regressor_ and undo the rest after it"
+            )
+        mean, scale = _moments(estimator.transformer_)
+        yield Scaling(scale=scale, shift=mean)
+    elif name == "StandardScaler":
+        mean, scale = _moments(estimator)
+        yield Scaling(mean=mean, scale=1 / scale)
+    elif name in ("MLPClassifier", "MLPRegressor"):
+        layers = [
+            Affine(w, b) for w, b in zip(_fitted(estimator, "coefs_"), estimator.intercepts_, strict=True)
+        ]
+        if name == "MLPClassifier" and estimator.n_outputs_ == 1:
+            # predict_proba has a column for either class: sigmoid(-z) = 1 - sigmoid(z)
+            layers[-1] = Affine(*(np.concatenate([-a, a], axis=-1) for a in layers[-1]))
+        hidden, final = (ACTIVATIONS.get(a, a) for a in (estimator.activation, estimator.out_activation_))
+        yield from chain(layers, hidden, final)
+    else:
+        raise ValueError(
+            f"from_sklearn: estimator must be an MLPClassifier or MLPRegressor, alone or in a Pipeline or "
+            f"TransformedTargetRegressor with StandardScaler, got {name}; convert the part that is one"
+        )
+
+
+def _moments(scaler: Any) -> tuple[Any, Any]:
+    _fitted(scaler, "n_samples_seen_")
+    mean = 0.0 if scaler.mean_ is None or not scaler.with_mean else scaler.mean_
+    return mean, 1.0 if scaler.scale_ is None else scaler.scale_
+
+
+def _fitted(estimator: Any, attribute: str) -> Any:
+    if not hasattr(estimator, attribute):
+        raise ValueError(f"from_sklearn: {type(estimator).__name__} must be fitted; call fit first")
+    return getattr(estimator, attribute)

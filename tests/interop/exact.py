@@ -1,0 +1,56 @@
+"""What "exact" means for a network from another library: its numbers bit for bit, its outputs within the bound."""
+
+import jax
+import numpy as np
+
+from jaxneuron import _oracle as oracle
+from jaxneuron import mlp_forward
+from jaxneuron.testing._laws import _assert_within
+
+
+def assert_bits(mlp, *arrays):
+    """The leaves of `mlp` are these arrays, to the bit."""
+    leaves = jax.tree.leaves(mlp)
+    assert len(leaves) == len(arrays)
+    for leaf, array in zip(leaves, arrays, strict=True):
+        leaf, array = np.asarray(leaf), np.asarray(array)
+        assert (leaf.dtype, leaf.shape) == (array.dtype, array.shape)
+        assert leaf.tobytes() == np.ascontiguousarray(array).tobytes()
+
+
+def assert_outputs(mlp, x, y64, *, folded=False):
+    """`mlp`, evaluated in its own dtype and in float64, is within the error bound of the source's float64 outputs.
+
+    A folded scaling rounds each number of its layer once more: u (|x| @ |w| + |b|), to the layer's own
+    (n_in + 2) u. In float64 the folding also sums n_in products, and the source sums its own.
+    """
+    y64, x = np.asarray(y64), np.asarray(x)
+    assert y64.dtype == np.float64
+    dtype = np.asarray(jax.tree.leaves(mlp)[0]).dtype.name
+    bounds = {
+        each: oracle.mlp(mlp.layers, mlp.activations, x, each) for each in dict.fromkeys((dtype, "float64"))
+    }
+    rounded_weights = bounds[dtype][1] / (min(len(layer.w) for layer in mlp.layers) + 2) if folded else 0.0
+    for each, (exact, error) in bounds.items():
+        with jax.enable_x64(True):
+            wide = jax.tree.map(lambda a, each=each: np.asarray(a).astype(each), mlp)
+            found = np.asarray(mlp_forward(wide, x.astype(each)))
+        assert found.dtype == each
+        _assert_within(found, exact, error, float(np.finfo(each).max))
+        _assert_within(
+            found, y64, error + 3 * bounds["float64"][1] + rounded_weights, float(np.finfo(each).max)
+        )
+
+
+def trained(loss, params, steps=30, rate=0.1):
+    """`params` after a few steps downhill: no longer an initialisation."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        step = jax.jit(lambda p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(loss)(p)))
+        for _ in range(steps):
+            params = step(params)
+    return params
+
+
+ROWS = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+TARGETS = np.sin(3 * ROWS[:, :1]) * ROWS[:, 1:3]  # (64, 2)
+X = ROWS[:3]

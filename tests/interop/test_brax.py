@@ -1,0 +1,42 @@
+"""Brax's own networks, normaliser and deterministic policy, where it is installed (.ci/run does, once)."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxneuron.convert import from_brax
+from tests.interop.exact import assert_bits, assert_outputs
+
+pytest.importorskip("brax", reason="brax is installed by .ci/run alone, for MuJoCo's size")
+
+from brax.training.acme import running_statistics, specs
+from brax.training.agents.ppo import networks as ppo
+from brax.training.agents.sac import networks as sac
+
+
+@pytest.mark.parametrize(("agent", "activation"), [(ppo, "silu"), (sac, "relu")], ids=["ppo", "sac"])
+def test_policy(agent, activation):
+    make, inference = {
+        ppo: (ppo.make_ppo_networks, ppo.make_inference_fn),
+        sac: (sac.make_sac_networks, sac.make_inference_fn),
+    }[agent]
+    sizes = {ppo: "policy_hidden_layer_sizes", sac: "hidden_layer_sizes"}[agent]
+    networks = make(6, 3, preprocess_observations_fn=running_statistics.normalize, **{sizes: (16, 16, 8)})
+    params = networks.policy_network.init(jax.random.key(0))
+    rows = 5 + 2 * np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32)
+    normalizer = running_statistics.init_state(specs.Array((6,), np.dtype("float32")))
+    normalizer = running_statistics.update(normalizer, rows)
+    given = (normalizer, params) if agent is sac else (normalizer, params, None)
+    mlp = from_brax(given, activation=activation)
+    inner = list(mlp.layers[1:-1])
+    assert inner
+    assert_bits([tuple(layer) for layer in inner], *(
+        params["params"][f"hidden_{i + 1}"][name] for i in range(len(inner)) for name in ("kernel", "bias")
+    ))  # fmt: skip
+    x = rows[:2]
+    with jax.enable_x64(True):
+        wide = jax.tree.map(
+            lambda a: np.asarray(a, np.float64) if np.asarray(a).dtype == np.float32 else a, given
+        )
+        y, _ = inference(networks)(wide, deterministic=True)(x.astype(np.float64), jax.random.key(0))
+        assert_outputs(mlp, x, np.asarray(y), folded=True)

@@ -1,0 +1,124 @@
+"""ONNX's own tests of its operators, and its converted PyTorch models, through from_onnx.
+
+A case passes if the MLP gives the outputs that the case demands, at the case's own tolerance. In the operator
+tests every value is an input: the first becomes the network's input, the others constants. A case that is refused
+must be refused for one of the reasons below, and the reason is checked against the case.
+"""
+
+import re
+import warnings
+
+import jax
+import numpy as np
+import pytest
+
+from jaxneuron import mlp_forward
+from jaxneuron.convert import from_onnx
+
+onnx = pytest.importorskip("onnx", reason="onnx is in the extra interop")
+
+from onnx import TensorProto, numpy_helper  # noqa: E402
+from onnx.backend.test.loader import load_model_tests  # noqa: E402
+
+IN_SCOPE = {
+    "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Relu", "Elu", "Selu", "LeakyRelu", "Softplus",
+    "Softsign", "HardSigmoid", "Gelu", "Swish", "Softmax", "Identity", "Flatten", "Dropout", "BatchNormalization",
+}  # fmt: skip
+MODELS = re.compile(
+    "test_(Linear|Linear_no_bias|ELU|LeakyReLU.*|ReLU|SELU|Sigmoid|Softmax|Softplus|Softsign|Tanh)$"
+)
+
+
+def node(case):
+    return case.model.graph.node[0]
+
+
+def inputs(case):
+    return case.data_sets[0][0]
+
+
+def outputs(case):
+    return case.data_sets[0][1]
+
+
+# reason -> what must be true of a case that is refused for it
+TRUE = {
+    "it transposes its input (transA)": lambda c: any(a.name == "transA" and a.i for a in node(c).attribute),
+    "its weights must have two axes": lambda c: inputs(c)[1].ndim != 2,
+    "its constant must be one number or one for each unit": lambda c: any(
+        x.size != x.shape[-1] for x in inputs(c)[1:]
+    ),
+    "its values are integers": lambda c: inputs(c)[0].dtype.kind in "iu",
+    "it normalises axis 1": lambda c: inputs(c)[0].ndim != 2,
+    "it is in training mode": lambda c: len(outputs(c)) > 1 or any(x.dtype == bool and x for x in inputs(c)),
+    "it merges other axes": lambda c: outputs(c)[0].shape != (len(inputs(c)[0]), inputs(c)[0][0].size),
+    "it sums over axis": lambda c: [a.i for a in node(c).attribute] != [inputs(c)[0].ndim - 1],
+    "it is neither affine": lambda c: c.name == "test_Softsign",  # PyTorch wrote x / (1 + |x|), with Abs
+}
+
+
+def with_constants(case):
+    """The case's model, all inputs but the first made initialisers."""
+    model = onnx.ModelProto()
+    model.CopyFrom(case.model)
+    for value, array in list(zip(model.graph.input, inputs(case), strict=True))[1:]:
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), value.name))
+    return model
+
+
+def verdict(case, model, xs, ys):
+    """None if it passes, otherwise why it was refused; an AssertionError if its outputs are wrong."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            mlp = from_onnx(model, output=model.graph.output[0].name)
+    except ValueError as refusal:
+        return str(refusal)
+    x, y = np.asarray(xs[0]), np.asarray(ys[0])
+    n_in = mlp.layers[0].w.shape[0]
+    rows = x if x.shape[-1] == n_in else x.reshape(len(x), n_in)  # a Flatten in front
+    found = np.asarray(mlp_forward(mlp, rows))
+    assert found.shape == y.shape, case.name
+    np.testing.assert_allclose(found.astype(y.dtype), y, rtol=case.rtol, atol=case.atol, err_msg=case.name)
+    return None
+
+
+def operator_cases():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # ONNX's own, while it builds all of its cases
+        cases = load_model_tests(kind="node")
+    for case in cases:
+        in_scope = len(case.model.graph.node) == 1 and node(case).op_type in IN_SCOPE
+        if in_scope and inputs(case) and isinstance(inputs(case)[0], np.ndarray):
+            yield case, with_constants(case), inputs(case), outputs(case)
+
+
+def model_cases():
+    for case in load_model_tests(kind="pytorch-converted"):
+        if MODELS.match(case.name):
+            model = onnx.load(f"{case.model_dir}/model.onnx")
+            folder, data = case.model_dir, []
+            for name in ("input_0.pb", "output_0.pb"):
+                with open(f"{folder}/test_data_set_0/{name}", "rb") as file:
+                    data.append(numpy_helper.to_array(TensorProto.FromString(file.read())))
+            yield case, model, data[:1], data[1:]
+
+
+def test_conformance(capsys):
+    passed, refused = [], {}
+    with jax.enable_x64(True):
+        for case, *rest in (*operator_cases(), *model_cases()):
+            reason = verdict(case, *rest)
+            if reason is None:
+                passed.append(case.name)
+                continue
+            known = [text for text in TRUE if text in reason]
+            assert len(known) == 1, (case.name, reason)
+            assert TRUE[known[0]](case), (case.name, reason)
+            refused.setdefault(known[0], []).append(case.name)
+    with capsys.disabled():
+        total = len(passed) + sum(map(len, refused.values()))
+        print(f"\nONNX conformance: {len(passed)} of {total} cases in scope pass, the others are refused:")
+        for reason, names in sorted(refused.items()):
+            print(f"  {len(names):3} {reason} ...: {', '.join(sorted(names))}")
+    assert {"test_Linear", "test_Linear_no_bias", "test_gemm_alpha", "test_swish"} <= set(passed)

@@ -1,0 +1,191 @@
+"""Keras 3 on its JAX backend, as installed: models in memory, and the files it writes."""
+
+import numpy as np
+import pytest
+
+from jaxneuron.convert import from_keras
+from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs
+
+keras = pytest.importorskip("keras", reason="keras is in the extra interop")
+pytest.importorskip("h5py", reason="h5py is in the extra keras")
+
+import jax  # noqa: E402
+
+import jaxneuron  # noqa: E402
+
+layers = keras.layers
+# Keras's variables do not take NumPy 2's copy keyword; Keras itself converts them when it saves and sets weights.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+)
+
+
+@pytest.fixture(params=["model", "file"])
+def read(request, tmp_path):
+    """from_keras of a model, or of the file it is saved to."""
+
+    def read(model, **options):
+        if request.param == "model":
+            return from_keras(model, **options)
+        model.save(tmp_path / "model.keras")
+        return from_keras(tmp_path / "model.keras", **options)
+
+    return read
+
+
+def fitted(model):
+    model.compile("adam", "mse")
+    model.fit(ROWS, TARGETS, epochs=2, verbose=0)
+    return model
+
+
+def forward64(model, x):
+    """The model's outputs with every weight and every sum in float64.
+
+    Keras computes tanh in float32 even so (on every backend but TensorFlow's): these models use others.
+    """
+    with jax.enable_x64(True):
+        config = keras.saving.serialize_keras_object(model)
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float64")
+        try:
+            wide = keras.saving.deserialize_keras_object(_widened(config))
+            wide.build(model.input_shape)
+            wide.set_weights([np.asarray(w, np.float64) for w in model.get_weights()])
+            for layer in wide.layers:
+                if hasattr(layer, "finalize_state"):
+                    layer.finalize_state()
+            return np.asarray(wide(np.asarray(x, np.float64)))
+        finally:
+            keras.config.set_dtype_policy(before)
+
+
+def _widened(config):
+    if isinstance(config, dict):
+        return {
+            k: "float64" if k == "dtype" else _widened(v) for k, v in config.items() if k != "compile_config"
+        }
+    return [_widened(v) for v in config] if isinstance(config, list) else config
+
+
+def test_sequential(read):
+    model = fitted(
+        keras.Sequential([
+            keras.Input((4,)), layers.Dense(5, "sigmoid"), layers.Dropout(0.2), layers.Dense(5, use_bias=False),
+            layers.Activation("silu"), layers.Dense(3, "elu"), layers.Dense(2),
+        ])
+    )  # fmt: skip
+    mlp = read(model)
+    assert mlp.activations == ("sigmoid", "silu", "elu", "identity")
+    assert_bits(mlp, *model.get_weights())
+    assert_outputs(mlp, X, forward64(model, X))
+    assert read(model, dtype="float16").layers[0].w.dtype == np.float16
+
+
+def test_functional_chain_in_the_order_of_its_edges(read):
+    last = layers.Dense(2, "softmax", name="a")
+    first = layers.Dense(2, "relu", name="z")
+    x = keras.Input((4,))
+    model = fitted(keras.Model(x, last(layers.Dense(2, "gelu", name="m")(first(x)))))
+    mlp = read(model)
+    assert mlp.activations == ("relu", "gelu", "softmax")
+    assert_bits(mlp, *(w for layer in (first, model.get_layer("m"), last) for w in layer.get_weights()))
+    assert_outputs(mlp, X, forward64(model, X))
+
+
+def test_normalizations_are_folded(read):
+    norm = layers.Normalization()
+    norm.adapt(3 + ROWS * [1, 2, 0.5, 1])
+    model = fitted(
+        keras.Sequential([
+            keras.Input((4,)), layers.Rescaling(2.0, 1.0), norm, layers.Dense(6), layers.BatchNormalization(),
+            layers.ReLU(), layers.BatchNormalization(scale=False), layers.Dense(2), layers.Rescaling(3.0, -1.0),
+        ])
+    )  # fmt: skip
+    mlp = read(model)
+    assert mlp.activations == ("relu", "identity")
+    assert_outputs(mlp, X, forward64(model, X), folded=True)
+
+
+def test_normalization_given_and_inverted(read):
+    model = keras.Sequential([
+        keras.Input((4,)), layers.Normalization(mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 4.0, 0.0, 9.0]),
+        layers.Dense(3, "sigmoid"), layers.Dense(1), layers.Normalization(mean=2.0, variance=9.0, invert=True),
+    ])  # fmt: skip
+    x = X.copy()
+    x[:, 2] = 3.000001  # of an input that never varied, divided by Keras's epsilon
+    mlp = read(model)
+    assert_outputs(mlp, x, forward64(model, x), folded=True)
+
+
+def test_models_in_models_and_images(read):
+    inner = keras.Sequential([layers.Dense(3, "sigmoid"), layers.Dense(3, "sigmoid")])
+    model = keras.Sequential(
+        [keras.Input((2, 2)), layers.Flatten(), inner, layers.Flatten(), layers.Dense(1)]
+    )
+    mlp = read(model)
+    assert_bits(mlp, *model.get_weights())
+    assert_outputs(mlp, X, np.asarray(forward64(model, X.reshape(-1, 2, 2))))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_dtypes_are_kept(read, dtype):
+    with jax.enable_x64(dtype == "float64"):
+        model = keras.Sequential([keras.Input((3,)), layers.Dense(2, dtype=dtype)])
+        w = model.layers[0].kernel.value
+        assert w.dtype == dtype
+        mlp = read(model)
+    assert_bits(mlp, *(v.value for v in model.layers[0].variables))
+
+
+@pytest.mark.parametrize("name", [
+    "linear", "relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax", "hard_sigmoid",
+    "leaky_relu", "softsign", "exponential", layers.LeakyReLU(), layers.LeakyReLU(0.01), layers.ReLU(negative_slope=0.5),
+    layers.ELU(), layers.ELU(0.5), layers.Softmax(),
+])  # fmt: skip
+def test_activations_are_keras_s(name):
+    layer = layers.Activation(name) if isinstance(name, str) else name
+    mlp = from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(4), layer]))
+    z = np.linspace(-6, 6, 48).reshape(12, 4)
+    with jax.enable_x64(True):
+        theirs = np.asarray(layer(z.astype(np.float32)), np.float64)
+        found = jaxneuron.neuron((np.eye(4), None), z.astype(np.float32), mlp.final_activation)
+    # both round in float32
+    np.testing.assert_allclose(np.asarray(found, np.float64), theirs, rtol=40 * 2**-24, atol=40 * 2**-24)
+
+
+def test_refusals(read):
+    inputs = keras.Input((4,))
+    one = layers.Dense(4)
+    for model, message in (
+        (keras.Sequential([keras.Input((4,)), layers.LayerNormalization()]), "the layer 'LayerNormalization' is no part of an MLP"),
+        (keras.Sequential([keras.Input((4,)), layers.Dense(2, keras.activations.mish)]), "activations must be one of .*, got 'mish'"),
+        (keras.Model(inputs, one(inputs) + inputs), "must be one chain from one input to one output"),
+        (keras.Model(inputs, one(one(inputs))), "must be one chain from one input to one output, got another at 'dense"),
+        (keras.Sequential([keras.Input((4, 2)), layers.Dense(3), layers.Flatten()]), "Flatten must stand in front of an MLP"),
+        (keras.Sequential([keras.Input((4,)), layers.Softmax(), layers.Dense(2)]), "softmax must come last"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"from_keras: .*{message}"):
+            read(model)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(2)])
+    model.save(tmp_path / "lambda.keras")
+    with pytest.raises(ValueError, match="from_keras: the layer 'Lambda' is no part of an MLP"):
+        from_keras(tmp_path / "lambda.keras")
+
+
+def test_a_model_without_weights_yet():
+    with pytest.raises(
+        ValueError, match=r"from_keras: the model must be built; begin it with keras.Input, or call it once"
+    ):
+        from_keras(keras.Sequential([layers.Dense(2)]))
+
+
+def test_subclassed_models_are_refused():
+    class Own(keras.Model):
+        pass
+
+    with pytest.raises(TypeError, match="got Own; subclassed models make no chain that can be read"):
+        from_keras(Own())

@@ -1,0 +1,149 @@
+"""scikit-learn, as installed, on its own data."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from jaxneuron.convert import from_sklearn
+from tests.interop.exact import assert_bits, assert_outputs
+
+sklearn = pytest.importorskip("sklearn", reason="scikit-learn is in the extra interop")
+
+from sklearn.compose import TransformedTargetRegressor  # noqa: E402
+from sklearn.datasets import load_diabetes, load_digits  # noqa: E402
+from sklearn.ensemble import RandomForestClassifier  # noqa: E402
+from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import MinMaxScaler, StandardScaler  # noqa: E402
+
+IMAGES, DIGITS = load_digits(return_X_y=True)
+X, Y = load_diabetes(return_X_y=True, scaled=False)
+ROWS = slice(0, 3)
+
+
+def fitted(estimator, x, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)  # a few steps are enough
+        return estimator.fit(x, y)
+
+
+def raw(network):
+    return [a for layer in zip(network.coefs_, network.intercepts_, strict=True) for a in layer]
+
+
+def test_multiclass():
+    model = fitted(MLPClassifier((32, 32), max_iter=40, random_state=0), IMAGES, DIGITS)
+    assert model.score(IMAGES, DIGITS) > 0.99
+    mlp = from_sklearn(model)
+    assert mlp.activations == ("relu", "relu", "softmax")
+    assert_bits(mlp, *raw(model))
+    assert_outputs(mlp, IMAGES[ROWS], model.predict_proba(IMAGES[ROWS]))
+    narrow = fitted(MLPClassifier((16,), max_iter=5, random_state=0), IMAGES.astype(np.float32), DIGITS)
+    assert from_sklearn(narrow).layers[0].w.dtype == np.float32
+    assert_bits(from_sklearn(narrow), *raw(narrow))
+    assert from_sklearn(model, dtype="float32").layers[0].w.dtype == np.float32
+
+
+def test_binary_has_both_columns():
+    model = fitted(
+        MLPClassifier((9,), activation="logistic", max_iter=40, random_state=0), IMAGES, DIGITS > 4
+    )
+    mlp = from_sklearn(model)
+    w, b = model.coefs_[1], model.intercepts_[1]
+    assert_bits(mlp, model.coefs_[0], model.intercepts_[0], np.hstack([-w, w]), np.hstack([-b, b]))
+    assert mlp.activations == ("sigmoid", "sigmoid")
+    assert_outputs(mlp, IMAGES[ROWS], model.predict_proba(IMAGES[ROWS]))
+
+
+def test_multilabel():
+    labels = np.stack([DIGITS > 4, DIGITS % 2 == 0, DIGITS < 2], axis=1)
+    model = fitted(MLPClassifier((9,), activation="tanh", max_iter=20, random_state=0), IMAGES, labels)
+    mlp = from_sklearn(model)
+    assert_bits(mlp, *raw(model))
+    assert_outputs(mlp, IMAGES[ROWS], model.predict_proba(IMAGES[ROWS]))
+
+
+def test_pipeline_and_target():
+    network = MLPRegressor(hidden_layer_sizes=(10, 10), activation="tanh", max_iter=60, random_state=0)
+    model = fitted(
+        TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler()),
+        X,
+        Y,
+    )
+    mlp = from_sklearn(model)
+    assert len(mlp.layers) == 3
+    assert_bits(
+        type(mlp)(mlp.layers[1:2]),
+        *(a[1] for a in (model.regressor_[-1].coefs_, model.regressor_[-1].intercepts_)),
+    )
+    assert_outputs(mlp, X[ROWS], model.predict(X[ROWS])[:, None], folded=True)
+    for options in ({"with_mean": False}, {"with_std": False}):
+        model = fitted(make_pipeline(StandardScaler(**options), "passthrough", network), X / 100, Y / 100)
+        assert_outputs(from_sklearn(model), X[ROWS] / 100, model.predict(X[ROWS] / 100)[:, None], folded=True)
+
+
+def test_a_mean_of_many_deviations_is_a_layer_of_its_own():
+    far = (X + 1e5).astype(np.float32)
+    model = fitted(
+        make_pipeline(
+            StandardScaler(),
+            MLPRegressor(hidden_layer_sizes=(5,), activation="tanh", max_iter=20, random_state=0),
+        ),
+        far,
+        Y,
+    )
+    mlp = from_sklearn(model, dtype="float32")
+    assert [layer.w.shape for layer in mlp.layers] == [(10, 10), (10, 5), (5, 1)]
+    assert np.array_equal(mlp.layers[0].w, np.eye(10))
+    # Folded all the same, float32 would lose the digits of the mean: 100 of those kept here.
+    import jaxneuron
+
+    truth = model.predict(far)
+    folded = jaxneuron.fold_input_scaling(
+        jaxneuron.MLP(zip(model[-1].coefs_, model[-1].intercepts_, strict=True), "tanh", "identity"),
+        model[0].mean_, model[0].scale_,
+    )  # fmt: skip
+    kept, lost = (
+        np.abs(
+            np.asarray(
+                jaxneuron.mlp_forward(
+                    type(m)(
+                        [tuple(np.float32(a) for a in layer) for layer in m.layers],
+                        "tanh" if m is folded else ("identity", "tanh"),
+                        "identity",
+                    ),
+                    far,
+                )
+            )[:, 0]
+            - truth
+        ).max()
+        for m in (mlp, folded)
+    )
+    assert kept < lost / 100
+
+
+def test_poisson():
+    model = fitted(
+        MLPRegressor(hidden_layer_sizes=(5,), loss="poisson", max_iter=20, random_state=0), X / 100, Y / 100
+    )
+    mlp = from_sklearn(model)
+    assert_bits(mlp, *raw(model))
+    assert mlp.activations[1].__name__ == "exp"
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="from_sklearn: MLPClassifier must be fitted; call fit first"):
+        from_sklearn(MLPClassifier())
+    with pytest.raises(ValueError, match="with StandardScaler, got RandomForestClassifier; convert the part"):
+        from_sklearn(RandomForestClassifier())
+    model = make_pipeline(MinMaxScaler(), MLPRegressor(hidden_layer_sizes=(2,), max_iter=1))
+    with pytest.raises(ValueError, match="got MinMaxScaler"):
+        from_sklearn(fitted(model, X, Y))
+    model = TransformedTargetRegressor(
+        MLPRegressor(hidden_layer_sizes=(2,), max_iter=1), func=np.log, inverse_func=np.exp
+    )
+    with pytest.raises(
+        ValueError, match="the target must be scaled by a StandardScaler, got FunctionTransformer"
+    ):
+        from_sklearn(fitted(model, X, Y))
