@@ -94,4 +94,4 @@ def test_the_reference_holds_every_public_name():
     named = set(re.findall(r"^::: jaxneuron\.(\S+)", (DOCS / "reference/index.md").read_text(), re.M))
     modules = {path.stem for path in (DOCS / "reference").glob("*.md")} - {"index"}
     assert named == set(jaxneuron.__all__) - {"gates"}
-    assert modules == {"gates", "testing", "plot"}
+    assert modules == {"convert", "gates", "testing", "plot"}
