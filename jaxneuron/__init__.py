@@ -17,6 +17,7 @@ from jaxneuron._activations import (
     tanh,
 )
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
+from jaxneuron._evaluate import evaluate
 from jaxneuron._files import load, save
 from jaxneuron._forward import affine, mlp_forward, neuron
 from jaxneuron._init import init_mlp
@@ -31,6 +32,7 @@ __all__ = [
     "affine",
     "dense_parameter_count",
     "elu",
+    "evaluate",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",

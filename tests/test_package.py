@@ -14,6 +14,7 @@ PUBLIC = [
     "affine",
     "dense_parameter_count",
     "elu",
+    "evaluate",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",
