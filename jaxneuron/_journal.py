@@ -83,28 +83,28 @@ def resumable(
         raise ValueError(f"{path}: exists; pass --force to replace it")
     with _naming(path, partial, journal, packed), contextlib.ExitStack() as stack:
         file = stack.enter_context(_locked(partial))
-        left = os.fstat(file.fileno()).st_size > 0
-        if left and not (resume or force):
-            raise ValueError(
-                f"{partial}: an unfinished run has left this; "
-                f"pass --resume to go on, or --force to begin again"
-            )
-        run = Run(file)
-        if left and resume:
-            run.done, end = _read(journal, facts or {})
-            run.journal = stack.enter_context(open(journal, "r+b", buffering=0))
-            run.journal.truncate(end)
-            run.journal.seek(end)
-        else:
-            journal.unlink(missing_ok=True)  # before the rows that it tells of
-            file.truncate(0)
-            if facts is not None:
-                run.journal = stack.enter_context(open(journal, "wb", buffering=0))
-                _append(run.journal, {"version": VERSION, **facts})
-        file.truncate(run.done["bytes"])
-        file.seek(run.done["bytes"])
-        _sync_folder(target)
+        run, left, ours = Run(file), os.fstat(file.fileno()).st_size > 0, False
         try:
+            if left and not (resume or force):
+                raise ValueError(
+                    f"{partial}: an unfinished run has left this; "
+                    f"pass --resume to go on, or --force to begin again"
+                )
+            if left and resume:
+                run.done, end = _read(journal, facts or {})
+                run.journal = stack.enter_context(open(journal, "r+b", buffering=0))
+                run.journal.truncate(end)
+                run.journal.seek(end)
+            else:
+                journal.unlink(missing_ok=True)  # before the rows that it tells of
+                file.truncate(0)
+                if facts is not None:
+                    run.journal = stack.enter_context(open(journal, "xb", buffering=0))
+                    _append(run.journal, {"version": VERSION, **facts})
+            ours = True
+            file.truncate(run.done["bytes"])
+            file.seek(run.done["bytes"])
+            _sync_folder(target)
             yield run
             run.save()
             whole = partial
@@ -118,6 +118,8 @@ def resumable(
             if target.exists():
                 os.chmod(whole, stat.S_IMODE(target.stat().st_mode))
         except BaseException as error:
+            if left and not ours:
+                raise
             packed.unlink(missing_ok=True)
             if run.journal and run.done["rows"] and not isinstance(error, (ValueError, TypeError)):
                 with contextlib.suppress(OSError):  # the error at hand is the one to tell

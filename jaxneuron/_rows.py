@@ -88,10 +88,12 @@ class Npy:
             for row in range(start, self.count, step):
                 n = min(step, self.count - row)
                 if self.by_columns:
-                    firsts = range(row, self.columns * self.count, self.count)
-                    yield np.stack([self._read(file, first, n) for first in firsts], axis=1)
+                    rows = np.empty((n, self.columns), self.dtype)
+                    for i in range(self.columns):
+                        rows[:, i] = self._read(file, i * self.count + row, n)
                 else:
-                    yield self._read(file, row * self.columns, n * self.columns).reshape(n, self.columns)
+                    rows = self._read(file, row * self.columns, n * self.columns).reshape(n, self.columns)
+                yield np.asarray(as_array(rows, str(self.path), f"rows {row} to {row + n - 1}"))
 
     def _read(self, file: BinaryIO, first: int, n: int) -> np.ndarray:
         file.seek(self.offset + first * self.dtype.itemsize)
@@ -239,7 +241,7 @@ class Parquet:
             if column.null_count:
                 first = int(np.argmin(column.is_valid().to_numpy(zero_copy_only=False)))
                 raise ValueError(
-                    f"{self.path}: row {row + first + 1}: column {name!r} must be a number, got null"
+                    f"{self.path}: row {row + first}: column {name!r} must be a number, got null"
                 )
         return _side_by_side(batch, len(batch.columns), self.dtype)
 
@@ -259,7 +261,7 @@ class Parquet:
 def _side_by_side(table: Any, columns: int, dtype: np.dtype) -> np.ndarray:
     rows = np.empty((table.num_rows, columns), dtype)
     for target, column in zip(rows.T, table.columns, strict=True):
-        target[:] = column.to_numpy()
+        target[:] = column.to_numpy(zero_copy_only=False)
     return rows
 
 
