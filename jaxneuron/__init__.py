@@ -22,6 +22,7 @@ from jaxneuron._files import load, save
 from jaxneuron._forward import affine, mlp_forward, neuron
 from jaxneuron._init import init_mlp
 from jaxneuron._params import MLP, Affine, stack_neurons
+from jaxneuron._ray import RowEvaluator
 from jaxneuron._scaling import fold_input_scaling, fold_output_scaling
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "Affine",
+    "RowEvaluator",
     "affine",
     "dense_parameter_count",
     "elu",

@@ -48,7 +48,7 @@ class Run:
 
     def save(self) -> None:
         if self.journal:
-            os.fdatasync(self.file.fileno())  # the rows first: the journal never runs ahead of them
+            os.fsync(self.file.fileno())  # the rows first: the journal never runs ahead of them
             _append(self.journal, self.done)
             self.saved = time.monotonic()
 
@@ -115,10 +115,14 @@ def resumable(
                     content.flush()
                     os.fsync(content.fileno())
             os.fsync(file.fileno())
+            if not _is_at(partial, file):
+                raise ValueError(
+                    f"{partial}: must stay where it is during a run, was moved or removed; run again"
+                )
             if target.exists():
                 os.chmod(whole, stat.S_IMODE(target.stat().st_mode))
         except BaseException as error:
-            if left and not ours:
+            if (left and not ours) or not _is_at(partial, file):
                 raise
             packed.unlink(missing_ok=True)
             if run.journal and run.done["rows"] and not isinstance(error, (ValueError, TypeError)):
@@ -159,20 +163,23 @@ def _naming(path: Path, *others: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(partial: Path) -> Iterator[BinaryIO]:
     with open(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
-        busy = ValueError(f"{partial}: another run is writing it; let it end, or write to another file")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = _is_at(partial, file)  # not if another run has just ended and renamed it
         except BlockingIOError:
-            raise busy from None
-        # Between opening and locking another run may have ended and given the file its final name.
-        if not partial.exists() or not os.path.samestat(os.fstat(file.fileno()), partial.stat()):
-            raise busy
+            free = False
+        if not free:
+            raise ValueError(f"{partial}: another run is writing it; let it end, or write to another file")
         yield file
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 def _append(journal: BinaryIO, line: Facts) -> None:
     journal.write(json.dumps(line).encode() + b"\n")
-    os.fdatasync(journal.fileno())
+    os.fsync(journal.fileno())
 
 
 def _read(journal: Path, facts: Facts) -> tuple[Facts, int]:

@@ -11,6 +11,7 @@ from jaxneuron import gates
 PUBLIC = [
     "MLP",
     "Affine",
+    "RowEvaluator",
     "affine",
     "dense_parameter_count",
     "elu",
@@ -65,6 +66,6 @@ before = dict(jax.config.values), threading.active_count()
 import jaxneuron, jaxneuron.cli
 assert (dict(jax.config.values), threading.active_count()) == before, "configuration or threads changed"
 assert not xla_bridge._backends, "a device was touched"
-assert not {"safetensors", "tqdm", "matplotlib"} & set(sys.modules), "an optional library was imported"
+assert not {"safetensors", "tqdm", "matplotlib", "pyarrow", "ray"} & set(sys.modules), "an optional library was imported"
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

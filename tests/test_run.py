@@ -345,6 +345,17 @@ def test_an_input_that_changes_while_it_is_read(model, tmp_path, capsys, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]
 
 
+def test_a_file_that_another_run_took_over_is_left_alone(model, tmp_path, capsys, monkeypatch):
+    rows, original = write_rows(tmp_path / "rows.npy", numbers(50)), np.isnan
+    partial = tmp_path / "out.npy.partial"
+    monkeypatch.setattr(
+        cli.np, "isnan", lambda chunk: (partial.unlink(), partial.write_bytes(b"theirs"), original(chunk))[-1]
+    )
+    assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
+    assert "must stay where it is during a run, was moved or removed; run again" in capsys.readouterr().err
+    assert partial.read_bytes() == b"theirs"
+
+
 def test_a_folder_that_is_not_writable(model, capsys):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
