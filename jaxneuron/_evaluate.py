@@ -29,6 +29,7 @@ from jaxneuron._forward import mlp_forward
 from jaxneuron._params import MLP
 
 NUMBERS = 2**19  # in a tile's widest layer: enough to outweigh a call, few enough for the caches
+LANES = 16  # a tile is a multiple: XLA computes the rows of a remainder by other instructions
 IN_FLIGHT = 2  # tiles that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
@@ -55,7 +56,8 @@ def evaluate(
       out: where outputs go. None for a new array; an array or a memory map `(n, n_out)` to fill; or a
         function of a chunk `(m, n_out)`, read-only, called for one after the other, in order, in a
         thread of its own.
-      tile: rows that a device evaluates at a time; 2^19 numbers in the widest layer unless given.
+      tile: rows that a device evaluates at a time, rounded up to a multiple of 16; 2^19 numbers in the
+        widest layer unless given.
       devices: of this process; all of them unless given. The weights are placed on each, once.
       progress: True for a bar with rows, rate and time left (tqdm, extra `cli`), or a function of the
         rows done and of all rows, None where unknown.
@@ -89,7 +91,7 @@ def evaluate(
     if any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(mlp), rows)):
         raise TypeError("evaluate: mlp and rows must hold numbers, got tracers; inside jit call mlp_forward")
     mesh = _mesh(devices)
-    tile = default_tile(mlp) if tile is None else _positive(tile)
+    tile = default_tile(mlp) if tile is None else _whole_lanes(tile)
     tiles, n, dtype = _tiles.cut(rows, mlp.layers[0].w.shape[-2], tile * mesh.size)
     row = output_row(mlp, dtype)
     _check_memory(mlp, tile, row, mesh)
@@ -104,7 +106,7 @@ def evaluate(
 def default_tile(mlp: MLP) -> int:
     """The rows of a tile: a power of two, with some `NUMBERS` numbers in the widest layer."""
     widest = max(mlp.layers[0].w.shape[-2], *(layer.w.shape[-1] for layer in mlp.layers), 1)
-    return 2 ** max(0, round(math.log2(NUMBERS / widest)))
+    return max(LANES, 2 ** round(math.log2(NUMBERS / widest)))
 
 
 def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
@@ -236,14 +238,14 @@ def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
     return Mesh(np.array(chosen), ("rows",))
 
 
-def _positive(tile: int) -> int:
+def _whole_lanes(tile: int) -> int:
     try:
         rows = operator.index(tile)
     except TypeError:
         raise TypeError(f"evaluate: tile must be a number of rows, got {tile!r}") from None
     if rows < 1:
         raise ValueError(f"evaluate: tile must be at least 1 row, got {rows}; leave it out for the default")
-    return rows
+    return -(-rows // LANES) * LANES
 
 
 @contextlib.contextmanager

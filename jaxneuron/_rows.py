@@ -308,11 +308,12 @@ class CsvWriter:
         self.file = file
 
     def write(self, rows: np.ndarray) -> None:
-        arrow, text = _pyarrow("CSV"), io.BytesIO()
+        arrow = _pyarrow("CSV")
+        text = arrow.BufferOutputStream()
         if rows.dtype == np.float16:
             rows = rows.astype(np.float32)
         arrow.csv.write_csv(_table(arrow, rows), text, arrow.csv.WriteOptions(include_header=False))
-        write_all(self.file, text.getbuffer())
+        write_all(self.file, text.getvalue())
 
     def finish(self, rows: int) -> None:
         pass

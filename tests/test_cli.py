@@ -15,6 +15,7 @@ import jaxneuron
 from jaxneuron import MLP, gates, init_mlp, mlp_forward, save
 from jaxneuron._rows import read_rows, row_writer
 from jaxneuron.cli import main
+from jaxneuron.testing import assert_within_error_bound
 from tests import make_qlknn
 
 
@@ -83,7 +84,7 @@ def test_run(model, rows, tmp_path, source, target):
     assert re.fullmatch(r"jaxneuron: 40 rows, 0 with NaN in \d+\.\d s\n", done.stderr)
     y = np.load(out) if target == "npy" else np.loadtxt(out, delimiter=",", dtype=np.float32)
     assert y.dtype == np.float32
-    np.testing.assert_allclose(y, np.asarray(mlp_forward(jaxneuron.load(model), x)), rtol=1e-6)
+    assert_within_error_bound(jaxneuron.load(model), x, y)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"rows.npy", rows.name, out.name})
 
 
@@ -273,7 +274,7 @@ def test_bad_files_and_arguments(model, rows, tmp_path, refused):
 def test_force_replaces_even_the_input(model, rows):
     x = np.load(rows)
     assert main(["run", str(model), str(rows), "-o", str(rows), "--force"]) == 0
-    np.testing.assert_allclose(np.load(rows), np.asarray(mlp_forward(jaxneuron.load(model), x)), rtol=1e-6)
+    assert_within_error_bound(jaxneuron.load(model), x, np.load(rows))
 
 
 def test_a_closed_pipe_is_no_traceback():

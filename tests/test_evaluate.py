@@ -105,6 +105,17 @@ def test_a_row_has_the_same_bits_at_every_place_of_a_default_tile(dtype):
         assert len(np.unique(y.view(np.uint8).reshape(n, -1), axis=0)) == 1
 
 
+@pytest.mark.parametrize("tile", [1, 12, 250])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(7, 1), (2, 3, 1), (3, 5, 2)])
+def test_a_row_has_the_same_bits_at_every_place_of_any_tile(tile, dtype, sizes):
+    """In tiles of just these sizes XLA's own product gives the rows of a remainder other bits."""
+    with jax.enable_x64(True):
+        mlp = jax.tree.map(lambda a: a.astype(dtype), init_mlp(jax.random.key(0), sizes, activation="tanh"))
+        rows = np.repeat(numbers(1, sizes[0]).astype(dtype), 530, axis=0)
+        assert len(np.unique(evaluate(mlp, rows, tile=tile), axis=0)) == 1
+
+
 def test_eight_devices_give_the_bits_of_one():
     program = """
 import jax, numpy as np
@@ -198,12 +209,12 @@ def test_reading_computing_and_writing_overlap():
         return time.perf_counter() - start
 
     seconds(0)
-    # One after the other would be 3 times as long; the least of five, for a machine with other work.
+    # One after the other would be 3 times as long, with but two of them at a time 2.
     ratios = []
     for _ in range(5):
         computing = seconds(0)
         ratios.append(seconds(computing / tiles) / computing)
-    assert min(ratios) < 1.5, ratios
+    assert min(ratios) < 1.8, ratios
 
 
 def test_a_reader_may_use_its_buffer_again():
@@ -251,9 +262,9 @@ def test_nan_rows_pass_through():
 
 def test_progress(capsys):
     counts = []
-    evaluate(network(), numbers(40), tile=8, progress=lambda *count: counts.append(count))
-    evaluate(network(), iter([numbers(20)]), tile=8, progress=lambda *count: counts.append(count))
-    assert counts == [(16, 40), (32, 40), (40, 40), (16, None), (20, None)]
+    evaluate(network(), numbers(80), tile=16, progress=lambda *count: counts.append(count))
+    evaluate(network(), iter([numbers(40)]), tile=16, progress=lambda *count: counts.append(count))
+    assert counts == [(32, 80), (64, 80), (80, 80), (32, None), (40, None)]
     evaluate(network(), numbers(40), tile=8, progress=True)
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -276,7 +287,7 @@ def test_an_error_stops_everything(error, where):
         for i in itertools.count():
             if where == "rows" and i == 9:
                 raise error("the tenth")
-            yield numbers(7, seed=i)
+            yield numbers(15, seed=i)
 
     def write(chunk):
         if where == "out" and len(written) == 4:
@@ -288,11 +299,11 @@ def test_an_error_stops_everything(error, where):
             raise error("far enough")
 
     with pytest.raises(error, match=r"the tenth|the fifth|far enough"):
-        evaluate(network(), read(), out=write, tile=8, progress=report, devices=jax.devices()[:1])
+        evaluate(network(), read(), out=write, tile=TILE, progress=report, devices=jax.devices()[:1])
     assert threading.active_count() == threads
-    assert {chunk.shape for chunk in written} <= {(8, 2)}
-    rows = np.concatenate([numbers(7, seed=i) for i in range(20)])[: 8 * len(written)]
-    assert b"".join(chunk.tobytes() for chunk in written) == evaluate(network(), rows, tile=8).tobytes()
+    assert {chunk.shape for chunk in written} <= {(TILE, 2)}
+    rows = np.concatenate([numbers(15, seed=i) for i in range(20)])[: TILE * len(written)]
+    assert b"".join(chunk.tobytes() for chunk in written) == evaluate(network(), rows, tile=TILE).tobytes()
     assert where != "out" or len(written) == 4
 
 
@@ -340,7 +351,7 @@ HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
         (lambda: evaluate(network(), iter([ROWS, numbers(2, 5)])), ValueError, "evaluate: rows: chunk 1 (from row 4) must have shape (n, 3), one column for each input of the network, got (2, 5)"),
         (lambda: evaluate(network(), [ROWS, ROWS.astype(np.float16)]), TypeError, "evaluate: rows: chunk 1 (from row 4) must hold float32 like the chunks before, got float16; convert every chunk with .astype"),
         (lambda: evaluate(network(), [ROWS, "abc"]), TypeError, "evaluate: rows: chunk 1 (from row 4) must hold booleans"),
-        (lambda: evaluate(network(), np.array([[0, 0, 0]] * 20 + [[2**40, 0, 0]]), tile=4, devices=jax.devices()[:1]), ValueError, "evaluate: rows[20:21] must fit in int32 while jax_enable_x64 is off"),
+        (lambda: evaluate(network(), np.array([[0, 0, 0]] * 20 + [[2**40, 0, 0]]), tile=4, devices=jax.devices()[:1]), ValueError, "evaluate: rows[16:21] must fit in int32 while jax_enable_x64 is off"),
         (lambda: evaluate(network(), ROWS, tile=0), ValueError, "evaluate: tile must be at least 1 row, got 0; leave it out for the default"),
         (lambda: evaluate(network(), ROWS, tile=-5), ValueError, "evaluate: tile must be at least 1 row, got -5"),
         (lambda: evaluate(network(), ROWS, tile=1.5), TypeError, "evaluate: tile must be a number of rows, got 1.5"),
