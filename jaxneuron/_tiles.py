@@ -47,7 +47,7 @@ def _slices(rows: Any, size: int) -> Tiles:
     for start in range(0, rows.shape[0], size):
         x = np.asarray(rows[start : start + size])
         x = np.asarray(as_operand(x, "evaluate", f"rows[{start}:{start + len(x)}]"))
-        yield np.pad(x, ((0, size - len(x)), (0, 0)), "edge"), len(x)
+        yield x if len(x) == size else np.pad(x, ((0, size - len(x)), (0, 0)), "edge"), len(x)
 
 
 def _gather(first: np.ndarray, others: Iterator[np.ndarray], size: int) -> Tiles:
