@@ -84,7 +84,7 @@ def _checked(rows: Iterable[Any], n_in: int) -> Iterator[np.ndarray]:
 
 def _check_shape(shape: tuple[int, ...], n_in: int, name: str) -> None:
     if len(shape) != 2 or shape[1] != n_in:
-        remedy = "pass [row] for one row" if len(shape) == 1 else "pass a row of inputs for each output row"
+        remedy = "pass [row] for one row" if len(shape) == 1 else "inputs stand on the last axis"
         raise ValueError(
             f"evaluate: {name} must have shape (n, {n_in}), one column for each input of the network, "
             f"got {shape}; {remedy}"

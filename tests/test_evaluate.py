@@ -214,7 +214,9 @@ def test_reading_computing_and_writing_overlap():
     for _ in range(5):
         computing = seconds(0)
         ratios.append(seconds(computing / tiles) / computing)
-    assert min(ratios) < 1.8, ratios
+        if ratios[-1] < 1.8:
+            return
+    raise AssertionError(ratios)
 
 
 def test_a_reader_may_use_its_buffer_again():

@@ -158,7 +158,7 @@ def start():
 
 @pytest.mark.parametrize(("source", "target"), KILLS)
 def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, target):
-    rows = numbers(120_000)
+    rows = numbers(80_000)
     arguments = ["run", model, write_rows(tmp_path / f"rows{source}", rows), "--tile", "128", "-o"]
     whole, out = (tmp_path / f"{name}{target}" for name in ("whole", "out"))
     assert main([str(a) for a in (*arguments, whole)]) == 0
@@ -167,7 +167,7 @@ def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, ta
         process = start(*arguments, out, "--resume")
         before = journal.stat().st_size if journal.exists() else 0
         while process.is_alive() and (not journal.exists() or journal.stat().st_size <= before):
-            time.sleep(0.001)
+            time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.05))
         process.kill()
         process.join()
