@@ -161,10 +161,11 @@ def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Arra
         nearest = _round(exact, dtype)
     for i in np.flatnonzero((low != high) & np.isfinite(z)):
         first, rest = decided(name, float(z[i]))
-        # Nudged to the side of the middle that the exact value is on, if it stands in the middle itself.
-        nearest[i] = _round(
-            np.nextafter([first], math.inf if rest > 0 else -math.inf if rest < 0 else first), dtype
-        )[0]
+        below, above = _round(np.nextafter([first, first], [-math.inf, math.inf]), dtype)
+        if rest and first == (float(below) + float(above)) / 2:  # it looks like the middle, and is not
+            nearest[i] = above if rest > 0 else below
+        else:
+            nearest[i] = _round(np.array([first]), dtype)[0]
     return nearest
 
 

@@ -19,10 +19,12 @@ from jaxneuron._activations import (
     tanh,
 )
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
+from jaxneuron._evaluate import evaluate
 from jaxneuron._files import load, save
 from jaxneuron._forward import affine, mlp_forward, neuron
 from jaxneuron._init import init_mlp
 from jaxneuron._params import MLP, Affine, stack_neurons
+from jaxneuron._ray import RowEvaluator
 from jaxneuron._scaling import fold_input_scaling, fold_output_scaling
 
 __version__ = "0.1.0"
@@ -30,11 +32,13 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "Affine",
+    "RowEvaluator",
     "affine",
     "cr_sigmoid",
     "cr_tanh",
     "dense_parameter_count",
     "elu",
+    "evaluate",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",

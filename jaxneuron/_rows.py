@@ -1,81 +1,268 @@
-"""Rows of numbers in `.npy` and `.csv` files, read and written a tile at a time.
+"""Rows of numbers in `.npy`, `.csv` and `.parquet` files, read and written a chunk at a time.
 
-A tile is a float array `(rows, columns)`, `.npy` files also give integers and booleans. CSV is
+A chunk is an array `(rows, columns)`: float64 from CSV, the file's own numbers from the others. CSV is
 comma-separated UTF-8; blank lines are skipped; a first line of names alone, each with a letter, none a
 number or a word for a missing one, is a header.
+
+Files are read and written, not mapped: under a map, a file that is cut short and a disk that is full end
+the process; this way they are errors.
 """
 
 from __future__ import annotations
 
+import codecs
+import collections
 import contextlib
-import itertools
+import io
 import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from jaxneuron._arrays import as_array
-from jaxneuron._files import replacing
 
+STREAM = Path("-")  # standard input and output, in CSV
+CHUNK = 2**22  # bytes read at a time
+BATCH = 2**16  # rows of Parquet read or written at a time
+NUMBER = 128  # bytes that a number in CSV may take, on average
 MISSING = {"na", "n/a", "null", "none", "missing"}
-Write = Callable[[np.ndarray], None]
 
 
-def read_rows(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
-    """The rows of `path`, at most `tile` at a time; one empty tile if there are none.
+def read_rows(path: Path, columns: int) -> Reader:
+    """The rows of `path`.
 
-    Raises a ValueError that names the file, and for CSV the line, where there are not `columns`
-    numbers in a row.
+    Raises an OSError, or a ValueError or TypeError that names the file, and the line or row, where there
+    are not `columns` numbers in a row.
     """
-    if path.suffix.lower() == ".npy":
-        return _read_npy(path, columns, tile)
-    if path.suffix.lower() == ".csv":
-        return _read_csv(path, columns, tile)
-    raise ValueError(f"{path}: rows must be in a .npy or a .csv file, got {path.suffix or 'no suffix'!r}")
+    return _by_suffix(path, {".npy": Npy, ".csv": Csv, ".parquet": Parquet}, "be in")(path, columns)
 
 
-@contextlib.contextmanager
-def writing_rows(path: Path, force: bool) -> Iterator[Write]:
-    """A function that appends tiles to `path`, which appears when the block ends without an error."""
-    writers = {".npy": _npy_writer, ".csv": _csv_writer}
-    suffix = path.suffix.lower()
-    if suffix not in writers:
-        raise ValueError(f"{path}: rows must go to a .npy or a .csv file, got {path.suffix or 'no suffix'!r}")
-    if os.path.lexists(path) and not force:
-        raise ValueError(f"{path}: exists; pass --force to replace it")
-    with replacing(path) as file, writers[suffix](file) as write:
-        yield write
+def row_writer(path: Path) -> type[Writer]:
+    """What writes rows for `path`."""
+    return _by_suffix(path, {".npy": NpyWriter, ".csv": CsvWriter, ".parquet": ParquetWriter}, "go to")
 
 
-def _read_npy(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
-    with open(path, "rb"):
-        pass  # for an OSError that names the file
+def _by_suffix(path: Path, kinds: dict[str, Any], must: str) -> Any:
+    suffix = ".csv" if path == STREAM else path.suffix.lower()
+    if suffix not in kinds:
+        raise ValueError(
+            f"{path}: rows must {must} a .npy, .csv or .parquet file, got {suffix or 'no suffix'!r}"
+        )
+    return kinds[suffix]
+
+
+def _pyarrow(what: str) -> Any:
     try:
-        rows = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # a header can make NumPy raise almost anything
-        raise ValueError(f"{path}: must be a .npy file of numbers ({error})") from None
-    if rows.ndim != 2 or rows.shape[1] != columns:
-        raise ValueError(f"{path}: must have shape (rows, {columns}) for this network, got {rows.shape}")
-    as_array(rows[:0], str(path), "rows")
-    for start in range(0, max(len(rows), 1), tile):
-        yield rows[start : start + tile]
+        import pyarrow.csv
+        import pyarrow.parquet
+    except ImportError:
+        raise ImportError(f"run: {what} needs the pyarrow library; pip install 'jaxneuron[cli]'") from None
+    return pyarrow
 
 
-def _read_csv(path: Path, columns: int, tile: int) -> Iterator[np.ndarray]:
-    # What is not UTF-8 is replaced, and then it is no number: _parse names its line.
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        lines: Iterator[tuple[int, str]] = filter(lambda numbered: numbered[1].strip(), enumerate(file, 1))
-        first = list(itertools.islice(lines, 1))
-        if first and _is_header(first[0][1]):
-            _check_columns(path, *first[0], columns)
-            first = []
-        lines = itertools.chain(first, lines)
-        yield _parse(path, list(itertools.islice(lines, tile)), columns)
-        while more := list(itertools.islice(lines, tile)):
-            yield _parse(path, more, columns)
+class Npy:
+    """Rows of a `.npy` file, in either order."""
+
+    def __init__(self, path: Path, columns: int) -> None:
+        with open(path, "rb"):
+            pass  # for an OSError that names the file
+        try:
+            header = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # a header can make NumPy raise almost anything
+            raise ValueError(f"{path}: must be a .npy file of numbers ({error})") from None
+        if header.ndim != 2 or header.shape[1] != columns:
+            raise ValueError(
+                f"{path}: must have shape (rows, {columns}) for this network, got {header.shape}"
+            )
+        as_array(header[:0], str(path), "rows")
+        self.path, self.columns, self.count, self.dtype = path, columns, len(header), header.dtype
+        self.offset, self.by_columns = header.offset, not header.flags.c_contiguous
+
+    def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:
+        step = max(1, CHUNK // max(1, self.columns * self.dtype.itemsize))
+        with open(self.path, "rb") as file:
+            for row in range(start, self.count, step):
+                n = min(step, self.count - row)
+                if self.by_columns:
+                    rows = np.empty((n, self.columns), self.dtype)
+                    for i in range(self.columns):
+                        rows[:, i] = self._read(file, i * self.count + row, n)
+                else:
+                    rows = self._read(file, row * self.columns, n * self.columns).reshape(n, self.columns)
+                yield np.asarray(as_array(rows, str(self.path), f"rows {row} to {row + n - 1}"))
+
+    def _read(self, file: BinaryIO, first: int, n: int) -> np.ndarray:
+        file.seek(self.offset + first * self.dtype.itemsize)
+        numbers = np.fromfile(file, self.dtype, n)
+        if len(numbers) < n:
+            raise ValueError(f"{self.path}: must hold {self.count} rows, was cut short while it was read")
+        return numbers
+
+    def place(self, row: int) -> list[int]:
+        return []
+
+
+class Csv:
+    """Rows of a `.csv` file or of standard input."""
+
+    count = None
+    dtype = np.dtype(float)
+
+    def __init__(self, path: Path, columns: int) -> None:
+        self.path, self.columns = path, columns
+        if path != STREAM:
+            os.stat(path)  # for an OSError that names the file
+        # The bytes, lines and rows before each block that is not wholly done.
+        self._blocks: collections.deque[list[int]] = collections.deque()
+
+    def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:
+        offset, line, row = place or (0, 0, 0)
+        longest = CHUNK + NUMBER * self.columns
+        with (
+            contextlib.nullcontext(sys.stdin.buffer) if self.path == STREAM else open(self.path, "rb") as file
+        ):
+            if place:
+                file.seek(offset)
+            while block := file.read(CHUNK):
+                if not block.endswith(b"\n"):
+                    end = file.readline(longest)
+                    if len(end) == longest:
+                        number = line + 1 + block.count(b"\n")
+                        raise ValueError(f"{self.path}: line {number}: must end within {longest} bytes")
+                    block += end
+                rows = self._parse(block if row else self._without_header(block, line), line)
+                self._blocks.append([offset, line, row])
+                offset, line, row = offset + len(block), line + block.count(b"\n"), row + len(rows)
+                if row > start:
+                    yield rows[max(0, len(rows) - (row - start)) :]
+
+    def place(self, row: int) -> list[int]:
+        while len(self._blocks) > 1 and self._blocks[1][2] <= row:
+            self._blocks.popleft()
+        return self._blocks[0]
+
+    def _without_header(self, block: bytes, line: int) -> bytes:
+        """`block` with its first line blank, if that is a header."""
+        block = block.removeprefix(codecs.BOM_UTF8)
+        start = len(block) - len(block.lstrip())
+        first = re.split(rb"[\r\n]", block[start:], maxsplit=1)[0]
+        if not _is_header(first.decode(errors="replace")):
+            return block
+        self._fields(first.decode(errors="replace"), line + 1 + block[:start].count(b"\n"))
+        return block[:start] + block[start + len(first) :]
+
+    def _parse(self, block: bytes, line: int) -> np.ndarray:
+        arrow = _pyarrow("CSV")
+        names = [str(i) for i in range(self.columns)]
+        try:
+            table = arrow.csv.read_csv(
+                arrow.BufferReader(block),
+                arrow.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=names),
+                arrow.csv.ParseOptions(quote_char=False),
+                arrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, arrow.float64()),
+                    null_values=[],
+                    strings_can_be_null=False,
+                ),
+            )
+            return _side_by_side(table, self.columns, self.dtype)
+        except (arrow.ArrowInvalid, ValueError):
+            return self._parse_slowly(block, line)
+
+    def _parse_slowly(self, block: bytes, line: int) -> np.ndarray:
+        """What Arrow does not take: blank lines with spaces, numbers as only Python writes them, mistakes."""
+        # What is not UTF-8 is replaced, and then it is no number.
+        lines = enumerate(io.TextIOWrapper(io.BytesIO(block), "utf-8", "replace"), line + 1)
+        rows = []
+        for number, text in lines:
+            if text.strip():
+                fields = self._fields(text, number)
+                for column, field in enumerate(fields, 1):
+                    if not _is_number(field):
+                        raise ValueError(
+                            f"{self.path}: line {number}: column {column} must be a number, "
+                            f"got {field.strip()!r}"
+                        )
+                rows.append([float(field) for field in fields])
+        return np.array(rows).reshape(-1, self.columns)
+
+    def _fields(self, text: str, number: int) -> list[str]:
+        fields = text.split(",")
+        if len(fields) != self.columns:
+            raise ValueError(
+                f"{self.path}: line {number}: must have {self.columns} columns for this network, "
+                f"got {len(fields)}"
+            )
+        return fields
+
+
+class Parquet:
+    """Rows of a `.parquet` file, all of whose columns are numbers."""
+
+    def __init__(self, path: Path, columns: int) -> None:
+        with open(path, "rb"):
+            pass  # for an OSError that names the file
+        self.path = path
+        with self._open() as file:
+            schema, self.count = file.schema_arrow, file.metadata.num_rows
+            self.groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        if len(schema) != columns:
+            raise ValueError(f"{path}: must have {columns} columns for this network, got {len(schema)}")
+        types = _pyarrow("Parquet").types
+        for field in schema:
+            if not (
+                types.is_floating(field.type) or types.is_integer(field.type) or types.is_boolean(field.type)
+            ):
+                raise TypeError(f"{path}: column {field.name!r} must hold numbers, got {field.type}")
+        self.dtype = (
+            np.result_type(*(field.type.to_pandas_dtype() for field in schema)) if columns else np.dtype(bool)
+        )
+
+    def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:
+        row = 0
+        with self._open() as file:
+            for group, n in enumerate(self.groups):
+                if row + n <= start:
+                    row += n
+                    continue
+                for batch in file.iter_batches(BATCH, [group], use_threads=False):
+                    row += batch.num_rows
+                    if row > start:
+                        yield self._numbers(batch, row - batch.num_rows)[
+                            max(0, batch.num_rows - (row - start)) :
+                        ]
+
+    def _numbers(self, batch: Any, row: int) -> np.ndarray:
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if column.null_count:
+                first = int(np.argmin(column.is_valid().to_numpy(zero_copy_only=False)))
+                raise ValueError(
+                    f"{self.path}: row {row + first}: column {name!r} must be a number, got null"
+                )
+        return _side_by_side(batch, len(batch.columns), self.dtype)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        arrow = _pyarrow("Parquet")
+        try:
+            with arrow.parquet.ParquetFile(self.path) as file:
+                yield file
+        except (arrow.ArrowException, OSError) as error:
+            raise ValueError(f"{self.path}: must be a whole Parquet file ({error})") from None
+
+    def place(self, row: int) -> list[int]:
+        return []
+
+
+def _side_by_side(table: Any, columns: int, dtype: np.dtype) -> np.ndarray:
+    rows = np.empty((table.num_rows, columns), dtype)
+    for target, column in zip(rows.T, table.columns, strict=True):
+        target[:] = column.to_numpy(zero_copy_only=False)
+    return rows
 
 
 def _is_header(line: str) -> bool:
@@ -83,67 +270,77 @@ def _is_header(line: str) -> bool:
     return all(re.search(r"[^\W\d_]", n) and n.lower() not in MISSING and not _is_number(n) for n in names)
 
 
-def _check_columns(path: Path, number: int, line: str, columns: int) -> list[str]:
-    fields = line.split(",")
-    if len(fields) != columns:
-        raise ValueError(
-            f"{path}: line {number}: must have {columns} columns for this network, got {len(fields)}"
-        )
-    return fields
-
-
 def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # Python reads 1_000, NumPy does not
+    return "_" not in text  # Python reads 1_000, nobody else does
 
 
-def _parse(path: Path, lines: list[tuple[int, str]], columns: int) -> np.ndarray:
-    if not lines:
-        return np.empty((0, columns))
-    try:
-        tile = np.loadtxt((line for _, line in lines), delimiter=",", ndmin=2, comments=None)
-        if tile.shape[1] == columns:
-            return tile
-    except ValueError:
-        pass
-    for number, line in lines:  # which one was it?
-        for column, field in enumerate(_check_columns(path, number, line, columns), 1):
-            if not _is_number(field):
-                raise ValueError(
-                    f"{path}: line {number}: column {column} must be a number, got {field.strip()!r}"
-                )
-    raise ValueError(f"{path}: lines {lines[0][0]} to {lines[-1][0]} must hold decimal numbers")
+class NpyWriter:
+    """Appends rows to a `.npy` file."""
 
-
-@contextlib.contextmanager
-def _npy_writer(file: BinaryIO) -> Iterator[Write]:
-    shape, dtype = (0, 0), np.dtype(float)
-
-    def write_header() -> None:
-        # NumPy leaves room for the first axis to grow: the final header takes as many bytes as the first.
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        file.seek(0)
-        np.lib.format.write_array_header_1_0(file, header)
-
-    def write(tile: np.ndarray) -> None:
-        nonlocal shape, dtype
+    def __init__(self, file: BinaryIO, columns: int, dtype: np.dtype) -> None:
+        self.file, self.columns, self.dtype = file, columns, dtype
         if not file.tell():
-            shape, dtype = (0, tile.shape[1]), tile.dtype
-            write_header()
-        shape = (shape[0] + len(tile), shape[1])
-        file.write(np.ascontiguousarray(tile).data)
+            self._header(0)
 
-    yield write
-    write_header()
+    def _header(self, rows: int) -> None:
+        # NumPy leaves room for the first axis to grow: a header takes as many bytes for any number of rows.
+        descr, shape = np.lib.format.dtype_to_descr(self.dtype), (rows, self.columns)
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
+        write_all(self.file, header.getvalue())
+
+    def write(self, rows: np.ndarray) -> None:
+        write_all(self.file, np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+
+    def finish(self, rows: int) -> None:
+        self.file.seek(0)
+        self._header(rows)
 
 
-@contextlib.contextmanager
-def _csv_writer(file: BinaryIO) -> Iterator[Write]:
-    def write(tile: np.ndarray) -> None:
-        digits = {2: 5, 4: 9, 8: 17}[tile.dtype.itemsize]  # enough to give every bit back
-        np.savetxt(file, tile, fmt=f"%.{digits}g", delimiter=",")
+class CsvWriter:
+    """Appends rows to CSV, each number in as few digits as give every bit back."""
 
-    yield write
+    def __init__(self, file: BinaryIO, columns: int, dtype: np.dtype) -> None:
+        self.file = file
+
+    def write(self, rows: np.ndarray) -> None:
+        arrow = _pyarrow("CSV")
+        text = arrow.BufferOutputStream()
+        if rows.dtype == np.float16:
+            rows = rows.astype(np.float32)
+        arrow.csv.write_csv(_table(arrow, rows), text, arrow.csv.WriteOptions(include_header=False))
+        write_all(self.file, text.getvalue())
+
+    def finish(self, rows: int) -> None:
+        pass
+
+
+class ParquetWriter(NpyWriter):
+    """Keeps rows as a `.npy` file does until all are there: a Parquet file can't be appended to."""
+
+    @staticmethod
+    def pack(source: Path, file: BinaryIO) -> None:
+        """Writes the finished rows of `source` to `file` as Parquet, in columns y0, y1, ..."""
+        arrow, rows = _pyarrow("Parquet"), np.lib.format.open_memmap(source, mode="r")
+        with arrow.parquet.ParquetWriter(file, _table(arrow, rows[:0]).schema) as parquet:
+            for start in range(0, len(rows), BATCH):
+                parquet.write_table(_table(arrow, rows[start : start + BATCH]))
+
+
+def _table(arrow: Any, rows: np.ndarray) -> Any:
+    return arrow.table({f"y{i}": column for i, column in enumerate(np.ascontiguousarray(rows.T))})
+
+
+def write_all(file: BinaryIO, content: Any) -> None:
+    """All of it: an unbuffered file may take a part."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+Reader = Npy | Csv | Parquet
+Writer = NpyWriter | CsvWriter | ParquetWriter

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import hashlib
 import os
+import platform
 import signal
 import statistics
 import sys
@@ -20,17 +22,16 @@ import numpy as np
 import jaxneuron
 from jaxneuron import gates, plot
 from jaxneuron._activations import BY_NAME
-from jaxneuron._arrays import as_operand
+from jaxneuron._evaluate import default_tile, evaluate, output_row
 from jaxneuron._files import read, replacing
+from jaxneuron._journal import Run, fingerprint, resumable
 from jaxneuron._params import MLP
-from jaxneuron._rows import read_rows, writing_rows
+from jaxneuron._rows import STREAM, read_rows, row_writer
 from jaxneuron.convert._cli import add_convert, described
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TILE = 16_384  # rows, fewer where they are wide
-NUMBERS = 2**22  # in a tile's widest layer
 GATES = ("and", "or", "nand", "xor")
 # Nothing of the day and the machine: the same picture is the same file.
 PICTURES = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -48,11 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `jaxneuron info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        _fail("interrupted")
+    except KeyboardInterrupt as error:
+        _fail("interrupted" + _notes(error))
         return 130
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _fail(
+            (f"{error.filename}: {error.strerror}" if error.filename else str(error)) + _notes(error)
+        )
     except (ValueError, TypeError, ImportError) as error:
         return _fail(str(error))
     except Exception as error:  # JAX has many: no such device, out of memory, NaN where NaNs are hunted
@@ -63,6 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"jaxneuron: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,12 +103,24 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="evaluate a network on the rows of a file",
-        description="Evaluate a network on the rows of a file. CSV may have a header; none is written.",
+        description="Evaluate a network on the rows of a file of any length, in bounded memory. CSV may have "
+        "a header; none is written. A run that was stopped leaves OUT.partial and OUT.journal for --resume.",
     )
     run.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
-    run.add_argument("rows", metavar="ROWS", type=Path, help="inputs, one row each: .npy or .csv")
-    run.add_argument("-o", dest="out", metavar="OUT", type=Path, required=True, help="outputs: .npy or .csv")
-    run.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    run.add_argument(
+        "rows",
+        metavar="ROWS",
+        type=Path,
+        help="inputs, one row each: .npy, .csv, .parquet, or - for CSV on stdin",
+    )
+    run.add_argument(
+        "-o", dest="out", metavar="OUT", type=Path, required=True,
+        help="outputs: .npy, .csv, .parquet, or - for CSV on stdout",
+    )  # fmt: skip
+    run.add_argument("--force", action="store_true", help="replace OUT if it exists, and what a run has left")
+    run.add_argument("--resume", action="store_true", help="go on where an earlier run of the same ended")
+    run.add_argument("--tile", metavar="ROWS", type=int, help="rows that a device evaluates at a time")
+    run.add_argument("--devices", metavar="N", type=int, help="how many devices to use; all unless given")
     run.set_defaults(command=_run)
 
     draw = commands.add_parser(
@@ -130,22 +149,69 @@ def _run(options: argparse.Namespace) -> None:
         from tqdm import tqdm
     except ImportError:
         raise ImportError("run: needs the tqdm library; pip install 'jaxneuron[cli]'") from None
-    mlp = jax.device_put(read(options.model))
-    n_in = mlp.layers[0].w.shape[0]
-    rows = min(TILE, max(1, NUMBERS // max(n_in, *(layer.w.shape[1] for layer in mlp.layers), 1)))
-    tiles = read_rows(options.rows, n_in, rows)
-    with (
-        writing_rows(options.out, options.force) as write,
-        tqdm(unit=" rows", unit_scale=True, disable=None) as progress,
-    ):
-        for i, tile in enumerate(tiles):
-            # After a whole tile the last one is padded to it: one shape, compiled once.
-            padding = rows - len(tile) if i else 0
-            x = as_operand(np.pad(tile, ((0, padding), (0, 0))), str(options.rows), "rows")
-            outputs = jaxneuron.mlp_forward(mlp, x)[: len(tile)]
-            # NumPy's files have no bfloat16.
-            write(np.asarray(outputs, np.float32 if outputs.dtype.name == "bfloat16" else None))
-            progress.update(len(tile))
+    started = time.perf_counter()
+    mlp = read(options.model)
+    rows, kind = read_rows(options.rows, mlp.layers[0].w.shape[0]), row_writer(options.out)
+    row = output_row(mlp, rows.dtype)
+    dtype = np.dtype(np.float32 if row.dtype.name == "bfloat16" else row.dtype)  # files have no bfloat16
+    tile = default_tile(mlp) if options.tile is None else options.tile
+    devices = _devices(options.devices)
+    facts = _facts(options, tile, devices)
+    if options.resume and not facts:
+        raise ValueError(
+            f"run: --resume must have files as ROWS and OUT, got {options.rows} and {options.out}"
+        )
+    if options.out == STREAM:
+        opened: contextlib.AbstractContextManager[Run] = contextlib.nullcontext(Run(sys.stdout.buffer))
+    else:
+        pack = getattr(kind, "pack", None)
+        opened = resumable(options.out, facts, force=options.force, resume=options.resume, pack=pack)
+    with opened as run:
+        writer, before = kind(run.file, row.shape[0], dtype), run.done["rows"]
+
+        def write(chunk: np.ndarray) -> None:
+            writer.write(chunk.astype(dtype, copy=False))
+            run.advance(len(chunk), int(np.isnan(chunk).any(axis=1).sum()), rows.place)
+
+        with tqdm(total=rows.count, initial=before, unit=" rows", unit_scale=True, disable=None) as bar:
+            evaluate(
+                mlp, rows.chunks(before, run.done["place"]), out=write, tile=tile, devices=devices,
+                progress=lambda done, _: bar.update(before + done - bar.n),
+            )  # fmt: skip
+        if facts and fingerprint(options.rows) != facts["rows"]:
+            raise ValueError(f"{options.rows}: must stay as it is while it is read, was changed; run again")
+        writer.finish(run.done["rows"])
+    done, seconds = run.done, time.perf_counter() - started
+    now = f", the last {done['rows'] - before:,} of them" if before else ""
+    print(
+        f"jaxneuron: {done['rows']:,} rows, {done['nan_rows']:,} with NaN{now} in {seconds:.1f} s",
+        file=sys.stderr,
+    )
+
+
+def _devices(n: int | None) -> list[jax.Device]:
+    devices = jax.local_devices()
+    if n is not None and not 1 <= n <= len(devices):
+        raise ValueError(f"run: --devices must be from 1 to {len(devices)}, the devices here, got {n}")
+    return devices[:n]
+
+
+def _facts(options: argparse.Namespace, tile: int, devices: list[jax.Device]) -> dict[str, object] | None:
+    """What every bit of the output follows from; None where there is no file to come back to."""
+    if STREAM in (options.rows, options.out) or not options.rows.is_file():
+        return None
+    with open(options.model, "rb") as model:
+        digest = hashlib.file_digest(model, "sha256").hexdigest()
+    settings = ("jax_enable_x64", "jax_default_matmul_precision")
+    return {
+        "model": digest,
+        "rows": fingerprint(options.rows),
+        "tile": tile,
+        "jaxneuron": jaxneuron.__version__,
+        "jax": jax.__version__,
+        "device": f"{devices[0].device_kind}, {platform.node()}",
+        **{name: getattr(jax.config, name) for name in settings},
+    }
 
 
 def _plot(options: argparse.Namespace) -> None:

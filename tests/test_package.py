@@ -11,11 +11,13 @@ from jaxneuron import gates
 PUBLIC = [
     "MLP",
     "Affine",
+    "RowEvaluator",
     "affine",
     "cr_sigmoid",
     "cr_tanh",
     "dense_parameter_count",
     "elu",
+    "evaluate",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",
@@ -66,6 +68,6 @@ before = dict(jax.config.values), threading.active_count()
 import jaxneuron, jaxneuron.cli
 assert (dict(jax.config.values), threading.active_count()) == before, "configuration or threads changed"
 assert not xla_bridge._backends, "a device was touched"
-assert not {"safetensors", "tqdm", "matplotlib"} & set(sys.modules), "an optional library was imported"
+assert not {"safetensors", "tqdm", "matplotlib", "pyarrow", "ray"} & set(sys.modules), "an optional library was imported"
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

@@ -1,0 +1,212 @@
+"""Rows per second of `evaluate` beside loops of others: `python -m bench.rows [--rows N] [-o FILE.png]`.
+
+The shipped network on random rows of its range. Outputs are first compared with `mlp_forward`'s; then rounds,
+contenders in a new order each, medians with quartiles and the median of the ratios to `evaluate` within
+a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict` (`keras`) take part if installed. Then
+the same rows from file to file beside reading, computing and writing alone, and a plot of memory over time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import random
+import re
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import jaxneuron
+from jaxneuron import MLP, evaluate, mlp_forward
+from jaxneuron._evaluate import default_tile
+
+Call = Callable[[], object]
+DATA = Path(jaxneuron.__file__).parent / "data"
+PAUSE = 0.02  # seconds, for the threads of the contender before to fall asleep
+
+
+def contenders(mlp: MLP, x: np.ndarray, chunk: int) -> dict[str, Call]:
+    """Each evaluates all of `x`, in memory; the loops in chunks of `chunk` rows."""
+    starts = range(0, len(x), chunk)
+    on_device = jax.device_put(x)
+    calls: dict[str, Call] = {
+        "evaluate": lambda: evaluate(mlp, x),
+        "mlp_forward of all rows": lambda: mlp_forward(mlp, on_device).block_until_ready(),
+        "loop of mlp_forward": lambda: np.concatenate(
+            [np.asarray(mlp_forward(mlp, x[start : start + chunk])) for start in starts]
+        ),
+    }
+    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+        session = onnx_session(mlp)
+        calls["loop of ONNX Runtime"] = lambda: np.concatenate(
+            [session.run(None, {"x": x[start : start + chunk]})[0] for start in starts]
+        )
+    if importlib.util.find_spec("keras"):
+        model = keras_model(mlp)
+        calls["Keras predict"] = lambda: model.predict(x, batch_size=chunk, verbose=0)
+    return calls
+
+
+def onnx_session(mlp: MLP):
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, weights, name = [], [], "x"
+    for i, ((w, b), activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
+        weights += [numpy_helper.from_array(np.asarray(a), f"{n}{i}") for n, a in (("w", w), ("b", b))]
+        nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"z{i}"]))
+        nodes.append(
+            helper.make_node({"tanh": "Tanh", "identity": "Identity"}[activation], [f"z{i}"], [f"y{i}"])
+        )
+        name = f"y{i}"
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, None]) for n in ("x", name)]
+    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def keras_model(mlp: MLP):
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    import keras
+
+    dense = [
+        keras.layers.Dense(w.shape[1], {"identity": "linear"}.get(activation, activation))
+        for (w, _), activation in zip(mlp.layers, mlp.activations, strict=True)
+    ]
+    model = keras.Sequential([keras.Input((mlp.layers[0].w.shape[0],)), *dense])
+    model.set_weights([np.asarray(array) for layer in mlp.layers for array in layer])
+    return model
+
+
+def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name in random.sample(list(calls), len(calls)):
+            time.sleep(PAUSE)
+            start = time.perf_counter()
+            calls[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def table(title: str, seconds: dict[str, list[float]], rows: int) -> None:
+    first = next(iter(seconds.values()))
+    print(f"\n{title:<34}{'rows per second (quartiles)':>34}{'time / first':>14}")
+    for name, each in seconds.items():
+        low, median, high = (rows / s for s in statistics.quantiles(each, n=4)[::-1])
+        ratio = statistics.median(s / t for s, t in zip(each, first, strict=True))
+        print(f"{name:<34}{f'{median:,.0f} ({low:,.0f}-{high:,.0f})':>34}{ratio:>14.2f}")
+
+
+def from_file_to_file(mlp: MLP, folder: Path) -> dict[str, Call]:
+    """`evaluate` between memory maps, and what it is made of: each alone, in chunks of a tile."""
+    rows = np.load(folder / "rows.npy", mmap_mode="r")
+    y = np.lib.format.open_memmap(folder / "y.npy", "w+", np.float32, (len(rows), 8))
+    tile = default_tile(mlp)
+    starts = range(0, len(rows), tile)
+    chunk, outputs = rows[:tile].copy(), np.ones((tile, 8), np.float32)
+    weights, on_device = jax.device_put(mlp), jax.device_put(chunk)
+
+    def compute() -> None:
+        pending = [mlp_forward(weights, on_device)]
+        for _ in starts[1:]:
+            pending.append(mlp_forward(weights, on_device))
+            pending.pop(0).block_until_ready()
+        pending.pop().block_until_ready()
+
+    def read() -> None:
+        for start in starts:
+            part = rows[start : start + tile]
+            chunk[: len(part)] = part
+
+    def write() -> None:
+        for start in starts:
+            y[start : start + tile] = outputs[: min(tile, len(y) - start)]
+
+    return {
+        "computing alone": compute,
+        "reading alone": read,
+        "writing alone": write,
+        "evaluate, map to map": lambda: evaluate(mlp, rows, out=y),
+    }
+
+
+def memory(call: Call) -> list[tuple[float, float]]:
+    """Seconds since the start, and anonymous memory in MB above that before, while `call` runs."""
+
+    def anonymous() -> float:
+        return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000
+
+    points, done, before, start = [], threading.Event(), anonymous(), time.perf_counter()
+
+    def sample() -> None:
+        while not done.wait(0.01):
+            points.append((time.perf_counter() - start, anonymous() - before))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    call()
+    done.set()
+    thread.join()
+    return points
+
+
+def plot(curves: dict[str, list[tuple[float, float]]], rows: int, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    ax = figure.add_subplot()
+    for name, points in curves.items():
+        ax.plot(*zip(*points, strict=True), label=name)
+    ax.set(xlabel="seconds", ylabel="anonymous memory, MB", title=f"{rows:,} rows through QLKNN 7_11")
+    ax.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.rows", description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("-o", dest="out", type=Path, default=Path("bench-memory.png"), metavar="FILE.png")
+    options = parser.parse_args()
+    mlp = jax.tree.map(jax.numpy.asarray, jax.device_put(jaxneuron.load(DATA / "qlknn_7_11.safetensors")))
+    with np.load(DATA / "qlknn_7_11_reference.npz") as reference:
+        low, high = reference["inputs"].min(axis=0), reference["inputs"].max(axis=0)
+    x = np.random.default_rng(0).uniform(low, high, (options.rows, len(low))).astype(np.float32)
+    chunk = default_tile(mlp)
+    print(
+        f"{jax.devices()[0].platform}, {os.cpu_count()} cores, jax {jax.__version__}, chunks of {chunk} rows"
+    )
+
+    calls = contenders(mlp, x, chunk)
+    truth = np.asarray(mlp_forward(mlp, x))
+    for name, call in calls.items():
+        scale = np.abs(truth).max(axis=0)
+        assert (np.abs(np.asarray(call()) - truth) / scale).max() < 1e-4, name
+    table("in memory", measure(calls, options.rounds), len(x))
+
+    with tempfile.TemporaryDirectory() as name:
+        np.save(Path(name) / "rows.npy", x)
+        streams = from_file_to_file(mlp, Path(name))
+        for call in streams.values():
+            call()
+        table("from file to file", measure(streams, options.rounds), len(x))
+        curves = {
+            "evaluate, map to map": memory(streams["evaluate, map to map"]),
+            "mlp_forward of all rows": memory(calls["mlp_forward of all rows"]),
+        }
+    plot(curves, len(x), options.out)
+    for label, points in curves.items():
+        print(f"{label}: at most {max(mb for _, mb in points):.0f} MB more anonymous memory")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
