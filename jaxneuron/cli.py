@@ -39,10 +39,17 @@ PICTURES = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after one line of error."""
+    stops: list[int] = []
+
+    def stop(signum: int, _: object) -> None:
+        stops.append(signum)  # Python may lose the exception, in a callback for one: _run looks here again
+        raise KeyboardInterrupt
+
     with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is stopped tidies up
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, stop)  # a run that is stopped tidies up
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(arguments, argparse.Namespace(stops=stops))
         options.command(options)
         if sys.stdout:
             sys.stdout.flush()
@@ -173,11 +180,14 @@ def _run(options: argparse.Namespace) -> None:
             writer.write(chunk.astype(dtype, copy=False))
             run.advance(len(chunk), int(np.isnan(chunk).any(axis=1).sum()), rows.place)
 
+        def report(done: int, _: int | None) -> None:
+            bar.update(before + done - bar.n)
+            if options.stops:
+                raise KeyboardInterrupt
+
         with tqdm(total=rows.count, initial=before, unit=" rows", unit_scale=True, disable=None) as bar:
-            evaluate(
-                mlp, rows.chunks(before, run.done["place"]), out=write, tile=tile, devices=devices,
-                progress=lambda done, _: bar.update(before + done - bar.n),
-            )  # fmt: skip
+            chunks = rows.chunks(before, run.done["place"])
+            evaluate(mlp, chunks, out=write, tile=tile, devices=devices, progress=report)
         if facts and fingerprint(options.rows) != facts["rows"]:
             raise ValueError(f"{options.rows}: must stay as it is while it is read, was changed; run again")
         writer.finish(run.done["rows"])

@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import tqdm
 
 import jaxneuron
 from jaxneuron import MLP, gates, init_mlp, mlp_forward, save
@@ -305,6 +306,33 @@ def test_interrupted_leaves_what_is_done_and_no_output(model, tmp_path, sent):
     else:
         assert error == "jaxneuron: interrupted\n"
         assert left == ["rows.npy"]
+
+
+def test_an_interrupt_that_python_loses(model, tmp_path, monkeypatch, capsys):
+    class Loses(tqdm.tqdm):
+        def update(self, n=1):
+            class Finalised:
+                def __del__(self):
+                    signal.raise_signal(signal.SIGINT)  # what is raised here is ignored
+
+            if not self.n:
+                Finalised()
+            return super().update(n)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(tqdm, "tqdm", Loses)
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    np.save(tmp_path / "rows.npy", np.zeros((1000, 3), np.float32))
+    try:
+        status = main(
+            ["run", str(model), str(tmp_path / "rows.npy"), "-o", str(tmp_path / "out.npy"), "--tile", "16"]
+        )
+    finally:
+        for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(each, handler)
+    assert status == 130
+    assert capsys.readouterr().err.startswith("jaxneuron: interrupted")
+    assert not (tmp_path / "out.npy").exists()
 
 
 def test_without_tqdm(model, rows, tmp_path, monkeypatch, capsys):
