@@ -39,17 +39,31 @@ PICTURES = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after one line of error."""
-    stops: list[int] = []
+    stops: list[
+        int
+    ] = []  # signals: Python loses what is raised in JAX's callback for gc, _run looks here too
 
     def stop(signum: int, _: object) -> None:
-        stops.append(signum)  # Python may lose the exception, in a callback for one: _run looks here again
+        stops.append(signum)
         raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):  # not in the main thread
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, stop)  # a run that is stopped tidies up
+            if (
+                signal.getsignal(each) is not signal.SIG_IGN
+            ):  # as shells leave it for what is in the background
+                signal.signal(each, stop)  # a run that is stopped tidies up
+    report = sys.unraisablehook
+    sys.unraisablehook = lambda lost: None if stops and lost.exc_type is KeyboardInterrupt else report(lost)
     try:
-        options = _parser().parse_args(arguments, argparse.Namespace(stops=stops))
+        return _status(_parser(), arguments, argparse.Namespace(stops=stops))
+    finally:
+        sys.unraisablehook = report
+
+
+def _status(parser: argparse.ArgumentParser, arguments: list[str] | None, options: argparse.Namespace) -> int:
+    try:
+        options = parser.parse_args(arguments, options)
         options.command(options)
         if sys.stdout:
             sys.stdout.flush()

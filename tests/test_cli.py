@@ -284,12 +284,19 @@ def test_a_closed_pipe_is_no_traceback():
     assert done.stderr == ""
 
 
+# A process that a shell starts in the background inherits that SIGINT is ignored, and so does what it starts.
+IN_FRONT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_leaves_what_is_done_and_no_output(model, tmp_path, sent):
     x = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (20_000_000, 3))
     x.flush()
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxneuron", "run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.csv"],
+        [
+            sys.executable, "-c", f"{IN_FRONT}; import sys; from jaxneuron.cli import main; sys.exit(main())",
+            "run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.csv",
+        ],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     while not (tmp_path / "out.csv.partial").exists() and process.poll() is None:
@@ -319,16 +326,15 @@ def test_an_interrupt_that_python_loses(model, tmp_path, monkeypatch, capsys):
                 Finalised()
             return super().update(n)
 
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(tqdm, "tqdm", Loses)
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
     np.save(tmp_path / "rows.npy", np.zeros((1000, 3), np.float32))
+    arguments = ["run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.npy", "--tile", "16"]
     try:
-        status = main(
-            ["run", str(model), str(tmp_path / "rows.npy"), "-o", str(tmp_path / "out.npy"), "--tile", "16"]
-        )
+        status = main([*map(str, arguments)])
     finally:
-        for each, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        for each, handler in before.items():
             signal.signal(each, handler)
     assert status == 130
     assert capsys.readouterr().err.startswith("jaxneuron: interrupted")

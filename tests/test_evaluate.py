@@ -310,9 +310,11 @@ def test_an_error_stops_everything(error, where):
 
 
 def test_a_signal_stops_it_at_once(tmp_path):
+    # A process that a shell starts in the background inherits that SIGINT is ignored, and so does its child.
     program = """
-import itertools, threading, time, jax, numpy as np
+import itertools, signal, threading, time, jax, numpy as np
 from jaxneuron import evaluate, init_mlp
+signal.signal(signal.SIGINT, signal.default_int_handler)
 mlp = init_mlp(jax.random.key(0), (3, 4, 2))
 def read():
     for i in itertools.count():
