@@ -92,8 +92,10 @@ def _operators(activation: Activation, z: str, y: str, dtype: str, onnx: Any) ->
     elif activation in OPERATORS:
         operator, attributes = OPERATORS[activation]
     else:
+        names = sorted(["identity", *(name for name in OPERATORS if isinstance(name, str))])
         raise ValueError(
-            f"to_onnx: activations must be jaxneuron's, got {activation!r}; export runs any function"
+            f"to_onnx: activations must be one of {', '.join(names)}, got {activation!r}; "
+            f"export runs any of them without jaxneuron"
         )
     inexact = [v for v in attributes.values() if isinstance(v, float) and v != float(np.float32(v))]
     if dtype == "float64" and (inexact or activation == "selu"):

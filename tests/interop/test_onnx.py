@@ -186,7 +186,15 @@ def test_dtypes_are_kept(size):
 
 
 @pytest.mark.parametrize(
-    "name", [*sorted(BY_NAME), LeakyReLU(0.5), ELU(2.0), ELU(2.0, 3.0), jax.nn.soft_sign], ids=str
+    "name",
+    [
+        *(n for n in sorted(BY_NAME) if not n.startswith("cr_")),
+        LeakyReLU(0.5),
+        ELU(2.0),
+        ELU(2.0, 3.0),
+        jax.nn.soft_sign,
+    ],
+    ids=str,
 )
 def test_to_onnx_runs_in_onnx_runtime(tmp_path, name):
     hidden = "relu" if name == "softmax" else name
@@ -226,8 +234,11 @@ def test_float64_runs_in_float64(tmp_path):
             ValueError, match=f"to_onnx: {name!r} must be in a network of float32 or less, got float64"
         ):
             to_onnx(MLP(mlp.layers, name, "identity"), tmp_path / "n.onnx")
-    with pytest.raises(ValueError, match=r"to_onnx: activations must be jaxneuron's, got <"):
-        to_onnx(MLP(mlp.layers, jax.numpy.sin), tmp_path / "n.onnx")
+    for unknown in (jax.numpy.sin, "cr_tanh"):  # what ONNX has isn't correctly rounded
+        with pytest.raises(
+            ValueError, match=r"to_onnx: activations must be one of elu, .*, got .*; export runs"
+        ):
+            to_onnx(MLP(mlp.layers, unknown), tmp_path / "n.onnx")
     with pytest.raises(
         ValueError, match=r"to_onnx: layers must be of one dtype of .*, got float32, float64; convert"
     ):
