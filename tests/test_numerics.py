@@ -237,6 +237,18 @@ def test_the_sweep_counts_what_it_says():
     assert found([*good[:3], math.nan]).ulps == math.inf
 
 
+def test_a_value_beside_the_middle_is_not_moved_into_it(monkeypatch):
+    middle = 1 + 3 * 2.0**-24
+    for first, rest, nearest in (
+        (np.nextafter(middle, 0), 0.4, 1 + 2.0**-23),
+        (np.nextafter(middle, 2), -0.4, 1 + 2.0**-22),
+        (middle, -0.4, 1 + 2.0**-23),
+        (middle, 0.4, 1 + 2.0**-22),
+    ):
+        monkeypatch.setattr(accuracy, "decided", lambda name, z, pair=(first, rest): pair)
+        assert accuracy.rounded("", np.zeros(1), np.array([first]), 2.0**-50, "float32") == nearest
+
+
 def test_middles_are_decided_exactly():
     # sigmoid(3 * 2^-23) is 1/2 + 3 * 2^-25 less 3e-22: to float64 the middle of two float32 numbers.
     z = np.array([3 * 2.0**-23, -3 * 2.0**-24])
