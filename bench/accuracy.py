@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxneuron import _oracle
+from jaxneuron._scaling import round_once
 
 FUNCTIONS = (
     "sigmoid",
@@ -156,25 +157,18 @@ def decided(name: str, z: float) -> tuple[float, float]:
 
 def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Array:
     """The floats nearest to the exact values; mpmath decides where `error` leaves two."""
+    kind = np.dtype(DTYPES[dtype])
     with np.errstate(over="ignore", under="ignore"):
-        low, high = (_round(exact * (1 + side), dtype) for side in (-error, error))
-        nearest = _round(exact, dtype)
+        low, high = (round_once(exact * (1 + side), kind) for side in (-error, error))
+        nearest = round_once(exact, kind)
     for i in np.flatnonzero((low != high) & np.isfinite(z)):
         first, rest = decided(name, float(z[i]))
-        below, above = _round(np.nextafter([first, first], [-math.inf, math.inf]), dtype)
+        below, above = round_once(np.nextafter([first, first], [-math.inf, math.inf]), kind)
         if rest and first == (float(below) + float(above)) / 2:  # it looks like the middle, and is not
             nearest[i] = above if rest > 0 else below
         else:
-            nearest[i] = _round(np.array([first]), dtype)[0]
+            nearest[i] = round_once(np.array([first]), kind)[0]
     return nearest
-
-
-def _round(x: Array, dtype: str) -> Array:
-    if dtype != "bfloat16":
-        return x.astype(DTYPES[dtype])
-    single = x.astype(np.float32)  # to odd, so that the second rounding is the first that counts
-    single = np.where(np.abs(single) > np.abs(x), np.nextafter(single, np.float32(0)), single)
-    return (single.view(np.uint32) | (single != x)).view(np.float32).astype(ml_dtypes.bfloat16)
 
 
 def score(function: str, dtype: str, z: Array, calls: dict[str, Call]) -> dict[str, tuple[Score, bytes]]:

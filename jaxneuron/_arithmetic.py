@@ -48,9 +48,9 @@ def one_plus(r: Array, rest: Array, digits: int | None = None) -> tuple[Array, A
     return y, first, (r - (first - 1)) + rest
 
 
-def quotient(numerator: float, d: Array) -> Array:
-    """numerator / d to few digits, rounded (down, from a numerator half a digit larger)."""
-    return leading(numerator * (1 + 2.0 ** -format_of(d).few) / d)
+def quotient(d: Array) -> Array:
+    """1 / d rounded to few digits: cut off, from a numerator half a digit larger."""
+    return leading((1 + 2.0 ** -format_of(d).few) / d)
 
 
 def newton(residual: Array) -> Array:
@@ -65,6 +65,12 @@ def power_of_two(k: int, n: Array, sign: int) -> Array:
     start = (f.bias + k) << f.digits
     start -= (start >> (width - 1)) << width  # to the integers that n.dtype holds; n has wrapped too
     return number_of(jnp.maximum(start + n if sign > 0 else start - n, 0))
+
+
+def subnormal(shifted: Array) -> Array:
+    """k times the smallest subnormal number, for shifted = 2^digits + k: the integer k is its pattern."""
+    f = format_of(shifted)
+    return number_of(bits_of(shifted) - ((f.bias + f.digits) << f.digits))
 
 
 def leading(x: Array, digits: int | None = None) -> Array:

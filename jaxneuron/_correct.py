@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxneuron import _elementary
 from jaxneuron._arithmetic import (
@@ -23,6 +23,7 @@ from jaxneuron._arithmetic import (
     power_of_two,
     quotient,
     reduced,
+    subnormal,
 )
 from jaxneuron._polynomials import FLOAT32, FLOAT64
 
@@ -44,9 +45,8 @@ def cr_sigmoid(z: Array) -> Array:
         ulp = jnp.where(x < 0, 2.0**-25, 2.0**-24)
         y = jnp.where(jnp.abs(x) < 2.0**-8, 0.5 + ulp * jnp.round(difference / ulp), y)
         # Below the normal numbers of float32 a result is an integer times the smallest one: its pattern.
-        integer = bits_of(small * 2.0**149 + 2.0**52).astype(jnp.int32)
-        subnormal = lax.bitcast_convert_type(integer, jnp.float32)
-        return jnp.where(x < -FLOAT32.normal, subnormal, y.astype(jnp.float32))
+        tiny = number_of(bits_of(small * 2.0**149 + 2.0**52).astype(jnp.int32))
+        return jnp.where(x < -FLOAT32.normal, tiny, y.astype(jnp.float32))
 
 
 @derivative(lambda z, y: 1 - y * y)
@@ -74,15 +74,14 @@ def _sigmoid64(z: Array) -> Array:
     y = 1 + (r + (square + rest))
     y_first = leading(y)
     y_rest = ((r - (y_first - 1)) + square) + rest
-    q = quotient(1.0, y + c)
+    q = quotient(y + c)
     p = newton(((1 - q * y_first) - q * c) - q * y_rest)
     # Each result is rounded once: an integer and its fraction below the normal numbers, and above one half
     # the difference from 1, exact while half has few digits.
     scaled = q * power_of_two(f.bias + f.digits - 1, n, -1)
     whole = jnp.floor(scaled)
-    integer = bits_of((whole + 2.0**f.digits) + ((scaled - whole) + scaled * p))
-    subnormal = number_of(integer - ((f.bias + f.digits) << f.digits))
-    small = jnp.where(a > f.normal, subnormal, c * (q + q * p))
+    tiny = subnormal((whole + 2.0**f.digits) + ((scaled - whole) + scaled * p))
+    small = jnp.where(a > f.normal, tiny, c * (q + q * p))
     half = c * q
     large = jnp.where(a < 12, (1 - half) - half * p, 1 - small)
     return jnp.where(z < 0, small, large)

@@ -1,7 +1,7 @@
 """The activations on float32 and float64 arrays, within one or two ULP: the mathematics of each.
 
 Each has its sources of error spelled out by the number of parts it keeps (see _arithmetic.py); what they
-come to, docs/numerics.md says, and tests/test_elementary.py holds.
+come to, docs/numerics.md says, and tests/test_numerics.py holds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from jaxneuron._arithmetic import (
     power_of_two,
     quotient,
     split,
+    subnormal,
 )
 
 # Constants as the nearest float64 and what that lacks.
@@ -45,10 +46,9 @@ def sigmoid(z: Array) -> Array:
     n, r, rest = exp_parts(a)
     c, q, p = smaller_half(n, r, rest)
     y = q + q * p
-    # Below the normal numbers 2^-m y is an integer times the smallest one: that integer is its pattern.
-    integer = bits_of(y * power_of_two(f.bias + f.digits - 1, n, -1) + 2.0**f.digits)
-    subnormal = number_of(integer - ((f.bias + f.digits) << f.digits))
-    small = jnp.where(a > f.normal, subnormal, c * y)
+    # Below the normal numbers 2^-m y is an integer times the smallest one; the sum rounds to it.
+    tiny = subnormal(y * power_of_two(f.bias + f.digits - 1, n, -1) + 2.0**f.digits)
+    small = jnp.where(a > f.normal, tiny, c * y)
     return jnp.where(z < 0, small, 1 - small)
 
 
@@ -125,7 +125,7 @@ def gelu(z: Array) -> Array:
     # 1 / (13/16 + a) = q + q p, and 13/16 + t GELU = 1 + scale
     d = a + GELU_PLACE
     d_first = leading(d)
-    q = quotient(1.0, d)
+    q = quotient(d)
     p = newton((1 - q * d_first) - q * (a - (d_first - GELU_PLACE)))
     t = a / (a + 4)
     scale = t * polynomial(f.gelu, t - 0.375) + (GELU_PLACE - 1)
@@ -212,7 +212,7 @@ def smaller_half(n: Array, r: Array, rest: Array) -> tuple[Array, Array, Array]:
     """c, q, p with 1 / (1 + 2^m (1 + r + rest)) = c (q + q p), m >= 0."""
     c = power_of_two(0, n, -1)
     y, first, y_rest = one_plus(r, rest)
-    q = quotient(1.0, y + c)
+    q = quotient(y + c)
     return c, q, newton(((1 - q * first) - q * c) - q * y_rest)
 
 

@@ -39,9 +39,8 @@ PICTURES = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after one line of error."""
-    stops: list[
-        int
-    ] = []  # signals: Python loses what is raised in JAX's callback for gc, _run looks here too
+    # Signals. Python loses what is raised in JAX's callback for gc, so _run looks here too.
+    stops: list[int] = []
 
     def stop(signum: int, _: object) -> None:
         stops.append(signum)
@@ -49,10 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     with contextlib.suppress(ValueError):  # not in the main thread
         for each in (signal.SIGINT, signal.SIGTERM):
-            if (
-                signal.getsignal(each) is not signal.SIG_IGN
-            ):  # as shells leave it for what is in the background
-                signal.signal(each, stop)  # a run that is stopped tidies up
+            # A shell leaves SIGINT ignored for what is in the background. A run that is stopped tidies up.
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                signal.signal(each, stop)
     report = sys.unraisablehook
     sys.unraisablehook = lambda lost: None if stops and lost.exc_type is KeyboardInterrupt else report(lost)
     try:

@@ -204,7 +204,7 @@ def test_the_same_bits_and_bounds_on_lesser_machines(isa):
 MUTANTS = {
     "no cubic term near 0": ("(1 - x * x * (1 / 12 - x * x / 120))", "1"),
     "1/2 added before rounding": ("0.5 + ulp * jnp.round(difference / ulp)", "0.5 + difference"),
-    "subnormal results flushed": ("jnp.where(x < -FLOAT32.normal, subnormal, y.astype(jnp.float32))", "y.astype(jnp.float32)"),
+    "subnormal results flushed": ("jnp.where(x < -FLOAT32.normal, tiny, y.astype(jnp.float32))", "y.astype(jnp.float32)"),
     "exp of float32": ("c / ((1 + (r + rest)) + c)", "1 / (1 + jnp.exp(jnp.abs(z)).astype(jnp.float64))"),
     "computed in float32": ("x = z.astype(jnp.float64)", "x = jax.nn.sigmoid(z).astype(jnp.float64); return x.astype(jnp.float32)"),
 }  # fmt: skip
