@@ -1,0 +1,61 @@
+// What a forward pass is given: networks of one shape, their rows, and the instruction set that evaluates them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace jaxneuron {
+
+enum class Number : std::int32_t { float32, float64, bfloat16, float16 };
+
+// In the order of ACTIVATIONS in _cpu.py.
+enum class Activation : std::int64_t {
+  identity,
+  relu,
+  leaky_relu,
+  hard_sigmoid,
+  sigmoid,
+  cr_sigmoid,
+  tanh,
+  cr_tanh,
+  silu,
+  gelu,
+  gelu_tanh,
+  softplus,
+  elu,
+  selu,
+  softmax,
+};
+
+struct Layer {
+  const void* w;  // (n_in, n_out) for each member
+  const void* b;  // (n_out,) for each member, or null
+  std::int64_t n_in, n_out;
+  std::int64_t w_step, b_step;  // numbers between one member's and the next one's; 0 if they share them
+  Activation activation;
+};
+
+// A population of networks of one shape; a single network is a population of one.
+struct Network {
+  const Layer* layers;
+  std::int64_t depth;
+  Number number;
+  std::int64_t members, rows;
+  const void* x;  // (rows, n_in) for each member
+  std::int64_t x_step;
+  void* y;  // (members, rows, n_out)
+};
+
+// How one instruction set evaluates a network. `run` takes at most tile_rows(network) rows of one member from
+// x to y; it needs scratch_bytes(network) of memory, aligned to 64 bytes, and allocates none.
+struct Kernel {
+  const char* name;
+  void (*run)(const Network&, std::int64_t member, std::int64_t first, std::int64_t rows, void* scratch);
+};
+
+extern const Kernel baseline, avx2, avx512, neon;  // each where the processor's family has it
+
+std::int64_t tile_rows(const Network&);
+std::size_t scratch_bytes(const Network&);
+
+}  // namespace jaxneuron

@@ -1,0 +1,84 @@
+// Vectors of float or double, as wide as the processor's, and the fused multiply-add that every sum uses.
+//
+// Included once for each instruction set, with ISA its namespace and BYTES the width of its vectors: inline
+// functions compiled for one processor must never serve another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace jaxneuron::ISA {
+
+template <class T>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  typedef float Vector __attribute__((vector_size(BYTES)));
+  typedef std::int32_t Integers __attribute__((vector_size(BYTES)));
+  using Integer = std::int32_t;
+};
+
+template <>
+struct Lanes<double> {
+  typedef double Vector __attribute__((vector_size(BYTES)));
+  typedef std::int64_t Integers __attribute__((vector_size(BYTES)));
+  using Integer = std::int64_t;
+};
+
+template <class T>
+using Vector = typename Lanes<T>::Vector;
+template <class T>
+using Integers = typename Lanes<T>::Integers;  // bit patterns, and masks: all ones where true
+template <class T>
+constexpr int lanes = BYTES / sizeof(T);
+
+template <class T>
+inline Vector<T> load(const T* from) {
+  Vector<T> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class T>
+inline void store(T* to, Vector<T> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <class T>
+inline Vector<T> all(T x) {
+  return x - Vector<T>{};  // keeps -0
+}
+
+// a b + c, rounded once; without FMA in the processor, twice.
+inline Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f64(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+}  // namespace jaxneuron::ISA
