@@ -47,15 +47,16 @@ struct Network {
 };
 
 // How one instruction set evaluates a network. `run` takes at most tile_rows(network) rows of one member from
-// x to y; it needs scratch_bytes(network) of memory, aligned to 64 bytes, and allocates none.
+// x to y, in scratch(network, rows) bytes of memory aligned to 64, and allocates none.
 struct Kernel {
   const char* name;
-  void (*run)(const Network&, std::int64_t member, std::int64_t first, std::int64_t rows, void* scratch);
+  std::size_t (*scratch)(const Network&, std::int64_t rows);
+  void (*run)(const Network&, std::int64_t member, std::int64_t first, std::int64_t rows, void* memory);
 };
 
-extern const Kernel baseline, avx2, avx512, neon;  // each where the processor's family has it
+extern const Kernel baseline, avx2, avx512, neon;  // those that the processor's family has
 
-std::int64_t tile_rows(const Network&);
-std::size_t scratch_bytes(const Network&);
+std::int64_t widest(const Network&);     // numbers between two layers, inputs and outputs included
+std::int64_t tile_rows(const Network&);  // rows whose numbers stay in the second cache
 
 }  // namespace jaxneuron

@@ -1,0 +1,6 @@
+#define ISA isa_avx2
+#define BYTES 32
+
+#include "kernel.h"
+
+const jaxneuron::Kernel jaxneuron::avx2 = {"avx2", jaxneuron::ISA::scratch, jaxneuron::ISA::run};

@@ -1,0 +1,231 @@
+// The custom call that XLA makes: checks, the choice of an instruction set, and threads.
+//
+//     x, then w and b of each layer -> y            x (rows, n_in), w (n_in, n_out), b (n_out,), y (rows, n_out)
+//
+// Any of them may have a leading axis of members, which y has if one of the operands has it.
+
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "network.h"
+#include "threads.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace jaxneuron {
+namespace {
+
+namespace ffi = xla::ffi;
+
+#if defined(__x86_64__)
+const Kernel* const KERNELS[] = {&baseline, &avx2, &avx512};
+
+int best_kernel() {
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    return 2;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
+}
+#elif defined(__aarch64__)
+const Kernel* const KERNELS[] = {&neon};
+int best_kernel() { return 0; }
+#else
+const Kernel* const KERNELS[] = {&baseline};
+int best_kernel() { return 0; }
+#endif
+
+// XLA's threads take subnormal numbers for 0; the kernel computes with them.
+class SubnormalNumbers {
+#if defined(__x86_64__)
+ public:
+  SubnormalNumbers() : before_(_mm_getcsr()) { _mm_setcsr(before_ & ~0x8040u); }
+  ~SubnormalNumbers() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#elif defined(__aarch64__)
+ public:
+  SubnormalNumbers() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"(before_ & ~(std::uint64_t{1} << 24)));
+  }
+  ~SubnormalNumbers() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+
+ private:
+  std::uint64_t before_;
+#else
+ public:
+  SubnormalNumbers() {}
+#endif
+};
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+
+// What one thread needs to run tiles.
+class Worker {
+ public:
+  Worker(const Network& network, const Kernel& kernel, std::int64_t rows, std::atomic<bool>& failed)
+      : network_(network), kernel_(kernel), rows_(rows), failed_(failed) {
+    const std::size_t bytes = (kernel.scratch(network, rows) + 63) / 64 * 64;
+    memory_ = small_;
+    if (bytes > sizeof small_) {
+      large_.reset(std::aligned_alloc(64, bytes));
+      memory_ = large_.get();
+    }
+    if (!memory_) failed_ = true;
+  }
+
+  // Item i is a tile of rows of one member.
+  void operator()(std::int64_t first, std::int64_t last) {
+    if (!memory_) return;
+    const std::int64_t tiles = (network_.rows + rows_ - 1) / rows_;
+    for (std::int64_t i = first; i < last; ++i) {
+      const std::int64_t row = i % tiles * rows_;
+      kernel_.run(network_, i / tiles, row, std::min(rows_, network_.rows - row), memory_);
+    }
+  }
+
+ private:
+  const Network& network_;
+  const Kernel& kernel_;
+  const std::int64_t rows_;
+  std::atomic<bool>& failed_;
+  SubnormalNumbers subnormal_;
+  std::unique_ptr<void, Free> large_;
+  void* memory_;
+  alignas(64) char small_[1 << 14];
+};
+
+ffi::Error invalid(const std::string& what) { return ffi::Error::InvalidArgument("jaxneuron_forward: " + what); }
+
+std::string shape(ffi::AnyBuffer buffer) {
+  std::string text = "(";
+  for (std::int64_t n : buffer.dimensions()) text += std::to_string(n) + ",";
+  return text + ")";
+}
+
+// Numbers of an operand from one member to the next: 0 if it has no axis of members. -1 if its shape is wrong.
+std::int64_t step(ffi::AnyBuffer buffer, std::initializer_list<std::int64_t> wanted, std::int64_t& members) {
+  const auto found = buffer.dimensions();
+  const std::size_t extra = found.size() - wanted.size();
+  if (extra > 1 || !std::equal(wanted.begin(), wanted.end(), found.begin() + extra)) return -1;
+  if (extra == 0) return 0;
+  if (members < 0) members = found[0];
+  if (members != found[0]) return -1;
+  std::int64_t size = 1;
+  for (std::int64_t n : wanted) size *= n;
+  return size;
+}
+
+// Multiplications in a row, each activation counted as 16.
+double row_work(const Network& network) {
+  double work = 0;
+  for (std::int64_t i = 0; i < network.depth; ++i)
+    work += (network.layers[i].n_in + 16.0) * network.layers[i].n_out;
+  return work;
+}
+
+constexpr double THREAD_WORK = 1 << 19;  // some 20 us, as long as it takes to wake a thread
+constexpr std::int64_t WIDEST = std::int64_t{1} << 32;
+
+ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
+                   ffi::Span<const std::int64_t> biases, std::int64_t instructions, ffi::RemainingArgs operands,
+                   ffi::Result<ffi::AnyBuffer> result) {
+  const std::size_t depth = activations.size();
+  if (depth == 0 || biases.size() != depth) return invalid("activations and biases must be one for each layer");
+  Network network{};
+  network.depth = depth;
+  std::vector<Layer> layers(depth);
+
+  auto next = [&operands, i = std::size_t{0}]() mutable { return operands.get<ffi::AnyBuffer>(i++); };
+  const auto x = next();
+  if (!x) return invalid("x is missing");
+  switch (x->element_type()) {
+    case ffi::F32: network.number = Number::float32; break;
+    case ffi::F64: network.number = Number::float64; break;
+    case ffi::BF16: network.number = Number::bfloat16; break;
+    case ffi::F16: network.number = Number::float16; break;
+    default: return invalid("x must be float32, float64, bfloat16 or float16");
+  }
+  const auto x_shape = x->dimensions();
+  if (x_shape.size() != 2 && x_shape.size() != 3) return invalid("x must be (rows, n_in), got " + shape(*x));
+  network.rows = x_shape[x_shape.size() - 2];
+  std::int64_t members = -1, n = x_shape.back();
+  network.x = x->untyped_data();
+  network.x_step = step(*x, {network.rows, n}, members);
+
+  for (std::size_t i = 0; i < depth; ++i) {
+    Layer& layer = layers[i];
+    const std::string where = "layer " + std::to_string(i);
+    const auto w = next();
+    if (!w || w->dimensions().size() < 2) return invalid(where + ": w must be (n_in, n_out)");
+    layer.n_in = n, layer.n_out = n = w->dimensions().back();
+    layer.w = w->untyped_data();
+    layer.w_step = step(*w, {layer.n_in, n}, members);
+    if (layer.w_step < 0 || w->element_type() != x->element_type())
+      return invalid(where + ": w " + shape(*w) + " must be (" + std::to_string(layer.n_in) + ",n_out), like x");
+    if (biases[i]) {
+      const auto b = next();
+      if (!b) return invalid(where + ": b is missing");
+      layer.b = b->untyped_data();
+      layer.b_step = step(*b, {n}, members);
+      if (layer.b_step < 0 || b->element_type() != x->element_type())
+        return invalid(where + ": b " + shape(*b) + " must be (" + std::to_string(n) + ",), like x");
+    }
+    layer.activation = Activation(activations[i]);
+    if (activations[i] < 0 || layer.activation > Activation::softmax) return invalid(where + ": unknown activation");
+    if (std::max(layer.n_in, n) > WIDEST) return invalid(where + ": more than 2^32 units");
+  }
+  network.layers = layers.data();
+  network.members = members < 0 ? 1 : members;
+  network.y = result->untyped_data();
+  std::int64_t y_members = members;
+  const bool fits = members < 0 ? step(*result, {network.rows, n}, y_members) == 0
+                                : result->dimensions().size() == 3 && step(*result, {network.rows, n}, y_members) >= 0;
+  if (!fits || result->element_type() != x->element_type()) return invalid("y " + shape(*result) + " does not fit");
+  if (result->element_count() == 0) return ffi::Error::Success();
+
+  const Kernel& kernel = *KERNELS[std::min<std::int64_t>(std::max<std::int64_t>(instructions, 0), best_kernel())];
+  const double work = row_work(network) * network.rows * network.members;
+  std::int64_t rows = std::min(tile_rows(network), network.rows), helpers = 0;
+  if (work > THREAD_WORK) {
+    const std::int64_t threads = std::max<std::int64_t>(pool.num_threads(), 1);
+    if (network.members < threads) {  // tiles enough for all threads
+      const std::int64_t tiles = std::max((network.rows + rows - 1) / rows, threads);
+      rows = std::min(rows, (network.rows + tiles - 1) / tiles);
+    }
+    helpers = std::min<std::int64_t>(threads - 1, work / THREAD_WORK);
+  }
+  const std::int64_t items = network.members * ((network.rows + rows - 1) / rows);
+  helpers = std::min(helpers, items - 1);
+  std::atomic<bool> failed{false};
+  const auto make = [&] { return Worker(network, kernel, rows, failed); };
+  if (helpers > 0)
+    parallel(pool, helpers, items, std::max<std::int64_t>(1, items / (16 * (helpers + 1))), make);
+  else
+    make()(0, items);
+  if (failed) return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxneuron_forward: no memory for a tile of rows");
+  return ffi::Error::Success();
+}
+
+}  // namespace
+}  // namespace jaxneuron
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+// How many instruction sets this processor has, and their names; the last is the one to choose.
+EXPORTED int jaxneuron_instructions() { return jaxneuron::best_kernel() + 1; }
+EXPORTED const char* jaxneuron_instructions_name(int i) { return jaxneuron::KERNELS[i]->name; }
+
+EXPORTED XLA_FFI_Error* jaxneuron_forward(XLA_FFI_CallFrame*);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxneuron_forward, jaxneuron::forward,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Attr<xla::ffi::Span<const std::int64_t>>("activations")
+                                  .Attr<xla::ffi::Span<const std::int64_t>>("biases")
+                                  .Attr<std::int64_t>("instructions")
+                                  .RemainingArgs()
+                                  .Ret<xla::ffi::AnyBuffer>());

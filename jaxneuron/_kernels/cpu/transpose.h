@@ -1,0 +1,129 @@
+// Rows to columns and back, by the perfect shuffle.
+//
+// The numbers of W rows of C features lie in C vectors, number r C + f at place r of the whole. Taking those at
+// even places first and those at odd places after them moves the lowest bit of the place to its front; after
+// log2(C) times f stands before r, and vector f holds feature f of all W rows. The inverse goes back.
+#pragma once
+
+#include <utility>
+
+#include "vector.h"
+
+namespace jaxneuron::ISA {
+
+template <class V, int... I>
+inline V even(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, 2 * I...);
+}
+
+template <class V, int... I>
+inline V odd(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, 2 * I + 1 ...);
+}
+
+template <class V, int... I>
+inline V first_halves(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (I / 2 + I % 2 * int(sizeof...(I)))...);
+}
+
+template <class V, int... I>
+inline V second_halves(V a, V b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, ((I + int(sizeof...(I))) / 2 + I % 2 * int(sizeof...(I)))...);
+}
+
+template <class T>
+using Places = std::make_integer_sequence<int, lanes<T>>;
+
+// Rows in, features out.
+template <class T, int C>
+inline void separate(Vector<T> (&v)[C]) {
+  for (int times = 1; times < C; times *= 2) {
+    Vector<T> u[C];
+    for (int i = 0; i < C / 2; ++i) {
+      u[i] = even(v[2 * i], v[2 * i + 1], Places<T>());
+      u[C / 2 + i] = odd(v[2 * i], v[2 * i + 1], Places<T>());
+    }
+    for (int i = 0; i < C; ++i) v[i] = u[i];
+  }
+}
+
+// Features in, rows out.
+template <class T, int C>
+inline void join(Vector<T> (&v)[C]) {
+  for (int times = 1; times < C; times *= 2) {
+    Vector<T> u[C];
+    for (int i = 0; i < C / 2; ++i) {
+      u[2 * i] = first_halves(v[i], v[C / 2 + i], Places<T>());
+      u[2 * i + 1] = second_halves(v[i], v[C / 2 + i], Places<T>());
+    }
+    for (int i = 0; i < C; ++i) v[i] = u[i];
+  }
+}
+
+// C features of W rows, whose vectors start `stride` numbers apart, to columns of length ld.
+template <class T, int C>
+inline void block_to_columns(const T* rows, std::int64_t stride, T* columns, std::int64_t ld) {
+  Vector<T> v[C];
+  for (int i = 0; i < C; ++i) v[i] = load(rows + i * stride);
+  separate<T, C>(v);
+  for (int f = 0; f < C; ++f) store(columns + f * ld, v[f]);
+}
+
+template <class T, int C>
+inline void block_to_rows(const T* columns, std::int64_t ld, T* rows, std::int64_t stride) {
+  Vector<T> v[C];
+  for (int f = 0; f < C; ++f) v[f] = load(columns + f * ld);
+  join<T, C>(v);
+  for (int i = 0; i < C; ++i) store(rows + i * stride, v[i]);
+}
+
+// f(block) for W rows of n features: block<C>(first feature, stride of its vectors). False if no block fits.
+template <class T, class F>
+inline bool in_blocks(std::int64_t n, F f) {
+  constexpr int W = lanes<T>;
+  if (n >= W) {
+    for (std::int64_t i = 0; i + W <= n; i += W) f(std::integral_constant<int, W>(), i, n);
+    if (n % W) f(std::integral_constant<int, W>(), n - W, n);
+    return true;
+  }
+  if (n == 1) return f(std::integral_constant<int, 1>(), 0, W), true;
+  if constexpr (W > 2)
+    if (n == 2) return f(std::integral_constant<int, 2>(), 0, W), true;
+  if constexpr (W > 4)
+    if (n == 4) return f(std::integral_constant<int, 4>(), 0, W), true;
+  if constexpr (W > 8)
+    if (n == 8) return f(std::integral_constant<int, 8>(), 0, W), true;
+  return false;
+}
+
+// (count, n) rows to (n, ld) columns, zeros after them.
+template <class T>
+void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, std::int64_t ld) {
+  constexpr int W = lanes<T>;
+  for (std::int64_t r = 0; r < ld; r += W) {
+    const T* from = rows + r * n;
+    const bool whole = r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
+      block_to_columns<T, c()>(from + f, stride, columns + f * ld + r, ld);
+    });
+    if (whole) continue;
+    for (std::int64_t i = 0; i < W; ++i)
+      for (std::int64_t f = 0; f < n; ++f) columns[f * ld + r + i] = r + i < count ? from[i * n + f] : T(0);
+  }
+}
+
+// (n, ld) columns to (count, n) rows.
+template <class T>
+void to_rows(const T* columns, std::int64_t ld, T* rows, std::int64_t count, std::int64_t n) {
+  constexpr int W = lanes<T>;
+  for (std::int64_t r = 0; r < count; r += W) {
+    T* to = rows + r * n;
+    const bool whole = r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
+      block_to_rows<T, c()>(columns + f * ld + r, ld, to + f, stride);
+    });
+    if (whole) continue;
+    for (std::int64_t i = 0; i < W && r + i < count; ++i)
+      for (std::int64_t f = 0; f < n; ++f) to[i * n + f] = columns[f * ld + r + i];
+  }
+}
+
+}  // namespace jaxneuron::ISA
