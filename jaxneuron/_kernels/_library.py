@@ -1,0 +1,39 @@
+"""The shared library of the CPU kernel: loaded and made known to XLA when a network first asks for it."""
+
+import ctypes
+import functools
+import threading
+from pathlib import Path
+
+import jax
+
+import jaxneuron._kernels
+
+TARGET = "jaxneuron_forward"  # the handler's name in ffi.cc, and what XLA knows it by
+
+_lock = threading.Lock()
+
+
+def missing() -> str | None:
+    """Why the kernel can't be called here, or None if it can: the first call loads and registers it."""
+    with _lock:
+        return _register()
+
+
+@functools.cache
+def _register() -> str | None:
+    # The library lies beside this file; in an editable install in another of the package's folders.
+    folders = [Path(folder) for folder in jaxneuron._kernels.__path__]
+    paths = [path for folder in folders if (path := folder / "libjaxneuron_cpu.so").is_file()]
+    if not paths:
+        return (
+            "jaxneuron was installed without the compiled kernel: there was no C++17 compiler, or it failed"
+        )
+    try:
+        handler = jax.ffi.pycapsule(ctypes.CDLL(str(paths[0]))[TARGET])
+        # Before JAX has its CPU devices it would only note the handler, and then have none if XLA refused it.
+        jax.local_devices(backend="cpu")
+        jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
+    except (OSError, AttributeError, RuntimeError) as error:  # made for another system, or another XLA
+        return f"{paths[0]} can't be used: {error}"
+    return None
