@@ -8,16 +8,16 @@ x = y, and again       mlp_forward
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.typing import DTypeLike
+from jax import Array
 
-from jaxneuron._activations import Activation, resolve, sigmoid, softmax
-from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array, result_dtype, sum_dtype
+from jaxneuron import _kernels
+from jaxneuron._activations import Activation, identity, resolve, sigmoid, softmax
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._params import MLP, Affine, AffineLike, as_affine
 
 
@@ -102,64 +102,52 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
 
 @functools.partial(jax.jit, inline=True)
 def _affine(params: Affine, x: Array) -> Array:
-    z, dtype = _pre_activation(params, x, "affine")
-    return z.astype(dtype)
+    return _forward([params], [identity], x, ["affine"])
 
 
 @functools.partial(jax.jit, static_argnums=2, inline=True)
 def _neuron(params: Affine, x: Array, activation: Any) -> Array:
-    return _layer(params, x, activation, "neuron")
+    return _forward([params], [activation], x, ["neuron"])
 
 
 @functools.partial(jax.jit, inline=True)
 def _mlp_forward(mlp: MLP, x: Array) -> Array:
-    for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
-        x = _layer(layer, x, resolve(activation, "mlp_forward"), f"mlp_forward: layer {i}")
-    return x
+    activations = [resolve(activation, "mlp_forward") for activation in mlp.activations]
+    return _forward(mlp.layers, activations, x, [f"mlp_forward: layer {i}" for i in range(len(mlp.layers))])
 
 
-def _layer(params: Affine, x: Array, activation: Callable[[Array], Array], where: str) -> Array:
-    z, dtype = _pre_activation(params, x, where)
-    if activation is softmax and params.w.ndim == 1:
-        raise ValueError(f"{where}: softmax needs a layer, w (n_in, n_out), got a neuron, w {params.w.shape}")
-    y: Any = activation(z)
-    if not isinstance(y, jax.Array) or not jnp.isrealobj(y):
-        kind = f"{y.dtype.name} numbers" if isinstance(y, jax.Array) else type(y).__name__
-        raise TypeError(
-            f"{where}: activation must give an array of real numbers, got {kind}; use jax.numpy functions"
-        )
-    if y.shape != z.shape:
-        raise ValueError(
-            f"{where}: activation must keep the shape {z.shape}, got {y.shape}; use an elementwise function"
-        )
-    return y.astype(dtype)
+def _forward(
+    layers: Sequence[AffineLike],
+    activations: Sequence[Callable[[Array], Array]],
+    x: ArrayLike,
+    where: Sequence[str],
+) -> Array:
+    arrays = jnp.asarray(as_array(x, where[0], "x"))
+    return _kernels.forward(_checked(layers, activations, arrays.shape, where), activations, arrays, where)
+
+
+def _checked(
+    layers: Sequence[AffineLike],
+    activations: Sequence[Callable[[Array], Array]],
+    shape: tuple[int, ...],
+    where: Sequence[str],
+) -> list[tuple[Array, Array | None]]:
+    """The arrays of layers that fit inputs of this shape, and each other."""
+    checked = []
+    for params, activation, name in zip(layers, activations, where, strict=True):
+        w, b = as_affine(params, name)
+        if not shape or shape[-1] != w.shape[0]:
+            raise ValueError(
+                f"{name}: x must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
+                f"got {shape}; {'inputs stand on the last axis' if shape else 'pass [x]'}"
+            )
+        if activation is softmax and w.ndim == 1:
+            raise ValueError(f"{name}: softmax needs a layer, w (n_in, n_out), got a neuron, w {w.shape}")
+        shape = shape[:-1] + w.shape[1:]
+        checked.append((w, b))
+    return checked
 
 
 def _operands(params: AffineLike, where: str) -> Affine:
     w, b = as_affine(params, where)
     return Affine(as_operand(w, where, "w"), None if b is None else as_operand(b, where, "b"))
-
-
-def _pre_activation(params: Affine, x: Array, where: str) -> tuple[Array, DTypeLike]:
-    """x @ w + b in the dtype that sums are kept in, and the dtype of the result."""
-    w, b = as_affine(params, where)
-    x = jnp.asarray(as_array(x, where, "x"))
-    if x.ndim == 0 or x.shape[-1] != w.shape[0]:
-        raise ValueError(
-            f"{where}: x must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
-            f"got {x.shape}; {'pass [x]' if x.ndim == 0 else 'inputs stand on the last axis'}"
-        )
-    dtype = result_dtype(*(a for a in (w, b, x) if a is not None))
-    # float32 means float32 on every device; a precision that the user has set is left alone.
-    lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    # (..., n_in) x (n_in, *out) -> (..., *out)
-    z = lax.dot_general(
-        x.astype(dtype),
-        w.astype(dtype),
-        (((x.ndim - 1,), (0,)), ((), ())),
-        precision=lax.Precision.HIGHEST if lowered is None else None,
-        preferred_element_type=sum_dtype(dtype),
-    )
-    if b is not None:
-        z = z + jnp.broadcast_to(b.astype(dtype).astype(z.dtype), z.shape)
-    return z, dtype

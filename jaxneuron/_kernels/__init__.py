@@ -1,0 +1,29 @@
+"""Ways to execute a forward pass, and the place that chooses one from static facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+from jax import Array
+
+from jaxneuron._kernels import _cpu, _library, _xla
+
+
+def forward(
+    layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array, where: Sequence[str]
+) -> Array:
+    """For every layer, x = activation(x @ w + b); shapes fit. `where` opens messages about each layer."""
+    if _cpu.reason_against(layers, activations, x) is None:
+        return _cpu.forward(layers, activations, x)
+    return _xla.forward(layers, activations, x, where)
+
+
+def choice(layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
+    """What `forward` chooses, in words."""
+    reason = _cpu.reason_against(layers, activations, x)
+    if reason is None and (platform := jax.default_backend()) != "cpu":
+        reason = f"the platform is {platform}"
+    if reason:
+        return f"XLA, layer by layer: {reason}"
+    return f"fused CPU kernel, {_library.instruction_sets()[-1]}: one call of {len(layers)} layers"

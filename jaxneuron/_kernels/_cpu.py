@@ -9,6 +9,7 @@ members. On other platforms than CPU, under differentiation and in exported prog
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax._src import dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -35,7 +37,7 @@ ACTIVATIONS = tuple(
 )  # fmt: skip
 CODES = {function: code for code, function in enumerate(ACTIVATIONS)}
 
-mlp_p = Primitive("jaxneuron_forward")
+forward_p = Primitive("jaxneuron_forward")
 
 
 def reason_against(layers: Sequence[_xla.Layer], activations: Sequence[Any], x: Any) -> str | None:
@@ -46,21 +48,29 @@ def reason_against(layers: Sequence[_xla.Layer], activations: Sequence[Any], x: 
     dtypes = {str(a.dtype) for a in (x, *jax.tree.leaves(layers))}
     if len(dtypes) > 1 or not dtypes <= set(FLOATS):
         return f"arrays are of dtype {', '.join(sorted(dtypes))}, not of one floating-point dtype"
-    return _library.reason_against()
+    return _library.missing()
 
 
-def forward(layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> Array:
-    """As `_xla.forward`, for what `reason_against` has nothing against."""
+def forward(
+    layers: Sequence[_xla.Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    instructions: int | None = None,
+) -> Array:
+    """As `_xla.forward`, where `reason_against` is None, by the best of the processor's instruction sets."""
     units = layers[-1][0].shape[1:]
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     # A neuron is a layer of one.
-    columns = [(w.reshape(w.shape[0], -1), None if b is None else b.reshape(-1)) for w, b in layers]
-    y = mlp_p.bind(
+    columns = [
+        (w.reshape(len(w), math.prod(w.shape[1:])), None if b is None else b.reshape(math.prod(b.shape)))
+        for w, b in layers
+    ]
+    y: Array = forward_p.bind(
         rows,
         *jax.tree.leaves(columns),
         activations=tuple(CODES[activation] for activation in activations),
         biases=tuple(b is not None for _, b in layers),
-        instructions=_library.instructions(),
+        instructions=len(_library.instruction_sets()) - 1 if instructions is None else instructions,
         partitioned=False,
     )
     return y.reshape(*x.shape[:-1], *units)
@@ -72,8 +82,8 @@ def _pairs(operands: Sequence[Any], biases: Sequence[bool]) -> list[tuple[Any, A
     return [(next(each), next(each) if has_bias else None) for has_bias in biases]
 
 
-def _ranks(operands: Sequence[Any], biases: Sequence[bool]) -> list[int]:
-    """The ranks of x and of each w and b, without an axis of members."""
+def _ranks(biases: Sequence[bool]) -> list[int]:
+    """The ranks of x and of each w and b, an axis of members apart."""
     return [2] + [rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,))]
 
 
@@ -82,56 +92,48 @@ def _on_xla(*operands: Array, activations: Sequence[int], biases: Sequence[bool]
         functions = [ACTIVATIONS[code] for code in activations]
         return _xla.forward(_pairs(arrays, biases), functions, x, [""] * len(biases))
 
-    ranks = _ranks(operands, biases)
+    ranks = _ranks(biases)
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]
     return jax.vmap(one, axes)(*operands) if 0 in axes else one(*operands)
 
 
-@mlp_p.def_abstract_eval
+@forward_p.def_abstract_eval
 def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
-    ranks = _ranks(operands, biases)
+    ranks = _ranks(biases)
     members = [a.shape[0] for a, rank in zip(operands, ranks, strict=True) if a.ndim > rank]
     n_out = operands[-2 if biases[-1] else -1].shape[-1]
     x = operands[0]
     return jax.core.ShapedArray((*members[:1], x.shape[-2], n_out), x.dtype)
 
 
-@mlp_p.def_impl
+@forward_p.def_impl
 def _now(*operands: Array, **params: Any) -> Array:
     with jax.disable_jit(False):
-        return jax.jit(functools.partial(mlp_p.bind, **params))(*operands)
+        return jax.jit(functools.partial(forward_p.bind, **params))(*operands)
 
 
 def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any) -> tuple[Array, int]:
-    """Mapped rows alone become more rows; mapped parameters make members, of those there are already."""
-    ranks = _ranks(operands, params["biases"])
+    """Mapped rows alone become more rows; mapped parameters make members, or more of them."""
+    ranks = _ranks(params["biases"])
+    mapped = [axis is not None for axis in axes]
     size = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
-    has_members = [
-        a.ndim - (axis is not None) > rank for a, axis, rank in zip(operands, axes, ranks, strict=True)
-    ]
-    x = operands[0]
-    if axes[0] is not None and not any(axis is not None for axis in axes[1:]):
-        rows = jnp.moveaxis(x, axes[0], -3)  # (members,) size, rows, n_in
-        rows = rows.reshape(*rows.shape[:-3], size * rows.shape[-2], rows.shape[-1])
-        y = mlp_p.bind(rows, *operands[1:], **params)  # (members,) size rows, n_out
-        return y.reshape(*y.shape[:-2], size, -1, y.shape[-1]), y.ndim - 2
-    count = next((a.shape[a.ndim - rank - 1 + 0] for a, rank in ()), None)
-    mapped = [
-        a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)
-    ]
-    if not any(has_members):
-        return mlp_p.bind(*mapped, **params), 0
-    members = next(
-        a.shape[-rank - 1] for a, rank, has in zip(mapped, ranks, has_members, strict=True) if has
-    )
-    folded = []
-    for a, axis, rank, has in zip(mapped, axes, ranks, has_members, strict=True):
-        if axis is not None or has:
-            core = a.shape[a.ndim - rank :]
-            a = a.reshape(size if axis is not None else 1, members if has else 1, *core)
-            a = jnp.broadcast_to(a, (size, members, *core)).reshape(size * members, *core)
-        folded.append(a)
-    y = mlp_p.bind(*folded, **params)
+    if not any(mapped[1:]):
+        x = jnp.moveaxis(operands[0], axes[0], -3)  # (members,) size, rows, n_in
+        *members, _, rows, n_in = x.shape
+        y = forward_p.bind(x.reshape(*members, size * rows, n_in), *operands[1:], **params)
+        return y.reshape(*y.shape[:-2], size, rows, y.shape[-1]), y.ndim - 2
+    front = [jnp.moveaxis(a, axis, 0) if m else a for a, axis, m in zip(operands, axes, mapped, strict=True)]
+    apart = [a.ndim - m > rank for a, m, rank in zip(front, mapped, ranks, strict=True)]
+    if not any(apart):
+        return forward_p.bind(*front, **params), 0
+    members = next(a.shape[-rank - 1] for a, rank, has in zip(front, ranks, apart, strict=True) if has)
+    # Each of the members, for each place of the mapped axis: what has one of the two is repeated for the other.
+    for i, rank in enumerate(ranks):
+        if mapped[i] or apart[i]:
+            shape = front[i].shape[-rank:]
+            both = front[i].reshape(size if mapped[i] else 1, members if apart[i] else 1, *shape)
+            front[i] = jnp.broadcast_to(both, (size, members, *shape)).reshape(size * members, *shape)
+    y = forward_p.bind(*front, **params)
     return y.reshape(size, members, *y.shape[1:]), 0
 
 
@@ -152,9 +154,7 @@ def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
         return mlir.lower_fun(functools.partial(_on_xla, **params), multiple_results=False)(ctx, *operands)
     if not params["partitioned"]:
         return mlir.lower_fun(functools.partial(_partitioned, **params), multiple_results=False)(ctx, *operands)
-    _library.register()
-    lower = jax.ffi.ffi_lowering("jaxneuron_forward")
-    return lower(
+    return jax.ffi.ffi_lowering(_library.TARGET)(
         ctx,
         *operands,
         activations=np.array(params["activations"], np.int64),
@@ -165,8 +165,8 @@ def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
 
 def _partitioned(*operands: Array, **params: Any) -> Array:
     """Each device evaluates its rows, of its members; nothing else is divided."""
-    local = functools.partial(mlp_p.bind, **{**params, "partitioned": True})
-    ranks = _ranks(operands, params["biases"])
+    local = functools.partial(forward_p.bind, **{**params, "partitioned": True})
+    ranks = _ranks(params["biases"])
     names = (f"n{i}" for i in range(2 * len(ranks) + 2))
     factors: list[str] = []
 
@@ -199,7 +199,9 @@ def _partitioned(*operands: Array, **params: Any) -> Array:
     return function(*operands)
 
 
-batching.primitive_batchers[mlp_p] = _batch
-ad.primitive_jvps[mlp_p] = _jvp
-mlir.register_lowering(mlp_p, mlir.lower_fun(_on_xla, multiple_results=False))
-mlir.register_lowering(mlp_p, _on_cpu, platform="cpu")
+batching.primitive_batchers[forward_p] = _batch
+ad.primitive_jvps[forward_p] = _jvp
+# As custom_partitioning asks for them; there is no public name for it.
+dispatch.prim_requires_devices_during_lowering.add(forward_p)
+mlir.register_lowering(forward_p, mlir.lower_fun(_on_xla, multiple_results=False))
+mlir.register_lowering(forward_p, _on_cpu, platform="cpu")
