@@ -56,6 +56,33 @@ inline Vector<T> all(T x) {
   return x - Vector<T>{};  // keeps -0
 }
 
+template <class T>
+inline Integers<T> bits(Vector<T> v) {
+  return (Integers<T>)v;
+}
+
+template <class T>
+inline Vector<T> number(Integers<T> bits) {
+  return (Vector<T>)bits;
+}
+
+// The lesser of both, the greater of both; NaN in x stays, and -0 in x where the bound is 0.
+template <class T>
+inline Vector<T> at_most(Vector<T> x, T bound) {
+  return all<T>(bound) < x ? all<T>(bound) : x;
+}
+
+template <class T>
+inline Vector<T> at_least(Vector<T> x, T bound) {
+  return all<T>(bound) > x ? all<T>(bound) : x;
+}
+
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr bool has_fma = true;
+#else
+constexpr bool has_fma = false;
+#endif
+
 // a b + c, rounded once; without FMA in the processor, twice.
 inline Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
 #if defined(__AVX512F__)
