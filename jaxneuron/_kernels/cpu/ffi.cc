@@ -69,7 +69,8 @@ class Worker {
  public:
   Worker(const Network& network, const Kernel& kernel, std::int64_t rows, std::atomic<bool>& failed)
       : network_(network), kernel_(kernel), rows_(rows), failed_(failed) {
-    const std::size_t bytes = (kernel.scratch(network, rows) + 63) / 64 * 64;
+    const std::size_t most = std::max(kernel.scratch(network, rows), kernel.scratch(network, network.rows % rows));
+    const std::size_t bytes = (most + 63) / 64 * 64;
     memory_ = small_;
     if (bytes > sizeof small_) {
       large_.reset(std::aligned_alloc(64, bytes));

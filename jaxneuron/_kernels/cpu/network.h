@@ -47,7 +47,7 @@ struct Network {
 };
 
 // How one instruction set evaluates a network. `run` takes at most tile_rows(network) rows of one member from
-// x to y, in scratch(network, rows) bytes of memory aligned to 64, and allocates none.
+// x to y, in scratch(network, rows) bytes of memory aligned to 64, and allocates none. (Fewer rows may take more.)
 struct Kernel {
   const char* name;
   std::size_t (*scratch)(const Network&, std::int64_t rows);
