@@ -21,7 +21,7 @@ from jaxneuron._activations import (
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
 from jaxneuron._evaluate import evaluate
 from jaxneuron._files import load, save
-from jaxneuron._forward import affine, mlp_forward, neuron
+from jaxneuron._forward import affine, explain, mlp_forward, neuron
 from jaxneuron._init import init_mlp
 from jaxneuron._params import MLP, Affine, stack_neurons
 from jaxneuron._ray import RowEvaluator
@@ -39,6 +39,7 @@ __all__ = [
     "dense_parameter_count",
     "elu",
     "evaluate",
+    "explain",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",

@@ -100,6 +100,37 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
     return _mlp_forward(mlp, x if known else as_operand(x, "mlp_forward", "x"))
 
 
+def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
+    """What `mlp_forward(mlp, batch)` is executed by, and why.
+
+    Args:
+      mlp: an `MLP`.
+      batch: inputs, `(..., n_in)`, or a `jax.ShapeDtypeStruct` in their place; no number is looked at.
+
+    Returns:
+      One line: the fused CPU kernel with its instruction set, or XLA with the reason.
+
+    Raises:
+      ValueError, TypeError: as for `mlp_forward`.
+
+    Example:
+      >>> explain(MLP([([[1.0], [2.0]], None)], final_activation=jnp.sin), [1.0, 2.0])
+      "XLA, layer by layer: layer 0's activation is not one of jaxneuron's"
+    """
+    if not isinstance(mlp, MLP):
+        raise TypeError(f"explain: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers)")
+    found = []
+
+    def forward(mlp: MLP, x: Array) -> None:
+        where = [f"explain: layer {i}" for i in range(len(mlp.layers))]
+        activations = [resolve(activation, "explain") for activation in mlp.activations]
+        found.append(_kernels.choice(_checked(mlp.layers, activations, x.shape, where), activations, x))
+
+    x = batch if isinstance(batch, jax.ShapeDtypeStruct) else as_operand(batch, "explain", "batch")
+    jax.eval_shape(forward, mlp, x)
+    return found[0]
+
+
 @functools.partial(jax.jit, inline=True)
 def _affine(params: Affine, x: Array) -> Array:
     return _forward([params], [identity], x, ["affine"])

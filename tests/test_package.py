@@ -18,6 +18,7 @@ PUBLIC = [
     "dense_parameter_count",
     "elu",
     "evaluate",
+    "explain",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",

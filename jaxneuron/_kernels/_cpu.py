@@ -24,7 +24,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxneuron._activations import BY_NAME
-from jaxneuron._arrays import FLOATS
+from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import _library, _xla
 
 # As cpu/network.h has them.
@@ -44,10 +44,13 @@ def reason_against(layers: Sequence[_xla.Layer], activations: Sequence[Any], x: 
     """Why the kernel can't evaluate these layers; None if it can."""
     for i, activation in enumerate(activations):
         if activation not in CODES:
-            return f"layer {i}'s activation {activation} is not the package's own"
-    dtypes = {str(a.dtype) for a in (x, *jax.tree.leaves(layers))}
-    if len(dtypes) > 1 or not dtypes <= set(FLOATS):
-        return f"arrays are of dtype {', '.join(sorted(dtypes))}, not of one floating-point dtype"
+            return f"layer {i}'s activation is not one of jaxneuron's"
+    results = [x]
+    for w, b in layers:
+        dtype = result_dtype(*(a for a in (w, b, results[-1]) if a is not None))
+        results.append(jax.ShapeDtypeStruct((), dtype))
+    if len({result.dtype for result in results[1:]}) > 1:
+        return f"its layers are of different dtypes, {', '.join(str(r.dtype) for r in results[1:])}"
     return _library.missing()
 
 
@@ -59,6 +62,7 @@ def forward(
 ) -> Array:
     """As `_xla.forward`, where `reason_against` is None, by the best of the processor's instruction sets."""
     units = layers[-1][0].shape[1:]
+    dtype = result_dtype(x, *jax.tree.leaves(layers))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     # A neuron is a layer of one.
     columns = [
@@ -66,8 +70,7 @@ def forward(
         for w, b in layers
     ]
     y: Array = forward_p.bind(
-        rows,
-        *jax.tree.leaves(columns),
+        *(a.astype(dtype) for a in jax.tree.leaves((rows, columns))),
         activations=tuple(CODES[activation] for activation in activations),
         biases=tuple(b is not None for _, b in layers),
         instructions=len(_library.instruction_sets()) - 1 if instructions is None else instructions,
