@@ -141,7 +141,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   network.depth = depth;
   std::vector<Layer> layers(depth);
 
-  auto next = [&operands, i = std::size_t{0}]() mutable { return operands.get<ffi::AnyBuffer>(i++); };
+  std::size_t operand_count = 0;
+  const auto next = [&] { return operands.get<ffi::AnyBuffer>(operand_count++); };
   const auto x = next();
   if (!x) return invalid("x is missing");
   switch (x->element_type()) {
@@ -159,27 +160,28 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   network.x_step = step(*x, {network.rows, n}, members);
 
   for (std::size_t i = 0; i < depth; ++i) {
+    const auto refused = [i](const std::string& what) { return invalid("layer " + std::to_string(i) + ": " + what); };
     Layer& layer = layers[i];
-    const std::string where = "layer " + std::to_string(i);
     const auto w = next();
-    if (!w || w->dimensions().size() < 2) return invalid(where + ": w must be (n_in, n_out)");
+    if (!w || w->dimensions().size() < 2) return refused("w must be (n_in, n_out)");
     layer.n_in = n, layer.n_out = n = w->dimensions().back();
     layer.w = w->untyped_data();
     layer.w_step = step(*w, {layer.n_in, n}, members);
     if (layer.w_step < 0 || w->element_type() != x->element_type())
-      return invalid(where + ": w " + shape(*w) + " must be (" + std::to_string(layer.n_in) + ",n_out), like x");
+      return refused("w " + shape(*w) + " must be (" + std::to_string(layer.n_in) + ",n_out), of x's dtype");
     if (biases[i]) {
       const auto b = next();
-      if (!b) return invalid(where + ": b is missing");
+      if (!b) return refused("b is missing");
       layer.b = b->untyped_data();
       layer.b_step = step(*b, {n}, members);
       if (layer.b_step < 0 || b->element_type() != x->element_type())
-        return invalid(where + ": b " + shape(*b) + " must be (" + std::to_string(n) + ",), like x");
+        return refused("b " + shape(*b) + " must be (" + std::to_string(n) + ",), of x's dtype");
     }
     layer.activation = Activation(activations[i]);
-    if (activations[i] < 0 || layer.activation > Activation::softmax) return invalid(where + ": unknown activation");
-    if (std::max(layer.n_in, n) > WIDEST) return invalid(where + ": more than 2^32 units");
+    if (activations[i] < 0 || layer.activation > Activation::softmax) return refused("no such activation");
+    if (std::max(layer.n_in, n) > WIDEST) return refused("more than 2^32 units");
   }
+  if (operands.size() != operand_count) return invalid("more operands than layers take");
   network.layers = layers.data();
   network.members = members < 0 ? 1 : members;
   network.y = result->untyped_data();
