@@ -30,7 +30,7 @@ inline Vector<T> hard_sigmoid(Vector<T> z) {
 template <class T>
 inline Vector<T> sigmoid(Vector<T> z) {
   const auto [c, q, e] = smaller_half<T>(at_most<T>(absolute<T>(z), Format<T>::zero));
-  const Vector<T> small = fma(q, e, q) * c * power<T>(-Format<T>::up);
+  const Vector<T> small = fma(q, e, q) * c * -power<T>(-Format<T>::up);
   return z < 0 ? small : 1 - small;
 }
 
@@ -52,15 +52,133 @@ inline Vector<T> tanh(Vector<T> z) {
   return a < T(0.55) ? small : with_sign<T>(large, z);
 }
 
-// z sigmoid(z), from the smaller of it and -z sigmoid(-z)
+// max(z, 0) - x / (1 + exp(a + low)), for x = |z| and gates, functions that are 1 - gate(-z)
+template <class T>
+inline Vector<T> gated(Vector<T> z, Vector<T> x, Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
+  const auto [c, q, e] = smaller_half<T>(a, low);
+  const Vector<T> y = fma(x, q, x * q * e);
+  return at_least<T>(z, T(-0.0)) + y * c * power<T>(-Format<T>::up);
+}
+
+// z sigmoid(z)
 template <class T>
 inline Vector<T> silu(Vector<T> z) {
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gated_zero);
-  const auto [c, q, e] = smaller_half<T>(a);
-  const Vector<T> y = a * q;
-  const Vector<T> y_rest = fma(y, e, -residual<T>(a, q, y));
-  const Vector<T> small = (y + y_rest) * c * power<T>(-Format<T>::up);
-  return at_least<T>(z, T(-0.0)) - small;
+  return gated<T>(z, a, a);
+}
+
+// z sigmoid(u), u = sqrt(8 / pi) (z + 0.044715 z^3) = z k
+template <class T>
+inline Vector<T> gelu_tanh(Vector<T> z) {
+  constexpr T k1 = T(1.595703125), k1_rest = T(1.5957691216057308 - 1.595703125 - 9.96930880911092e-17);
+  constexpr T k3 = T(0.07135481627260025), k3_rest = T(0.07135481627260025 - double(k3));
+  const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_tanh_zero);
+  const Vector<T> square = a * a, square_rest = residual<T>(a, a, -square);
+  const Vector<T> k = fma(square, all<T>(k3), all<T>(k1));
+  const Vector<T> k_rest = residual<T>(square, all<T>(k3), k1 - k) +
+                           fma(square, all<T>(k3_rest), fma(square_rest, all<T>(k3), all<T>(k1_rest)));
+  const Vector<T> u = a * k;
+  return gated<T>(z, a, u, fma(a, k_rest, residual<T>(a, k, -u)));
+}
+
+// z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)
+template <class T>
+inline Vector<T> gelu(Vector<T> z) {
+  constexpr T place = T(13.0 / 16);
+  const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_zero);
+  const Vector<T> h = T(-0.5) * a, square = h * a;
+  const auto [c, p] = exp_parts<T, 1, Format<T>::up>(square, residual<T>(h, a, -square));
+  const Vector<T> d = a + place, d_rest = a - (d - place);
+  const Vector<T> q = -1 / d, e = fma(q, d_rest, residual<T>(q, d, all<T>(T(1))));
+  const Vector<T> t = a / (a + 4);
+  const Vector<T> scale = fma(t, polynomial<T>(Format<T>::gelu, t - T(0.375)), all<T>(place - 1));
+  // (1 + p) (1 + e) (1 + scale) = 1 + s
+  const Vector<T> s = fma(1 + p, scale + fma(scale, e, e), p);
+  const Vector<T> y = 1 + s, y_rest = s - (y - 1);
+  const Vector<T> x = a * q, x_rest = residual<T>(a, q, -x);
+  const Vector<T> small = fma(x, y, fma(x, y_rest, x_rest * y));
+  return at_least<T>(z, T(-0.0)) + small * c * power<T>(-Format<T>::up - 1);
+}
+
+// max(z, 0) + log1p(x), x = exp(-|z|): x - x^2/2 + s (x^2/2 + s^2 LOG(s^2)), s = x / (2 + x)
+template <class T>
+inline Vector<T> softplus(Vector<T> z) {
+  const auto [c, p] = exp_parts<T, 1, Format<T>::up>(-at_most<T>(absolute<T>(z), Format<T>::zero));
+  const Vector<T> x = fma(c, p, c) * power<T>(-Format<T>::up);
+  const Vector<T> s = x / (2 + x), square = s * s, half = T(0.5) * x * x;
+  const Vector<T> rest = fma(s, fma(square, polynomial<T>(Format<T>::log, square), half), -half);
+  return at_least<T>(z, 0) + (x + rest);
+}
+
+// z, and exp(z) - 1 below 0
+template <class T>
+inline Vector<T> elu(Vector<T> z) {
+  const auto [c, p] = exp_parts<T, 1>(at_least<T>(at_most<T>(z, 0), -Format<T>::one));
+  return z > -power<T>(-Format<T>::digits - 2) ? z : fma(c, p, c - 1);
+}
+
+// 1.0507 z, and 1.7581 (exp(z) - 1) below 0
+template <class T>
+inline Vector<T> selu(Vector<T> z) {
+  constexpr double full = 1.7580993408473768, scale_rest = 3.9874847667154144e-17;
+  constexpr T scale = T(1.0507009873554805), alpha = T(full);
+  const auto [c, u] = reduced<T, 1>(at_least<T>(at_most<T>(z, 0), -Format<T>::one));
+  const Vector<T> tail = fma(u, alpha * polynomial<T>(Format<T>::exp, u), all<T>(T(full - double(alpha))));
+  const Vector<T> p = fma(u, all<T>(alpha), u * tail);
+  const Vector<T> positive = fma(z, all<T>(scale), z * T(1.0507009873554805 - double(scale) + scale_rest));
+  // exp(z) itself less a rounded number where it is below 1/2; else with all digits of exp(z) - 1
+  const auto far = c < T(0.5);
+  const Vector<T> start = far ? all<T>(-alpha) : fma(c, all<T>(alpha), all<T>(-alpha));
+  return z > 0 ? positive : fma(c, far ? p + alpha : p, start);
+}
+
+// exp(z - greatest), with the rounding error of the difference
+template <class T>
+inline Vector<T> exp_of_difference(Vector<T> z, Vector<T> greatest) {
+  const Vector<T> d = z - greatest, z_part = d + greatest;
+  const Vector<T> error = (z - z_part) - (greatest + (d - z_part));
+  const auto [c, p] = exp_parts<T, 1, Format<T>::up>(at_least<T>(d, -Format<T>::zero),
+                                                    d < -Format<T>::zero ? all<T>(0) : error);
+  return fma(c, p, c) * power<T>(-Format<T>::up);
+}
+
+// The float nearest to function(z), by two vectors of double.
+template <Vector<double> function(Vector<double>)>
+inline Vector<float> by_double(Vector<float> z) {
+  typedef float Half __attribute__((vector_size(BYTES / 2)));
+  Half halves[2];
+  std::memcpy(halves, &z, sizeof z);
+  for (Half& half : halves) {
+    half = __builtin_convertvector(function(__builtin_convertvector(half, Vector<double>)), Half);
+  }
+  std::memcpy(&z, halves, sizeof z);
+  return z;
+}
+
+// sigmoid of a float, never in the middle of two: near 0 it is less a little, as is the exact value
+inline Vector<double> sigmoid_of_float(Vector<double> z) {
+  const Vector<double> a = absolute<double>(z);
+  const auto [c, p] = exp_parts<double, -1>(at_most<double>(a, Format<float>::zero));
+  const Vector<double> small = c / ((1 + p) + c);
+  return a < 0x1p-11 ? fma(z, all<double>(0.25 - 0x1p-30), all<double>(0.5)) : z < 0 ? small : 1 - small;
+}
+
+template <class T>
+inline Vector<T> cr_tanh(Vector<T> z) {
+  if constexpr (sizeof(T) == 4) {
+    return by_double<tanh<double>>(z);
+  } else {
+    return tanh<double>(z);
+  }
+}
+
+template <class T>
+inline Vector<T> cr_sigmoid(Vector<T> z) {
+  if constexpr (sizeof(T) == 4) {
+    return by_double<sigmoid_of_float>(z);
+  } else {
+    return sigmoid<double>(z);
+  }
 }
 
 template <class T, Vector<T> function(Vector<T>)>
@@ -87,6 +205,20 @@ inline void activate(Activation activation, bool narrow, T* y, std::int64_t n) {
       return apply<T, tanh<T>>(y, n);
     case Activation::silu:
       return apply<T, silu<T>>(y, n);
+    case Activation::cr_sigmoid:
+      return narrow ? apply<T, sigmoid_16<T>>(y, n) : apply<T, cr_sigmoid<T>>(y, n);
+    case Activation::cr_tanh:
+      return apply<T, cr_tanh<T>>(y, n);
+    case Activation::gelu:
+      return apply<T, gelu<T>>(y, n);
+    case Activation::gelu_tanh:
+      return apply<T, gelu_tanh<T>>(y, n);
+    case Activation::softplus:
+      return apply<T, softplus<T>>(y, n);
+    case Activation::elu:
+      return apply<T, elu<T>>(y, n);
+    case Activation::selu:
+      return apply<T, selu<T>>(y, n);
     default:
       return;
   }

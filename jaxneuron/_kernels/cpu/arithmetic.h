@@ -2,7 +2,7 @@
 //
 //     exp(x) = 2^k (1 + p)                     k = round(x / ln 2),  p = u + u^2 EXP(u),  u = x - k ln 2
 //     1 / (1 + exp(a)) = c / D                 c = 2^-k,  D = c + 1 + p
-//     1 / D = q + q e                          q = 1 / D rounded,  e = 1 - q D, D in two parts
+//     1 / D = -q - q e                         q = -1 / D rounded,  e = 1 + q D, D in two parts
 //
 // A rounding that would count is undone: the residual of a quotient or of a sum is a float, and is kept.
 #pragma once
@@ -37,14 +37,14 @@ inline Vector<T> leading(Vector<T> x) {  // its first digits, half of them
   return number<T>(bits<T>(x) & -(typename Lanes<T>::Integer{1} << (F::digits + 1 - F::few)));
 }
 
-// n - q d for q d near n: then it is a float, and exact.
+// q d + n for q d near -n: then it is a float, and exact.
 template <class T>
 inline Vector<T> residual(Vector<T> q, Vector<T> d, Vector<T> n) {
   if constexpr (has_fma) {
-    return fma(-q, d, n);
+    return fma(q, d, n);
   } else {
     const Vector<T> q1 = leading<T>(q), d1 = leading<T>(d), q2 = q - q1, d2 = d - d1;
-    return ((n - q1 * d1) - q1 * d2 - q2 * d1) - q2 * d2;
+    return ((n + q1 * d1) + q1 * d2 + q2 * d1) + q2 * d2;
   }
 }
 
@@ -58,38 +58,48 @@ inline Vector<T> with_sign(Vector<T> x, Vector<T> of) {  // for x >= 0
   return number<T>(bits<T>(x) | (bits<T>(of) & bits<T>(all<T>(T(-0.0)))));
 }
 
-// exp(x) = 2^k (1 + p), with c = 2^(sign k + up) instead of 2^k.
+// x + low = k ln 2 + u and c = 2^(sign k + up), where exp(x + low) = 2^k (1 + p).
+template <class T>
+struct Reduced {
+  Vector<T> c, u;
+};
+
 template <class T>
 struct Exp {
   Vector<T> c, p;
 };
 
 template <class T, int sign, int up = 0>
-inline Exp<T> exp_parts(Vector<T> x) {
+inline Reduced<T> reduced(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
   using F = Format<T>;
   // Added, it leaves no place for a fraction, and the exponent of c in the last bits.
   constexpr T shift = T(1.5) * power<T>(F::digits) + (F::bias + up);
   const Vector<T> shifted = fma(x, all<T>(T(sign * 1.4426950408889634)), all<T>(shift));
   const Vector<T> k = shifted - shift;
   const Vector<T> r = fma(k, all<T>(-sign * F::ln2[0]), x);  // exact
-  const Vector<T> u = fma(k, all<T>(-sign * F::ln2[1]), r);
-  return {number<T>(bits<T>(shifted) << F::digits), fma(u * u, polynomial<T>(F::exp, u), u)};
+  return {number<T>(bits<T>(shifted) << F::digits), fma(k, all<T>(-sign * F::ln2[1]), r) + low};
 }
 
-// 1 / (1 + exp(a)) = 2^-up c (q + q e) for a >= 0
+template <class T, int sign, int up = 0>
+inline Exp<T> exp_parts(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
+  const auto [c, u] = reduced<T, sign, up>(x, low);
+  return {c, fma(u * u, polynomial<T>(Format<T>::exp, u), u)};
+}
+
+// 1 / (1 + exp(a)) = -2^-up c (q + q e) for a >= 0
 template <class T>
 struct Half {
   Vector<T> c, q, e;
 };
 
 template <class T>
-inline Half<T> smaller_half(Vector<T> a) {
+inline Half<T> smaller_half(Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
   constexpr T down = power<T>(-Format<T>::up);
-  const auto [c, p] = exp_parts<T, -1, Format<T>::up>(a);
+  const auto [c, p] = exp_parts<T, -1, Format<T>::up>(a, low);
   const Vector<T> d = fma(c, all<T>(down), all<T>(T(1))) + p;
   const Vector<T> d_rest = fma(c, all<T>(down), 1 - d) + p;
-  const Vector<T> q = 1 / d;
-  return {c, q, fma(-q, d_rest, residual<T>(q, d, all<T>(T(1))))};
+  const Vector<T> q = -1 / d;
+  return {c, q, fma(q, d_rest, residual<T>(q, d, all<T>(T(1))))};
 }
 
 }  // namespace jaxneuron::ISA

@@ -66,15 +66,33 @@ inline Vector<T> number(Integers<T> bits) {
   return (Vector<T>)bits;
 }
 
-// The lesser of both, the greater of both; NaN in x stays, and -0 in x where the bound is 0.
+// Without a comparison's mask, as the processor has it: a < b ? a : b and a > b ? a : b.
+#if defined(__AVX512F__)
+inline Vector<float> lesser(Vector<float> a, Vector<float> b) { return _mm512_maskz_min_ps(__mmask16(-1), a, b); }
+inline Vector<float> greater(Vector<float> a, Vector<float> b) { return _mm512_maskz_max_ps(__mmask16(-1), a, b); }
+inline Vector<double> lesser(Vector<double> a, Vector<double> b) { return _mm512_maskz_min_pd(__mmask8(-1), a, b); }
+inline Vector<double> greater(Vector<double> a, Vector<double> b) { return _mm512_maskz_max_pd(__mmask8(-1), a, b); }
+#elif defined(__AVX__)
+inline Vector<float> lesser(Vector<float> a, Vector<float> b) { return _mm256_min_ps(a, b); }
+inline Vector<float> greater(Vector<float> a, Vector<float> b) { return _mm256_max_ps(a, b); }
+inline Vector<double> lesser(Vector<double> a, Vector<double> b) { return _mm256_min_pd(a, b); }
+inline Vector<double> greater(Vector<double> a, Vector<double> b) { return _mm256_max_pd(a, b); }
+#else
+inline Vector<float> lesser(Vector<float> a, Vector<float> b) { return a < b ? a : b; }
+inline Vector<float> greater(Vector<float> a, Vector<float> b) { return a > b ? a : b; }
+inline Vector<double> lesser(Vector<double> a, Vector<double> b) { return a < b ? a : b; }
+inline Vector<double> greater(Vector<double> a, Vector<double> b) { return a > b ? a : b; }
+#endif
+
+// x where it is within the bound; NaN stays.
 template <class T>
 inline Vector<T> at_most(Vector<T> x, T bound) {
-  return all<T>(bound) < x ? all<T>(bound) : x;
+  return lesser(all<T>(bound), x);
 }
 
 template <class T>
 inline Vector<T> at_least(Vector<T> x, T bound) {
-  return all<T>(bound) > x ? all<T>(bound) : x;
+  return greater(all<T>(bound), x);
 }
 
 #if defined(__FMA__) || defined(__aarch64__)
