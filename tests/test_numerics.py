@@ -18,6 +18,7 @@ import jaxneuron
 from bench import accuracy
 from jaxneuron import _correct, _oracle
 from jaxneuron._activations import BY_NAME
+from jaxneuron._kernels import _cpu, _library
 from jaxneuron._polynomials import FLOAT32, FLOAT64
 from jaxneuron.testing import assert_bounded, assert_monotone
 from tests.make_polynomials import polynomials
@@ -33,6 +34,23 @@ HARD = np.float32([
     -0.0011178852, 3 * 2.0**-23, -3 * 2.0**-24, 5 * 2.0**-22, 2.0**-24, -(2.0**-25), 0, -0.0, 1e-40, -1e-45,
     -87.33654, -87.33655, -88, -100, -103.97, -103.973, -104, 17.328678, 17.328680, 3e38, -3e38,
 ])  # fmt: skip
+
+
+# What computes an activation: XLA, and the fused kernel by every instruction set that this processor has.
+WAYS = ("xla", *(() if _library.missing() else _library.instruction_sets()))
+
+
+def by(way, function):
+    """The activation as a call on a vector; by the kernel, a neuron with one input of weight 1."""
+    if way == "xla":
+        return jax.jit(BY_NAME[function])
+
+    @jax.jit
+    def call(z):
+        one = jnp.ones((1, 1), z.dtype)
+        return _cpu.forward([(one, None)], [BY_NAME[function]], z[:, None], WAYS.index(way) - 1)[:, 0]
+
+    return call
 
 
 def strided():
@@ -56,9 +74,10 @@ def score(function, dtype, z, call=None):
 # --- truth ---
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("function", accuracy.FUNCTIONS)
-def test_float32_over_all_exponents(function):
-    found = score(function, "float32", strided())
+def test_float32_over_all_exponents(function, way):
+    found = score(function, "float32", strided(), by(way, function))
     assert found.ulps <= BOUNDS[function][0]
     assert (found.falls, found.outside) == (0, 0)
     if function.startswith("cr_"):
@@ -67,20 +86,22 @@ def test_float32_over_all_exponents(function):
         assert found.flushed == 0
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("function", accuracy.FUNCTIONS)
-def test_float64_over_all_exponents(function):
+def test_float64_over_all_exponents(function, way):
     with jax.enable_x64(True):
         z = accuracy.sample64(7000)[:: 2 if function == "gelu" else 1]
-        found = score(function, "float64", z)
+        found = score(function, "float64", z, by(way, function))
     assert found.ulps <= BOUNDS[function][1]
     assert found.outside == 0
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("function", accuracy.FUNCTIONS)
-def test_every_16_bit_number(function, dtype):
+def test_every_16_bit_number(function, dtype, way):
     for stretch in accuracy.blocks(dtype, 1):
-        found = score(function, dtype, accuracy.block(dtype, *stretch))
+        found = score(function, dtype, accuracy.block(dtype, *stretch), by(way, function))
         # float32's error, and a rounding; its products may lose digits where bfloat16 nearly underflows
         assert found.ulps <= (0.5 if function in EXACT else 0.6)
         assert (found.falls, found.outside) == (0, 0)

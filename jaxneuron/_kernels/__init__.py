@@ -26,4 +26,4 @@ def choice(layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array],
         reason = f"the platform is {platform}"
     if reason:
         return f"XLA, layer by layer: {reason}"
-    return f"fused CPU kernel, {_library.instruction_sets()[-1]}: one call of {len(layers)} layers"
+    return f"fused CPU kernel, {_library.instruction_sets()[-1]}: all {len(layers)} layers in one call"

@@ -49,8 +49,8 @@ def reason_against(layers: Sequence[_xla.Layer], activations: Sequence[Any], x: 
     for w, b in layers:
         dtype = result_dtype(*(a for a in (w, b, results[-1]) if a is not None))
         results.append(jax.ShapeDtypeStruct((), dtype))
-    if len({result.dtype for result in results[1:]}) > 1:
-        return f"its layers are of different dtypes, {', '.join(str(r.dtype) for r in results[1:])}"
+    if len(dtypes := dict.fromkeys(str(result.dtype) for result in results[1:])) > 1:
+        return f"its layers are of different dtypes, {' and '.join(dtypes)}"
     return _library.missing()
 
 

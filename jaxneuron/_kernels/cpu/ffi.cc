@@ -103,9 +103,9 @@ class Worker {
 ffi::Error invalid(const std::string& what) { return ffi::Error::InvalidArgument("jaxneuron_forward: " + what); }
 
 std::string shape(ffi::AnyBuffer buffer) {
-  std::string text = "(";
-  for (std::int64_t n : buffer.dimensions()) text += std::to_string(n) + ",";
-  return text + ")";
+  std::string text;
+  for (std::int64_t n : buffer.dimensions()) text += (text.empty() ? "" : ",") + std::to_string(n);
+  return "(" + text + ")";
 }
 
 // Numbers of an operand from one member to the next: 0 if it has no axis of members. -1 if its shape is wrong.
@@ -175,7 +175,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
       layer.b = b->untyped_data();
       layer.b_step = step(*b, {n}, members);
       if (layer.b_step < 0 || b->element_type() != x->element_type())
-        return refused("b " + shape(*b) + " must be (" + std::to_string(n) + ",), of x's dtype");
+        return refused("b " + shape(*b) + " must be (" + std::to_string(n) + "), of x's dtype");
     }
     layer.activation = Activation(activations[i]);
     if (activations[i] < 0 || layer.activation > Activation::softmax) return refused("no such activation");
