@@ -29,8 +29,8 @@ inline Vector<T> hard_sigmoid(Vector<T> z) {
 // 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z)
 template <class T>
 inline Vector<T> sigmoid(Vector<T> z) {
-  const auto [c, q, e] = smaller_half<T>(at_most<T>(absolute<T>(z), Format<T>::zero));
-  const Vector<T> small = fma(q, e, q) * c * -power<T>(-Format<T>::up);
+  const auto [c, q, e] = smaller_half<T, Format<T>::up>(at_most<T>(absolute<T>(z), Format<T>::zero));
+  const Vector<T> small = fma(q, e, q) * c;
   return z < 0 ? small : 1 - small;
 }
 
@@ -46,7 +46,7 @@ template <class T>
 inline Vector<T> tanh(Vector<T> z) {
   const Vector<T> a = absolute<T>(z);
   const auto [c, p] = exp_parts<T, -1, 1>(at_most<T>(a + a, Format<T>::one));
-  const Vector<T> large = 1 - c / fma(c, all<T>(T(0.5)), 1 + p);
+  const Vector<T> large = 1 - c / (fma(c, all<T>(T(0.5)), all<T>(1)) + p);
   const Vector<T> square = z * z;
   const Vector<T> small = fma(z * square, polynomial<T>(Format<T>::tanh, square), z);
   return a < T(0.55) ? small : with_sign<T>(large, z);
@@ -55,9 +55,8 @@ inline Vector<T> tanh(Vector<T> z) {
 // max(z, 0) - x / (1 + exp(a + low)), for x = |z| and gates, functions that are 1 - gate(-z)
 template <class T>
 inline Vector<T> gated(Vector<T> z, Vector<T> x, Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
-  const auto [c, q, e] = smaller_half<T>(a, low);
-  const Vector<T> y = fma(x, q, x * q * e);
-  return at_least<T>(z, T(-0.0)) + y * c * power<T>(-Format<T>::up);
+  const auto [c, q, e] = smaller_half<T, 0>(a, low);
+  return at_least<T>(z, T(-0.0)) - fma(x, q, x * q * e) * c * power<T>(-Format<T>::up);
 }
 
 // z sigmoid(z)
@@ -71,7 +70,7 @@ inline Vector<T> silu(Vector<T> z) {
 template <class T>
 inline Vector<T> gelu_tanh(Vector<T> z) {
   constexpr T k1 = T(1.595703125), k1_rest = T(1.5957691216057308 - 1.595703125 - 9.96930880911092e-17);
-  constexpr T k3 = T(0.07135481627260025), k3_rest = T(0.07135481627260025 - double(k3));
+  constexpr T k3 = T(0.07135481627260025), k3_rest = T(0.07135481627260025 - double(k3) - 6.175149918155315e-19);
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_tanh_zero);
   const Vector<T> square = a * a, square_rest = residual<T>(a, a, -square);
   const Vector<T> k = fma(square, all<T>(k3), all<T>(k1));
@@ -88,7 +87,7 @@ inline Vector<T> gelu(Vector<T> z) {
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_zero);
   const Vector<T> h = T(-0.5) * a, square = h * a;
   const auto [c, p] = exp_parts<T, 1, Format<T>::up>(square, residual<T>(h, a, -square));
-  const Vector<T> d = a + place, d_rest = a - (d - place);
+  const Vector<T> d = -place - a, d_rest = -place - d - a;
   const Vector<T> q = -1 / d, e = fma(q, d_rest, residual<T>(q, d, all<T>(T(1))));
   const Vector<T> t = a / (a + 4);
   const Vector<T> scale = fma(t, polynomial<T>(Format<T>::gelu, t - T(0.375)), all<T>(place - 1));
@@ -97,17 +96,30 @@ inline Vector<T> gelu(Vector<T> z) {
   const Vector<T> y = 1 + s, y_rest = s - (y - 1);
   const Vector<T> x = a * q, x_rest = residual<T>(a, q, -x);
   const Vector<T> small = fma(x, y, fma(x, y_rest, x_rest * y));
-  return at_least<T>(z, T(-0.0)) + small * c * power<T>(-Format<T>::up - 1);
+  return at_least<T>(z, T(-0.0)) - small * c * power<T>(-Format<T>::up - 1);
 }
 
-// max(z, 0) + log1p(x), x = exp(-|z|): x - x^2/2 + s (x^2/2 + s^2 LOG(s^2)), s = x / (2 + x)
+// max(z, 0) + log1p(x), x = exp(-|z|), where log1p(x) = ln 2 + log1p((x - 1) / 2) for x > 1/2 and
+// log1p(f) = f + s (s^2 LOG(s^2) - f), s = f / (2 + f)
 template <class T>
 inline Vector<T> softplus(Vector<T> z) {
-  const auto [c, p] = exp_parts<T, 1, Format<T>::up>(-at_most<T>(absolute<T>(z), Format<T>::zero));
-  const Vector<T> x = fma(c, p, c) * power<T>(-Format<T>::up);
-  const Vector<T> s = x / (2 + x), square = s * s, half = T(0.5) * x * x;
-  const Vector<T> rest = fma(s, fma(square, polynomial<T>(Format<T>::log, square), half), -half);
-  return at_least<T>(z, 0) + (x + rest);
+  constexpr double ln2 = 0.6931471805599453, ln2_rest = 2.3190468138462996e-17;
+  const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::zero);
+  const auto [scaled, p] = exp_parts<T, 1, Format<T>::up>(-a);
+  const auto large = a < T(0.6931472);
+  const Vector<T> unscaled = scaled * power<T>(-Format<T>::up);
+  const Vector<T> c = large ? T(0.5) * unscaled : unscaled, c_part = large ? c - T(0.5) : c;
+  const Vector<T> f = fma(c, p, c_part), f_rest = fma(c, p, c_part - f);
+  const Vector<T> s = f / (2 + f), square = s * s;
+  const Vector<T> tail = fma(square, polynomial<T>(Format<T>::log, square), -f);
+  const Vector<T> base = large ? all<T>(T(ln2)) : all<T>(0);
+  const Vector<T> base_rest = large ? f_rest + T(ln2 - double(T(ln2)) + ln2_rest) : f_rest;
+  const Vector<T> log = base + f, log_rest = f - (log - base);
+  const Vector<T> rest = fma(s, fma(f_rest, all<T>(-2), tail), base_rest) + log_rest;
+  // The two larger terms, their sum, its error: all else is small, and is rounded once with it.
+  const Vector<T> positive = at_least<T>(z, 0);
+  const Vector<T> larger = greater(positive, log), smaller = lesser(positive, log), sum = larger + smaller;
+  return greater(sum + ((smaller - (sum - larger)) + rest), z);
 }
 
 // z, and exp(z) - 1 below 0

@@ -86,18 +86,19 @@ inline Exp<T> exp_parts(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
   return {c, fma(u * u, polynomial<T>(Format<T>::exp, u), u)};
 }
 
-// 1 / (1 + exp(a)) = -2^-up c (q + q e) for a >= 0
+// 1 / (1 + exp(a + low)) = 2^(scale - up) c (q + q e) for a >= 0; c itself is too large to be subnormal.
 template <class T>
 struct Half {
   Vector<T> c, q, e;
 };
 
-template <class T>
+template <class T, int scale>
 inline Half<T> smaller_half(Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
-  constexpr T down = power<T>(-Format<T>::up);
+  constexpr T one = -power<T>(scale);
   const auto [c, p] = exp_parts<T, -1, Format<T>::up>(a, low);
-  const Vector<T> d = fma(c, all<T>(down), all<T>(T(1))) + p;
-  const Vector<T> d_rest = fma(c, all<T>(down), 1 - d) + p;
+  const Vector<T> scaled = c * power<T>(scale - Format<T>::up);
+  const Vector<T> d = fma(p, all<T>(one), one - scaled);  // -2^scale D
+  const Vector<T> d_rest = fma(p, all<T>(one), (one - d) - scaled);
   const Vector<T> q = -1 / d;
   return {c, q, fma(q, d_rest, residual<T>(q, d, all<T>(T(1))))};
 }

@@ -13,13 +13,13 @@ struct Format<float> {
   static constexpr int digits = 23;  // of the significand, the hidden one apart
   static constexpr int bias = 127;   // of the exponent
   static constexpr int few = 12;     // digits of a half: the product of two halves is exact
-  static constexpr int up = 40;      // results are scaled by 2^up where they may be subnormal
+  static constexpr int up = 40;
   static constexpr float ln2[] = {0.693145751953125f, 1.4286068e-06f};
   static constexpr float zero = 104.0f, gated_zero = 109.0f, one = 20.0f;
   static constexpr float gelu_zero = 14.5f, gelu_tanh_zero = 10.85f;
   static constexpr float exp[] = {0.5f, 0.16666576f, 0.041666552f, 0.008363293f, 0.0013926326f};
   static constexpr float tanh[] = {-0.3333333f, 0.13333073f, -0.053901564f, 0.021262245f, -0.0065235817f};
-  static constexpr float log[] = {0.6666664f, 0.4000758f, 0.28236035f, 0.26855734f};
+  static constexpr float log[] = {0.66666716f, 0.3997891f, 0.29959196f};
   static constexpr float gelu[] = {0.33536786f, -1.4215181f,  2.5440726f,  -2.78493f,  1.7304796f,
                                    -0.18040413f, -0.5662022f, 0.24579437f, 0.1804731f, -0.121511675f};
 };
@@ -43,9 +43,8 @@ struct Format<double> {
       -0.00023903047693058348, 9.647483955809523e-05, -3.792830385781134e-05, 1.3162216643590444e-05,
       -2.9080155477497814e-06};
   static constexpr double log[] = {
-      0.6666666666666666, 0.3999999999999952, 0.2857142857160142, 0.22222222198071062,
-      0.18181819908429153, 0.15384543587249763, 0.13335186885534053, 0.1173416786209541,
-      0.1084608034962759, 0.07488106714611861, 0.1563823493424178};
+      0.6666666666666666, 0.4000000000000794, 0.28571428567275936, 0.2222222304835159,
+      0.18181737626302938, 0.15388867805613718, 0.13209708242059462, 0.13609030262858499};
   static constexpr double gelu[] = {
       0.3353678733755441, -1.4215180480420564, 2.5440686205660814, -2.7849375356173383, 1.7307057522137599,
       -0.18025791000272093, -0.5706443538976085, 0.24545926809093274, 0.217188755747719,
