@@ -1,0 +1,61 @@
+"""How contenders are timed: in turns, in a new order each round, after a pause and an untimed call."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Call = Callable[[], Any]
+SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
+PAUSE = 5e-3  # seconds, for the threads of the contender before to fall asleep
+LOOK = 3  # rounds after which who takes FAR times as long as the fastest is timed no more
+FAR = 2.5
+
+
+class Times(NamedTuple):
+    """Seconds a call: the least and the median of all rounds, and the quartiles."""
+
+    least: float
+    median: float
+    low: float
+    high: float
+    rounds: tuple[float, ...]
+
+
+def seconds(call: Call, repeats: int = 1) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - start) / repeats
+
+
+def measure(calls: dict[str, Call], keep: set[str], budget: float, most: int = 61) -> dict[str, Times]:
+    """Rounds until `budget` seconds are spent, `most` at most, 5 at least. `keep` is timed in all of them."""
+    first = {name: min(seconds(call) for _ in range(3)) for name, call in calls.items()}
+    repeats = {name: max(1, round(SAMPLE / t)) for name, t in first.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    start, done, running = time.perf_counter(), 0, list(calls)
+    while done < 5 or (done < most and time.perf_counter() - start < budget):
+        for name in random.sample(running, len(running)):
+            time.sleep(PAUSE)
+            calls[name]()
+            times[name].append(seconds(calls[name], repeats[name]))
+        done += 1
+        if done == LOOK:
+            medians = {name: statistics.median(each) for name, each in times.items()}
+            limit = FAR * min(t for name, t in medians.items() if name != "empty")
+            running = [name for name in calls if name in keep or medians[name] <= limit]
+    return {name: summary(each) for name, each in times.items()}
+
+
+def summary(each: list[float]) -> Times:
+    low, median, high = statistics.quantiles(each, n=4)
+    return Times(min(each), median, low, high, tuple(each))
+
+
+def ratio(one: Times, other: Times) -> Times:
+    """`one` over `other` within a round."""
+    return summary([a / b for a, b in zip(one.rounds, other.rounds, strict=False)])
