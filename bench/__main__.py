@@ -1,8 +1,8 @@
 """Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
 
-A line for each case: our median, the fastest peer's, how many times faster we are, our time over the case's
-floor, over an empty call, compile time and peak memory beside the textbook's. Everyone's times are in the JSON
-file and in the table after.
+A line for each case: our median, the fastest peer's, how many times as fast we are within a round, our time
+over the case's floor and over that of an empty call; compile time and peak memory, ours and the textbook's.
+Everyone's times are in the table after it and in the JSON file.
 """
 
 import argparse
@@ -17,11 +17,10 @@ from typing import Any
 import jax
 
 from bench import memory, picture
-from bench.cases import CASES, Case, network
+from bench.cases import CASES, DEEP, SHALLOW, Case, network
 from bench.contenders import OURS, PEERS, Call, empty
 from bench.floor import floor, matmul_peak
-from bench.peers import CORES
-from bench.timing import Times, measure, ratio
+from bench.timing import CORES, Times, measure, ratio
 from bench.truth import as_numpy, check, truth
 
 BASELINE = "textbook"
@@ -77,10 +76,12 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
         calls, absent = build(case, quick, missing)
         times = measure(calls, {*OURS, BASELINE, "empty"}, budget=1.0 if quick else 9.0)
     ours = min((name for name in OURS if name in times), key=lambda name: times[name].median)
-    peer = min((name for name in PEERS if name in times), key=lambda name: times[name].median)
+    rounds = len(times[ours].rounds)
+    timed = [name for name in PEERS if name in times and len(times[name].rounds) == rounds]
+    peer = min(timed, key=lambda name: times[name].median)
     megabytes = {}
     if not quick:
-        megabytes = {name: memory.peak(name, CASES.index(case)) for name in (ours, BASELINE)}
+        megabytes = {name: memory.peak(name, case) for name in dict.fromkeys((ours, BASELINE, peer))}
     return {
         "case": case._asdict() | {"name": case.name},
         "ours": ours,
@@ -94,6 +95,18 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
         "seconds": {name: _quartiles(each) for name, each in times.items()},
         "absent": absent,
     }
+
+
+def depth() -> list[dict[str, Any]]:
+    """Compile time and peak memory of a hundred layers and of four, ours and the textbook's."""
+    found = []
+    for case in (SHALLOW, DEEP):
+        compiled = compile_seconds(case)
+        megabytes = {name: memory.peak(name, case) for name in compiled}
+        found.append({"layers": len(case.sizes) - 1, "compile": compiled, "peak_megabytes": megabytes})
+        cells = (f"{name} {t:.2f} s, {megabytes[name] or math.nan:.0f} MB" for name, t in compiled.items())
+        print(f"{len(case.sizes) - 1} layers of 64, {case.rows} rows: {'; '.join(cells)}", flush=True)
+    return found
 
 
 def _quartiles(each: Times) -> dict[str, float]:
@@ -111,7 +124,8 @@ def line(r: dict[str, Any]) -> str:
     ours, peer = (r["seconds"][r[who]]["median"] for who in ("ours", "peer"))
     speed, megabytes = r["speed"], r["peak_megabytes"]
     compiled = "/".join(f"{t:.2f}" for t in r["compile_seconds"].values())
-    memory = "/".join("-" if mb is None else f"{mb:.0f}" for mb in megabytes.values()) if megabytes else "-"
+    shown = [mb for name, mb in megabytes.items() if mb and name in (r["ours"], BASELINE)]
+    memory = "/".join(f"{mb:.0f}" for mb in shown) or "-"
     spread = f"({speed['low']:.2f}-{speed['high']:.2f})"
     over_empty = f"{r['over_empty']:.2f}" if r["over_empty"] else "-"
     return (
@@ -187,11 +201,10 @@ def main() -> None:
     for name, error in missing.items():
         print(f"{name} took no part: {error}")
     everyone(record)
-    options.out.write_text(
-        json.dumps(
-            {"machine": machine, "versions": versions, "geometric_mean": mean, "cases": record}, indent=1
-        )
-    )
+    results = {"machine": machine, "versions": versions, "geometric_mean": mean, "cases": record}
+    if not options.quick and not options.words:
+        results["depth"] = depth()
+    options.out.write_text(json.dumps(results, indent=1))
     print(f"written to {options.out}")
     picture.draw(record, options.out.with_suffix(".png"))
 

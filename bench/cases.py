@@ -82,6 +82,10 @@ CASES = (
     Case((4, 16, 16, 2), "tanh", "identity", 64, "neuroevolution, 64 environments each", members=4096),
 )
 
+# Not in the table: what a hundred layers cost to compile, and in memory.
+DEEP = Case((64,) * 101, "sigmoid", "sigmoid", 2**14, "a hundred layers")
+SHALLOW = Case((64,) * 5, "sigmoid", "sigmoid", 2**14, "the same rows through four")
+
 
 def network(case: Case) -> tuple[MLP, jax.Array]:
     """The case's network with weights and biases of trained size, and its rows; always the same.

@@ -27,7 +27,7 @@ from jax import lax
 
 import jaxneuron
 from bench.cases import Case
-from bench.peers import CORES
+from bench.timing import CORES
 
 
 class Floor(NamedTuple):
@@ -74,7 +74,7 @@ def matmul_peak(dtype: str, n: int = 2048) -> float:
         calls.append(lambda: torch.mm(b, b))
     except ImportError:
         pass
-    return 2 * n**3 / min(_least(call, 7) for call in calls)
+    return 2 * n**3 / min(_least(call, 5) for call in calls)
 
 
 @functools.cache
@@ -92,12 +92,12 @@ def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50)
         jitted = jax.jit(lambda z: lax.fori_loop(0, repeats, lambda _, z: way(z), z))
         return lambda: jitted(z).block_until_ready()
 
-    return min(_least(over_and_over(way), 7, time.process_time) for way in ways) / (n * repeats * CORES)
+    return min(_least(over_and_over(way), 5, time.process_time) for way in ways) / (n * repeats * CORES)
 
 
 def copy_seconds(size: int, least: float = 0.02) -> float:
     """Seconds to move `size` bytes, half of them read and half written."""
-    part = max(1, size // 2 // CORES)
+    part = max(size, 2**18) // 2 // CORES  # less would time the call of copyto
     repeats = max(1, round(least / (2 * part / 1e10)))
     arrays = [(np.ones(part, np.uint8), np.zeros(part, np.uint8)) for _ in range(CORES)]
 
@@ -112,7 +112,7 @@ def copy_seconds(size: int, least: float = 0.02) -> float:
         for thread in threads:
             thread.join()
 
-    return _least(everyone, 5) / repeats
+    return _least(everyone, 5) / (repeats * 2 * part * CORES) * size
 
 
 def _least(call, times: int, clock=time.perf_counter) -> float:

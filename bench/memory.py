@@ -10,26 +10,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+
+from bench.cases import CASES, DEEP, SHALLOW, Case, network
+
 STATUS = Path("/proc/self/status")
 
 
-def peak(name: str, index: int) -> float | None:
-    """Of the contender `name` with the case of that index; None where the system does not tell."""
+def peak(contender: str, case: Case) -> float | None:
+    """Of the contender of that name with the case; None where the system does not tell."""
     if not STATUS.exists():
         return None
-    command = [sys.executable, "-m", "bench.memory", name, str(index)]
+    command = [sys.executable, "-m", "bench.memory", contender, case.name]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def main() -> None:
-    import jax
-
-    from bench.cases import CASES, network
     from bench.contenders import OURS, PEERS
 
-    name, case = sys.argv[1], CASES[int(sys.argv[2])]
+    contender, name = sys.argv[1:]
+    (case,) = {each for each in (*CASES, DEEP, SHALLOW) if each.name == name}
     with jax.enable_x64(case.dtype == "float64"):
-        call = (OURS | PEERS)[name](case, *network(case))
+        call = (OURS | PEERS)[contender](case, *network(case))
         call()
         call()
     # Not getrusage: its peak is inherited from the process that started this one.

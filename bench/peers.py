@@ -16,11 +16,11 @@ import numpy as np
 from jax import Array
 
 from bench.cases import Case
+from bench.timing import CORES
 from jaxneuron import MLP
 from jaxneuron.convert import to_onnx
 
 Call = Callable[[], Any]
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def faster(calls: list[Call], seconds: float = 0.1) -> Call:
@@ -49,7 +49,7 @@ def tensor(array: Array) -> Any:
 
 
 def torch_module(case: Case, mlp: MLP) -> Any:
-    """An `nn.Module`: `linear` for each layer; for many networks `baddbmm`, the batched product with a bias."""
+    """An `nn.Module`: `linear` for each layer; for many networks `baddbmm`, a product with a bias."""
     import torch
     from torch import nn
 
@@ -91,7 +91,7 @@ def torch_eager(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def torch_compiled(case: Case, mlp: MLP, x: Array) -> Call:
-    """Inductor with frozen weights, as advised for inference on CPU; large cases choose among its products."""
+    """Inductor with frozen weights, as advised for inference on CPU; large cases tune their products."""
     import torch
 
     if not (shutil.which(os.environ.get("CXX", "g++"))):
@@ -101,6 +101,8 @@ def torch_compiled(case: Case, mlp: MLP, x: Array) -> Call:
 
     torch._dynamo.reset()
     torch._inductor.config.freezing = True
+    torch._inductor.config.autotune_num_choices_displayed = 0
+    torch._inductor.config.max_autotune_report_choices_stats = False
     tuned = case.operations > 1e8 and not case.members
     module, rows = torch_module(case, mlp), tensor(x)
     compiled = torch.compile(module, dynamic=False, mode="max-autotune" if tuned else "default")

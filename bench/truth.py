@@ -7,8 +7,8 @@ exact fractions for float64. For narrower dtypes they are float64 sums, whose ow
 jaxneuron is held to the bound of its tests. A peer may differ from it in two documented ways, so its bound is
 wider by them, no more:
 
-- An activation may be approximated to a few ULP of its largest value, 1, where ours is to a few of the result:
-  ONNX Runtime's sigmoid is 1/2 plus a rational function, and exact zeros come where that cancels.
+- An activation may be approximated to a few ULP of its largest value, 1, where ours is to a few of the
+  result: ONNX Runtime's sigmoid is 1/2 plus a rational function, and exact zeros come where that cancels.
 - bfloat16: products, biases and activations are each rounded to bfloat16, where we keep float32 to the end.
 """
 
