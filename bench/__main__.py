@@ -129,7 +129,7 @@ def line(r: dict[str, Any]) -> str:
     spread = f"({speed['low']:.2f}-{speed['high']:.2f})"
     over_empty = f"{r['over_empty']:.2f}" if r["over_empty"] else "-"
     return (
-        f"{r['case']['name']:<36}{pretty(ours):>8}{pretty(peer):>9} {r['peer']:<13}"
+        f"{r['case']['name']:<35}{pretty(ours):>8}{pretty(peer):>9} {r['peer']:<13}"
         f"{speed['median']:>5.2f} {spread:<12}"
         f"{r['over_floor']:>6.1f}{over_empty:>6}{compiled:>10}{memory:>9} {verdict(r)}"
     )
@@ -140,7 +140,7 @@ def verdict(r: dict[str, Any]) -> str:
 
 
 HEAD = (
-    f"{'case':<36}{'ours':>8}{'best peer':>9} {'':<13}{'speed':>5} {'(quartiles)':<12}"
+    f"{'case':<35}{'ours':>8}{'best peer':>9} {'':<13}{'speed':>5} {'(quartiles)':<12}"
     f"{'/floor':>6}{'/empty':>6}{'compile s':>10}{'MB':>9}"
 )
 
@@ -151,11 +151,11 @@ def everyone(record: list[dict[str, Any]]) -> None:
     short = {"mlp_forward": "forward", "jit(mlp_forward)": "jit(fwd)", "torch.compile": "compiled"}
     short |= {"ONNX Runtime": "ONNX RT", "scikit-learn": "sklearn", "PyTorch": "torch"}
     print("\neveryone's medians, and the floor")
-    print(f"{'':<36}" + "".join(f"{short.get(name, name):>10}" for name in (*names, "floor")))
+    print(f"{'':<35}" + "".join(f"{short.get(name, name):>10}" for name in (*names, "floor")))
     for r in record:
         times = [r["seconds"][n]["median"] if n in r["seconds"] else None for n in names]
         times.append(sum(r["floor"].values()))
-        print(f"{r['case']['name']:<36}" + "".join(f"{pretty(t) if t else '-':>10}" for t in times))
+        print(f"{r['case']['name']:<35}" + "".join(f"{pretty(t) if t else '-':>10}" for t in times))
     reasons: dict[str, list[str]] = {}
     for r in record:
         for reason in r["absent"].values():

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 Call = Callable[[], Any]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
-LOOK = 3  # rounds after which who takes FAR times as long as the fastest is timed no more
+LOOK = 2  # rounds after which who takes FAR times as long as the fastest is timed no more
 FAR = 2.5
 
 
@@ -48,7 +48,7 @@ def settle(longest: float = 0.5) -> None:
 
 def measure(calls: dict[str, Call], keep: set[str], budget: float, most: int = 61) -> dict[str, Times]:
     """Rounds until `budget` seconds are spent, `most` at most, 5 at least. `keep` is timed in all of them."""
-    first = {name: min(seconds(call) for _ in range(3)) for name, call in calls.items()}
+    first = {name: seconds(call) for name, call in calls.items()}
     repeats = {name: max(1, round(SAMPLE / t)) for name, t in first.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     start, done, running = time.perf_counter(), 0, list(calls)
