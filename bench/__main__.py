@@ -82,12 +82,13 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
     megabytes = {}
     if not quick:
         megabytes = {name: memory.peak(name, case) for name in dict.fromkeys((ours, BASELINE, peer))}
+    enough = case.rows * max(1, case.members) >= 1024
     return {
         "case": case._asdict() | {"name": case.name},
         "ours": ours,
         "peer": peer,
         "speed": _quartiles(ratio(times[peer], times[ours])),
-        "over_floor": times[ours].median / least.seconds,
+        "over_floor": times[ours].median / least.seconds if enough else None,
         "over_empty": ratio(times[ours], times["empty"]).median if "empty" in times else None,
         "floor": least._asdict(),
         "compile_seconds": compiled,
@@ -127,11 +128,11 @@ def line(r: dict[str, Any]) -> str:
     shown = [mb for name, mb in megabytes.items() if mb and name in (r["ours"], BASELINE)]
     memory = "/".join(f"{mb:.0f}" for mb in shown) or "-"
     spread = f"({speed['low']:.2f}-{speed['high']:.2f})"
-    over_empty = f"{r['over_empty']:.2f}" if r["over_empty"] else "-"
+    over_floor, over_empty = (f"{r[what]:.2f}" if r[what] else "-" for what in ("over_floor", "over_empty"))
     return (
         f"{r['case']['name']:<35}{pretty(ours):>8}{pretty(peer):>9} {r['peer']:<13}"
         f"{speed['median']:>5.2f} {spread:<12}"
-        f"{r['over_floor']:>6.1f}{over_empty:>6}{compiled:>10}{memory:>9} {verdict(r)}"
+        f"{over_floor:>6}{over_empty:>6}{compiled:>10}{memory:>9} {verdict(r)}"
     )
 
 
