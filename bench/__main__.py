@@ -1,77 +1,168 @@
-"""Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`."""
+"""Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
+
+A line for each case: our median, the fastest peer's, how many times as fast we are within a round, our time
+over the case's floor and over that of an empty call; compile time and peak memory, ours and the textbook's.
+Everyone's times are in the table after it and in the JSON file.
+"""
 
 import argparse
+import importlib.metadata
 import json
-import os
+import math
 import platform
-import random
-import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-import jaxneuron
-from bench.cases import CASES, Case
-from bench.contenders import CONTENDERS, Call
-from jaxneuron.testing import assert_within_error_bound
+from bench import memory, picture
+from bench.cases import CASES, DEEP, SHALLOW, Case, network
+from bench.contenders import OURS, PEERS, Call, empty
+from bench.floor import floor, matmul_peak
+from bench.timing import CORES, Times, measure, ratio
+from bench.truth import as_numpy, check, truth
 
 BASELINE = "textbook"
-SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
-PAUSE = 2e-3  # seconds, for the threads of the contender before to fall asleep
+QUICK = ("textbook", "PyTorch", "ONNX Runtime", "NumPy")  # the peers of a quick run
+LIMIT = 1e10  # operations of a quick run's largest case
+LIBRARIES = (
+    "jaxneuron", "jax", "flax", "equinox", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
+)  # fmt: skip
 
 
-def network(case: Case) -> tuple[jaxneuron.MLP, jax.Array]:
-    """The case's network with weights and biases of trained size, and its rows; always the same."""
-    rng = np.random.default_rng(0)
-    layers = [
-        (rng.normal(size=(m, n)) / np.sqrt(m), rng.normal(size=n) / 4)
-        for m, n in zip(case.sizes, case.sizes[1:], strict=False)
-    ]
-    mlp = jaxneuron.MLP(layers, case.activation, case.final_activation)
-    mlp = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), mlp)
-    return mlp, jnp.asarray(rng.normal(size=(case.rows, case.sizes[0])), jnp.float32)
-
-
-def validate(case: Case, calls: dict[str, Call], mlp: jaxneuron.MLP, x: jax.Array) -> None:
-    """Every contender's first, middle and last rows, and four at random, within the oracle's bound."""
-    rows = sorted({0, case.rows // 2, case.rows - 1, *random.Random(0).choices(range(case.rows), k=4)})
-    for call in calls.values():
-        assert_within_error_bound(mlp, np.asarray(x)[rows], np.asarray(call())[rows])
-
-
-def seconds(call: Call, repeats: int) -> float:
-    """Seconds a call, over `repeats` calls that each wait for the device."""
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call().block_until_ready()
-    return (time.perf_counter() - start) / repeats
-
-
-def measure(case: Case, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds, quartiles, and the median of the ratios to the baseline in the same round."""
+def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, Call], dict[str, str]]:
+    """Everyone's calls, and why some have none. Outputs are checked; nobody has been timed."""
     mlp, x = network(case)
-    calls = {name: contender(mlp, x) for name, contender in CONTENDERS.items()}
-    validate(case, calls, mlp, x)
-    repeats = {name: max(1, round(SAMPLE / seconds(call, 3))) for name, call in calls.items()}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name in random.sample(list(calls), len(calls)):
-            time.sleep(PAUSE)
-            calls[name]().block_until_ready()
-            times[name].append(seconds(calls[name], repeats[name]))
-    results = {}
-    for name, each in times.items():
-        low, median, high = statistics.quantiles(each, n=4)
-        ratio = statistics.median(t / base for t, base in zip(each, times[BASELINE], strict=True))
-        results[name] = {"median": median, "low": low, "high": high, "ratio": ratio}
-    return results
+    at = truth(case, mlp, x)
+    calls: dict[str, Call] = {}
+    absent: dict[str, str] = {}
+    for name, contender in (OURS | PEERS).items():
+        if name in missing or (quick and name not in (*OURS, *QUICK)):
+            continue
+        try:
+            call = contender(case, mlp, x)
+        except ImportError as error:
+            missing[name] = str(error)
+            continue
+        except NotImplementedError as error:
+            absent[name] = str(error)
+            continue
+        check(f"{case.name}: {name}", as_numpy(call()), at, ours=name in OURS)
+        calls[name] = call
+    if case.rows == 1 and not case.members:
+        calls["empty"] = empty(case, mlp, x)
+    return calls, absent
+
+
+def compile_seconds(case: Case) -> dict[str, float]:
+    """Seconds of a fresh program's first call, ours and the textbook's: the least of three."""
+    mlp, x = network(case)
+    least = {}
+    for name, contender in (("jit(mlp_forward)", OURS["jit(mlp_forward)"]), (BASELINE, PEERS[BASELINE])):
+        for _ in range(3):
+            jax.clear_caches()
+            start = time.perf_counter()
+            contender(case, mlp, x)()
+            least[name] = min(least.get(name, math.inf), time.perf_counter() - start)
+    return least
+
+
+def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
+    """Everything about one case, as it goes into the JSON file."""
+    with jax.enable_x64(case.dtype == "float64"):
+        least = floor(case)
+        compiled = compile_seconds(case)
+        calls, absent = build(case, quick, missing)
+        times = measure(calls, {*OURS, BASELINE, "empty"}, budget=1.0 if quick else 9.0)
+    ours = min((name for name in OURS if name in times), key=lambda name: times[name].median)
+    rounds = len(times[ours].rounds)
+    timed = [name for name in PEERS if name in times and len(times[name].rounds) == rounds]
+    peer = min(timed, key=lambda name: times[name].median)
+    megabytes = {}
+    if not quick:
+        megabytes = {name: memory.peak(name, case) for name in dict.fromkeys((ours, BASELINE, peer))}
+    enough = case.rows * max(1, case.members) >= 1024
+    return {
+        "case": case._asdict() | {"name": case.name},
+        "ours": ours,
+        "peer": peer,
+        "speed": _quartiles(ratio(times[peer], times[ours])),
+        "over_floor": times[ours].median / least.seconds if enough else None,
+        "over_empty": ratio(times[ours], times["empty"]).median if "empty" in times else None,
+        "floor": least._asdict(),
+        "compile_seconds": compiled,
+        "peak_megabytes": megabytes,
+        "seconds": {name: _quartiles(each) for name, each in times.items()},
+        "absent": absent,
+    }
+
+
+def depth() -> list[dict[str, Any]]:
+    """Compile time and peak memory of a hundred layers and of four, ours and the textbook's."""
+    found = []
+    for case in (SHALLOW, DEEP):
+        compiled = compile_seconds(case)
+        megabytes = {name: memory.peak(name, case) for name in compiled}
+        found.append({"layers": len(case.sizes) - 1, "compile": compiled, "peak_megabytes": megabytes})
+        cells = (f"{name} {t:.2f} s, {megabytes[name] or math.nan:.0f} MB" for name, t in compiled.items())
+        print(f"{len(case.sizes) - 1} layers of 64, {case.rows} rows: {'; '.join(cells)}", flush=True)
+    return found
+
+
+def _quartiles(each: Times) -> dict[str, float]:
+    return each._asdict() | {"rounds": len(each.rounds)}
 
 
 def pretty(t: float) -> str:
-    return f"{t * 1e6:.1f} us" if t < 1e-3 else f"{t * 1e3:.2f} ms"
+    for unit, scale in (("us", 1e6), ("ms", 1e3), ("s", 1)):
+        if t * scale < 999.5:
+            return f"{t * scale:.3g} {unit}"
+    return f"{t:.0f} s"
+
+
+def line(r: dict[str, Any]) -> str:
+    ours, peer = (r["seconds"][r[who]]["median"] for who in ("ours", "peer"))
+    speed, megabytes = r["speed"], r["peak_megabytes"]
+    compiled = "/".join(f"{t:.2f}" for t in r["compile_seconds"].values())
+    shown = [mb for name, mb in megabytes.items() if mb and name in (r["ours"], BASELINE)]
+    memory = "/".join(f"{mb:.0f}" for mb in shown) or "-"
+    spread = f"({speed['low']:.2f}-{speed['high']:.2f})"
+    over_floor, over_empty = (f"{r[what]:.2f}" if r[what] else "-" for what in ("over_floor", "over_empty"))
+    return (
+        f"{r['case']['name']:<35}{pretty(ours):>8}{pretty(peer):>9} {r['peer']:<13}"
+        f"{speed['median']:>5.2f} {spread:<12}"
+        f"{over_floor:>6}{over_empty:>6}{compiled:>10}{memory:>9} {verdict(r)}"
+    )
+
+
+def verdict(r: dict[str, Any]) -> str:
+    return "WON" if r["speed"]["median"] >= 1 else "LOST"
+
+
+HEAD = (
+    f"{'case':<35}{'ours':>8}{'best peer':>9} {'':<13}{'speed':>5} {'(quartiles)':<12}"
+    f"{'/floor':>6}{'/empty':>6}{'compile s':>10}{'MB':>9}"
+)
+
+
+def everyone(record: list[dict[str, Any]]) -> None:
+    """All medians, and below them who is absent where and why."""
+    names = [name for name in (*OURS, *PEERS) if any(name in r["seconds"] for r in record)]
+    short = {"mlp_forward": "forward", "jit(mlp_forward)": "jit(fwd)", "torch.compile": "compiled"}
+    short |= {"ONNX Runtime": "ONNX RT", "scikit-learn": "sklearn", "PyTorch": "torch"}
+    print("\neveryone's medians, and the floor")
+    print(f"{'':<35}" + "".join(f"{short.get(name, name):>10}" for name in (*names, "floor")))
+    for r in record:
+        times = [r["seconds"][n]["median"] if n in r["seconds"] else None for n in names]
+        times.append(sum(r["floor"].values()))
+        print(f"{r['case']['name']:<35}" + "".join(f"{pretty(t) if t else '-':>10}" for t in times))
+    reasons: dict[str, list[str]] = {}
+    for r in record:
+        for reason in r["absent"].values():
+            reasons.setdefault(reason, []).append(r["case"]["name"])
+    for reason, names in reasons.items():
+        print(f"- {reason}: {'; '.join(names) if len(names) < 4 else f'{len(names)} cases'}")
 
 
 def main() -> None:
@@ -79,30 +170,44 @@ def main() -> None:
     parser.add_argument(
         "words", metavar="WORD", nargs="*", help="only the cases with one of these in their name"
     )
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a figure")
+    parser.add_argument("--quick", action="store_true", help="a look, not a figure")
     parser.add_argument("-o", dest="out", type=Path, default=Path("bench-results.json"), metavar="FILE")
     options = parser.parse_args()
-    versions = {
-        "jaxneuron": jaxneuron.__version__,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-    }
-    machine = f"{jax.devices()[0].platform}, {os.cpu_count()} cores"
-    print(f"{machine}; {', '.join(f'{k} {v}' for k, v in versions.items())}")
-    print(f"{'median (quartiles), ratio to ' + BASELINE:<38}" + "".join(f"{name:>34}" for name in CONTENDERS))
-    record = []
-    for case in CASES:
-        if options.words and not any(word in case.name for word in options.words):
+    cases = [
+        case
+        for case in CASES
+        if (not options.words or any(word in case.name for word in options.words))
+        and (not options.quick or case.operations <= LIMIT)
+    ]
+    if not cases:
+        parser.error(f"no case has one of {', '.join(options.words)} in its name")
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
             continue
-        results = measure(case, rounds=11 if options.quick else 61)
-        record.append({"case": case._asdict(), "seconds": results})
-        cells = (
-            f"{pretty(r['median'])} ({pretty(r['low'])}-{pretty(r['high'])}) {r['ratio']:.2f}"
-            for r in results.values()
-        )
-        print(f"{case.name:<38}" + "".join(f"{cell:>34}" for cell in cells), flush=True)
-    options.out.write_text(json.dumps({"machine": machine, "versions": versions, "cases": record}, indent=1))
+    machine = f"{jax.devices()[0].platform}, {CORES} cores"
+    print(f"{machine}; {', '.join(f'{k} {v}' for k, v in versions.items())}")
+    print(f"{matmul_peak('float32') / 1e9:.0f} GFLOP/s in float32 products")
+    print(HEAD, flush=True)
+    record: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
+    for case in cases:
+        record.append(result(case, options.quick, missing))
+        print(line(record[-1]), flush=True)
+    mean = math.exp(sum(math.log(r["speed"]["median"]) for r in record) / len(record))
+    lost = sum(verdict(r) == "LOST" for r in record)
+    print(f"geometric mean {mean:.2f} over {len(record)} cases, {lost} lost")
+    for name, error in missing.items():
+        print(f"{name} took no part: {error}")
+    everyone(record)
+    results = {"machine": machine, "versions": versions, "geometric_mean": mean, "cases": record}
+    if not options.quick and not options.words:
+        results["depth"] = depth()
+    options.out.write_text(json.dumps(results, indent=1))
     print(f"written to {options.out}")
+    picture.draw(record, options.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,40 +1,128 @@
-"""Who is timed: each contender takes a network and rows and gives back a call without arguments."""
+"""Who is timed. Each takes a case, its network and its rows, and gives back a call without arguments.
+
+A call returns when its result is there. Who can't do a case raises NotImplementedError with the reason; a
+library that is missing raises ImportError. Peers are written as their documentation advises for speed.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 import jaxneuron
+from bench import peers
+from bench.cases import Case
+from jaxneuron import MLP
 
-Call = Callable[[], Array]
-JAX_NN = {"sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu, "identity": lambda z: z}
+Call = Callable[[], Any]
+Contender = Callable[[Case, MLP, Array], Call]
+JAX_NN = {
+    "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu, "silu": jax.nn.silu,
+    "softmax": jax.nn.softmax, "identity": lambda z: z,
+}  # fmt: skip
 
 
-def direct(mlp: jaxneuron.MLP, x: Array) -> Call:
+def waiting(function: Callable[..., Array], *arguments: Any) -> Call:
+    """`function(*arguments)`, and its result is there."""
+    return lambda: function(*arguments).block_until_ready()
+
+
+def over_members(function: Callable[..., Array], case: Case) -> Callable[..., Array]:
+    """`function(params, rows)` for each member, if there are members."""
+    return jax.vmap(function, (0, None if case.shared else 0)) if case.members else function
+
+
+def direct(case: Case, mlp: MLP, x: Array) -> Call:
     """`mlp_forward`, called as it is."""
-    return lambda: jaxneuron.mlp_forward(mlp, x)
+    if case.members:
+        raise NotImplementedError("many networks are evaluated under jax.vmap")
+    return waiting(jaxneuron.mlp_forward, mlp, x)
 
 
-def inside_jit(mlp: jaxneuron.MLP, x: Array) -> Call:
+def inside_jit(case: Case, mlp: MLP, x: Array) -> Call:
     """`mlp_forward` in the user's own jit."""
-    jitted = jax.jit(jaxneuron.mlp_forward)
-    return lambda: jitted(mlp, x)
+    return waiting(jax.jit(over_members(jaxneuron.mlp_forward, case)), mlp, x)
 
 
-def textbook(mlp: jaxneuron.MLP, x: Array) -> Call:
-    """What one writes by hand: the loop over a flat list of arrays."""
-    arrays = [array for layer in mlp.layers for array in layer]
-    activations = [JAX_NN[name] for name in mlp.activations]
+def layers_in_turn(case: Case) -> Callable[..., Array]:
+    """What one writes by hand: the loop over a list of pairs."""
+    activations = [JAX_NN[case.activation]] * (len(case.sizes) - 2) + [JAX_NN[case.final_activation]]
 
-    @jax.jit
-    def forward(arrays: list[Array], x: Array) -> Array:
-        for w, b, activation in zip(arrays[::2], arrays[1::2], activations, strict=True):
+    def forward(layers: list[tuple[Array, Array]], x: Array) -> Array:
+        for (w, b), activation in zip(layers, activations, strict=True):
             x = activation(x @ w + b)
         return x
 
-    return lambda: forward(arrays, x)
+    return forward
 
 
-CONTENDERS = {"mlp_forward": direct, "jit(mlp_forward)": inside_jit, "textbook": textbook}
+def textbook(case: Case, mlp: MLP, x: Array) -> Call:
+    """The loop under jit, on a batch."""
+    return waiting(jax.jit(over_members(layers_in_turn(case), case)), [tuple(a) for a in mlp.layers], x)
+
+
+def mapped(case: Case, mlp: MLP, x: Array) -> Call:
+    """The loop for one row, under vmap and jit."""
+    rows = jax.vmap(layers_in_turn(case), (None, 0))
+    return waiting(jax.jit(over_members(rows, case)), [tuple(a) for a in mlp.layers], x)
+
+
+def flax(case: Case, mlp: MLP, x: Array) -> Call:
+    """NNX's functional way: the module is split once, and jitted code merges it."""
+    from flax import nnx
+
+    first = jax.tree.map(lambda leaf: leaf[0], mlp) if case.members else mlp
+    parts: list[Any] = []
+    for (w, b), name in zip(first.layers, first.activations, strict=True):
+        linear = nnx.Linear(*w.shape, dtype=w.dtype, param_dtype=w.dtype, rngs=nnx.Rngs(0))
+        linear.kernel[...], linear.bias[...] = w, b
+        parts += [linear, JAX_NN[name]]
+    graph, state = nnx.split(nnx.Sequential(*parts))
+    if case.members:
+        # In the order of the state's leaves: bias before kernel.
+        stacked = [array for layer in mlp.layers for array in (layer.b, layer.w)]
+        state = jax.tree.unflatten(jax.tree.structure(state), stacked)
+    return waiting(jax.jit(over_members(lambda state, x: nnx.merge(graph, state)(x), case)), state, x)
+
+
+def equinox(case: Case, mlp: MLP, x: Array) -> Call:
+    """Equinox's way with least overhead: the module is partitioned once, and jitted code combines it."""
+    import equinox
+
+    from jaxneuron.convert import to_equinox
+
+    first = jax.tree.map(lambda leaf: leaf[0], mlp) if case.members else mlp
+    arrays, rest = equinox.partition(to_equinox(first), equinox.is_array)
+    if case.members:
+        # (n_out, n_in), as Equinox has it
+        stacked = [a for w, b in mlp.layers for a in (w.swapaxes(-1, -2), b)]
+        arrays = jax.tree.unflatten(jax.tree.structure(arrays), stacked)
+
+    def forward(arrays: Any, x: Array) -> Array:
+        return jax.vmap(equinox.combine(arrays, rest))(x)
+
+    return waiting(jax.jit(over_members(forward, case)), arrays, x)
+
+
+def empty(case: Case, mlp: MLP, x: Array) -> Call:
+    """A jitted call that takes the same arguments and gives as many numbers, all 0: what a call costs."""
+    shape = (*((case.members,) if case.members else ()), case.rows, case.sizes[-1])
+    return waiting(jax.jit(lambda mlp, x: jnp.zeros(shape, x.dtype), keep_unused=True), mlp, x)
+
+
+OURS: dict[str, Contender] = {"mlp_forward": direct, "jit(mlp_forward)": inside_jit}
+PEERS: dict[str, Contender] = {
+    "textbook": textbook,
+    "jit(vmap)": mapped,
+    "Flax NNX": flax,
+    "Equinox": equinox,
+    "PyTorch": peers.torch_eager,
+    "torch.compile": peers.torch_compiled,
+    "ONNX Runtime": peers.onnx_runtime,
+    "NumPy": peers.in_numpy,
+    "scikit-learn": peers.scikit_learn,
+}

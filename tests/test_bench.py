@@ -1,23 +1,132 @@
 import json
+import math
 import subprocess
 import sys
+import time
 
-from bench.cases import CASES
+import jax
+import numpy as np
+import pytest
+
+from bench import floor, memory
+from bench.cases import CASES, Case, network
+from bench.contenders import OURS, PEERS
+from bench.timing import measure
+from bench.truth import check, truth
+from jaxneuron import _oracle as oracle
+
+pytestmark = pytest.mark.usefixtures("_as_users_have_it")
+SMALL = Case((3, 5, 2), "tanh", "sigmoid", 6, "quick to check")
+
+
+@pytest.fixture
+def _as_users_have_it():
+    """JAX's strictness is ours, not our peers'."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def test_bench_runs_and_writes_what_it_prints(tmp_path):
     out = tmp_path / "results.json"
+    words = ["4-16-16-2 tanh x 1, 4096", "64x4 sigmoid x 16"]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "bench", "--quick", "4-16-16-2", "-o", str(out)],
+        [sys.executable, "-W", "error", "-m", "bench", "--quick", *words, "-o", str(out)],
         capture_output=True,
         text=True,
         check=True,
     )
-    record = json.loads(out.read_text())["cases"]
-    assert [tuple(each["case"]["sizes"]) for each in record] == [(4, 16, 16, 2)]
-    assert set(record[0]["seconds"]) == {"mlp_forward", "jit(mlp_forward)", "textbook"}
-    assert record[0]["seconds"]["textbook"]["ratio"] == 1
-    assert "4-16-16-2 tanh x 1" in done.stdout
+    results = json.loads(out.read_text())
+    few, population = results["cases"]
+    assert few["case"]["sizes"] == [64] * 4
+    assert few["seconds"].keys() >= {"mlp_forward", "jit(mlp_forward)", "textbook"}
+    assert population["case"]["members"] == 4096
+    assert "mlp_forward" in population["absent"]
+    for each in (few, population):
+        row = next(line for line in done.stdout.splitlines() if line.startswith(each["case"]["name"]))
+        assert row.endswith("WON" if each["speed"]["median"] >= 1 else "LOST")
+        assert len(row) <= 120
+    assert few["over_floor"] is None
+    assert population["over_floor"] > 0
+    speeds = [each["speed"]["median"] for each in results["cases"]]
+    assert results["geometric_mean"] == pytest.approx(math.prod(speeds) ** (1 / len(speeds)))
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unknown_word_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "99-99"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no case has one of 99-99 in its name" in done.stderr
+
+
+def test_cases_are_told_apart_and_explained():
+    assert len({case.name for case in CASES}) == len(CASES)
+    assert all(case.why for case in CASES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+def test_truth_is_the_oracle_and_the_bound_of_the_tests(dtype):
+    case = SMALL._replace(dtype=dtype)
+    with jax.enable_x64(dtype == "float64"):
+        mlp, x = network(case)
+        at = truth(case, mlp, x)
+    rows = np.asarray(x).astype(np.float64)[at.places]
+    exact, error = oracle.mlp(mlp.layers, mlp.activations, rows, dtype)
+    np.testing.assert_allclose(at.exact, exact, rtol=1e-14)
+    np.testing.assert_allclose(at.ours, error, rtol=1e-6)
+    assert (at.peers >= at.ours).all()
+
+
+@pytest.mark.parametrize("members", [0, 3])
+@pytest.mark.parametrize("contender", ["jit(mlp_forward)", "textbook", "jit(vmap)"])
+def test_outputs_are_checked_member_by_member(contender, members):
+    case = SMALL._replace(members=members, shared=members == 3)
+    mlp, x = network(case)
+    at = truth(case, mlp, x)
+    y = np.array((OURS | PEERS)[contender](case, mlp, x)())
+    check(contender, y, at, ours=contender in OURS)
+    y[tuple(each[-1] for each in at.places)] += 1e-3
+    with pytest.raises(AssertionError, match=r"must be within its error bound: .* off by 0\.001 where"):
+        check(contender, y, at, ours=contender in OURS)
+
+
+def test_members_do_not_see_each_other():
+    case = SMALL._replace(members=3)
+    mlp, x = network(case)
+    at = truth(case, mlp, x)
+    y = np.array(PEERS["textbook"](case, mlp, x)())
+    with pytest.raises(AssertionError, match="must be within its error bound"):
+        check("mixed up", y[::-1], at, ours=False)
+
+
+def test_who_is_far_behind_is_timed_in_few_rounds_unless_kept():
+    calls = {
+        name: lambda t=t: time.sleep(t) for name, t in {"fast": 0.002, "slow": 0.02, "kept": 0.02}.items()
+    }
+    times = measure(calls, {"kept"}, budget=0, most=61)
+    assert {name: len(each.rounds) for name, each in times.items()} == {"fast": 5, "slow": 2, "kept": 5}
+    assert 0.002 <= times["fast"].least <= times["fast"].low <= times["fast"].median <= times["fast"].high
+
+
+def test_the_floor_counts_operations_activations_and_bytes():
+    case = next(case for case in CASES if case.name == "256x5 sigmoid x 16384")
+    assert case.operations == 2 * 4 * 256 * 256 * 16384
+    found = floor.floor(case)
+    assert found.products == case.operations / floor.matmul_peak("float32")
+    assert found.activations == pytest.approx(
+        4 * 256 * 16384 * floor.activation_seconds("sigmoid", "float32")
+    )
+    # 8 MB in and 8 MB out, at 1 to 1000 GB/s
+    assert 2 * 256 * 16384 * 4 / 1e12 < found.copies < 2 * 256 * 16384 * 4 / 1e9
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell a process its peak memory")
+def test_peak_memory_is_that_of_the_process_alone():
+    held = np.ones(10**8)  # 800 MB here, which must not be counted there
+    found = memory.peak("textbook", next(case for case in CASES if case.rows == 1))
+    assert held.nbytes > 8e8 - 1
+    assert 20 < found < 700
 
 
 def test_accuracy_goes_through_every_bfloat16_number():
@@ -30,8 +139,3 @@ def test_accuracy_goes_through_every_bfloat16_number():
     ours = next(line for line in done.stdout.splitlines() if "jaxneuron" in line).split()
     assert ours[:4] == ["sigmoid", "bfloat16", "jaxneuron", "65,282"]
     assert ours[6:10] == ["0", "0", "0", "0"]  # misrounded, falls, outside, flushed
-
-
-def test_cases_are_told_apart_and_explained():
-    assert len({case.name for case in CASES}) == len(CASES)
-    assert all(case.why for case in CASES)

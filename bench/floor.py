@@ -1,0 +1,126 @@
+"""The least time a case can take on this machine, from what the machine was seen to do in the same run.
+
+    floor = operations / matmul peak + activations x their time + bytes / copy bandwidth
+
+- The peak is the best of JAX's and PyTorch's products of 2048 x 2048 matrices in the case's dtype.
+- An activation's time is that of the package's own on 2^15 numbers that stay in a core's cache, the lesser of
+  XLA's and of a layer with one weight of 1 (where the fused kernel runs, that is the kernel's), in seconds of
+  CPU time, shared among the cores. Those of bfloat16 networks are float32's.
+- Bytes are rows in, results out and, for many networks, weights; copied with `numpy.copyto` between arrays of
+  that size, a part for each core, over and over: small ones come from the caches here too.
+
+Nothing overlaps in this sum, and a kernel may overlap a little of it; a case may come in under its floor.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jaxneuron
+from bench.cases import Case
+from bench.timing import CORES
+
+
+class Floor(NamedTuple):
+    """Seconds for each part."""
+
+    products: float
+    activations: float
+    copies: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(self)
+
+
+def floor(case: Case) -> Floor:
+    members = max(1, case.members)
+    rows = case.rows * members
+    names = [case.activation] * (len(case.sizes) - 2) + [case.final_activation]
+    activations = sum(
+        rows * width * activation_seconds(name, case.dtype)
+        for width, name in zip(case.sizes[1:], names, strict=True)
+        if name != "identity"
+    )
+    weights = sum((m + 1) * n for m, n in itertools.pairwise(case.sizes)) * members if case.members else 0
+    numbers = (case.rows if case.shared else rows) * case.sizes[0] + rows * case.sizes[-1] + weights
+    return Floor(
+        case.operations / matmul_peak(case.dtype),
+        activations,
+        copy_seconds(numbers * jnp.dtype(case.dtype).itemsize),
+    )
+
+
+@functools.cache
+def matmul_peak(dtype: str, n: int = 2048) -> float:
+    """Operations a second of a product of n x n matrices, by the faster of JAX and PyTorch."""
+    a = jax.random.normal(jax.random.key(0), (n, n), dtype)
+    product = jax.jit(jnp.matmul)
+    calls = [lambda: product(a, a).block_until_ready()]
+    try:
+        import torch
+
+        torch.set_num_threads(CORES)
+        b = torch.rand((n, n)).to(getattr(torch, dtype))
+        calls.append(lambda: torch.mm(b, b))
+    except ImportError:
+        pass
+    return 2 * n**3 / min(_least(call, 5) for call in calls)
+
+
+@functools.cache
+def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50) -> float:
+    """Seconds a number, on all cores."""
+    wide = "float64" if dtype == "float64" else "float32"
+    z = jax.random.normal(jax.random.key(0), (n // 16, 16), wide)
+    one = jaxneuron.Affine(jnp.ones((1, 1), wide), jnp.zeros(1, wide))
+    function = getattr(jaxneuron, name)
+    ways = [function]
+    if name != "softmax":
+        ways.append(lambda z: jaxneuron.neuron(one, z.reshape(n, 1), name).reshape(z.shape))
+
+    def over_and_over(way):
+        jitted = jax.jit(lambda z: lax.fori_loop(0, repeats, lambda _, z: way(z), z))
+        return lambda: jitted(z).block_until_ready()
+
+    return min(_least(over_and_over(way), 5, time.process_time) for way in ways) / (n * repeats * CORES)
+
+
+def copy_seconds(size: int, least: float = 0.02) -> float:
+    """Seconds to move `size` bytes, half of them read and half written."""
+    part = max(size, 2**18) // 2 // CORES  # less would time the call of copyto
+    repeats = max(1, round(least / (2 * part / 1e10)))
+    arrays = [(np.ones(part, np.uint8), np.zeros(part, np.uint8)) for _ in range(CORES)]
+
+    def copy(source, target) -> None:
+        for _ in range(repeats):
+            np.copyto(target, source)
+
+    def everyone() -> None:
+        threads = [threading.Thread(target=copy, args=pair) for pair in arrays]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return _least(everyone, 5) / (repeats * 2 * part * CORES) * size
+
+
+def _least(call, times: int, clock=time.perf_counter) -> float:
+    """Seconds of the fastest of some calls, after one that is not counted."""
+    call()
+    best = float("inf")
+    for _ in range(times):
+        start = clock()
+        call()
+        best = min(best, clock() - start)
+    return best

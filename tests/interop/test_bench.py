@@ -1,0 +1,34 @@
+"""The bench's peers, each as its library has it, compute what the cases say."""
+
+import jax
+import pytest
+
+from bench.cases import POLICY, Case, network
+from bench.contenders import PEERS
+from bench.truth import as_numpy, check, truth
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, as it imports itself
+CASES = (
+    Case((4, 7, 3), "sigmoid", "softmax", 5, "a classifier"),
+    Case((4, 7, 1), "sigmoid", "sigmoid", 5, "a classifier of two classes"),
+    Case(POLICY, "relu", "tanh", 1, "a final activation that scikit-learn has not"),
+    Case((4, 7, 3), "silu", "identity", 5, "an activation of two operators in ONNX"),
+    Case((4, 7, 3), "tanh", "identity", 5, "float64", "float64"),
+    Case((4, 7, 3), "sigmoid", "sigmoid", 5, "bfloat16", "bfloat16"),
+    Case((4, 7, 3), "relu", "identity", 5, "an ensemble", members=3, shared=True),
+    Case((4, 7, 3), "tanh", "identity", 5, "a population", members=3),
+)
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_peers_compute_what_the_case_says(case, name):
+    with jax.enable_x64(case.dtype == "float64"):
+        mlp, x = network(case)
+        try:
+            found = as_numpy(PEERS[name](case, mlp, x)())
+        except ImportError as missing:
+            pytest.skip(str(missing))
+        except NotImplementedError as reason:
+            pytest.skip(str(reason))
+        check(name, found, truth(case, mlp, x), ours=False)
