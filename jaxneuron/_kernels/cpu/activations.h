@@ -56,7 +56,7 @@ inline Vector<T> tanh(Vector<T> z) {
 template <class T>
 inline Vector<T> gated(Vector<T> z, Vector<T> x, Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
   const auto [c, q, e] = smaller_half<T, 0>(a, low);
-  return at_least<T>(z, T(-0.0)) - fma(x, q, x * q * e) * c * power<T>(-Format<T>::up);
+  return at_least<T>(z, T(-0.0)) - fma(x * q, e, x * q) * c * power<T>(-Format<T>::up);
 }
 
 // z sigmoid(z)
@@ -86,16 +86,17 @@ inline Vector<T> gelu(Vector<T> z) {
   constexpr T place = T(13.0 / 16);
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_zero);
   const Vector<T> h = T(-0.5) * a, square = h * a;
-  const auto [c, p] = exp_parts<T, 1, Format<T>::up>(square, residual<T>(h, a, -square));
+  const auto [c, u, rest] = reduced<T, 1, Format<T>::up>(square, residual<T>(h, a, -square));
+  const Vector<T> tail = u * u * polynomial<T>(Format<T>::exp, u);
   const Vector<T> d = -place - a, d_rest = -place - d - a;
   const Vector<T> q = -1 / d, e = fma(q, d_rest, residual<T>(q, d, all<T>(T(1))));
   const Vector<T> t = a / (a + 4);
   const Vector<T> scale = fma(t, polynomial<T>(Format<T>::gelu, t - T(0.375)), all<T>(place - 1));
-  // (1 + p) (1 + e) (1 + scale) = 1 + s
-  const Vector<T> s = fma(1 + p, scale + fma(scale, e, e), p);
-  const Vector<T> y = 1 + s, y_rest = s - (y - 1);
+  // (1 + u + tail) (1 + e) (1 + scale) = 1 + u + s
+  const Vector<T> s = fma(1 + (u + tail), scale + fma(scale, e, e), tail);
+  const Vector<T> y = 1 + (u + s), y_rest = ((1 - y) + u) + s;
   const Vector<T> x = a * q, x_rest = residual<T>(a, q, -x);
-  const Vector<T> small = fma(x, y, fma(x, y_rest, x_rest * y));
+  const Vector<T> small = product_and_rest<T>(x, y, fma(x, y_rest, x_rest * y));
   return at_least<T>(z, T(-0.0)) - small * c * power<T>(-Format<T>::up - 1);
 }
 
@@ -105,17 +106,18 @@ template <class T>
 inline Vector<T> softplus(Vector<T> z) {
   constexpr double ln2 = 0.6931471805599453, ln2_rest = 2.3190468138462996e-17;
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::zero);
-  const auto [scaled, p] = exp_parts<T, 1, Format<T>::up>(-a);
+  const auto [scaled, u, unused] = reduced<T, 1, Format<T>::up>(-a);
+  const Vector<T> tail = u * u * polynomial<T>(Format<T>::exp, u), p = u + tail, p_rest = tail - (p - u);
   const auto large = a < T(0.6931472);
   const Vector<T> unscaled = scaled * power<T>(-Format<T>::up);
   const Vector<T> c = large ? T(0.5) * unscaled : unscaled, c_part = large ? c - T(0.5) : c;
-  const Vector<T> f = fma(c, p, c_part), f_rest = fma(c, p, c_part - f);
+  const Vector<T> f = fma(c, p, c_part), f_rest = fma(c, p_rest, fma(c, p, c_part - f));
   const Vector<T> s = f / (2 + f), square = s * s;
-  const Vector<T> tail = fma(square, polynomial<T>(Format<T>::log, square), -f);
+  const Vector<T> slope = fma(square, polynomial<T>(Format<T>::log, square), -f);
   const Vector<T> base = large ? all<T>(T(ln2)) : all<T>(0);
   const Vector<T> base_rest = large ? f_rest + T(ln2 - double(T(ln2)) + ln2_rest) : f_rest;
   const Vector<T> log = base + f, log_rest = f - (log - base);
-  const Vector<T> rest = fma(s, fma(f_rest, all<T>(-2), tail), base_rest) + log_rest;
+  const Vector<T> rest = fma(s, fma(f_rest, all<T>(-2), slope), base_rest) + log_rest;
   // The two larger terms, their sum, its error: all else is small, and is rounded once with it.
   const Vector<T> positive = at_least<T>(z, 0);
   const Vector<T> larger = greater(positive, log), smaller = lesser(positive, log), sum = larger + smaller;
@@ -132,12 +134,13 @@ inline Vector<T> elu(Vector<T> z) {
 // 1.0507 z, and 1.7581 (exp(z) - 1) below 0
 template <class T>
 inline Vector<T> selu(Vector<T> z) {
-  constexpr double full = 1.7580993408473768, scale_rest = 3.9874847667154144e-17;
-  constexpr T scale = T(1.0507009873554805), alpha = T(full);
-  const auto [c, u] = reduced<T, 1>(at_least<T>(at_most<T>(z, 0), -Format<T>::one));
+  constexpr double full = 1.7580993408473768, full_scale = 1.0507009873554805;
+  constexpr T alpha = T(full), scale = sizeof(T) == 4 ? T(1.0507009029388428) : T(full_scale);  // cut off
+  constexpr T scale_rest = T(full_scale - double(scale) + 3.9874847667154144e-17);
+  const auto [c, u, rest] = reduced<T, 1>(at_least<T>(at_most<T>(z, 0), -Format<T>::one));
   const Vector<T> tail = fma(u, alpha * polynomial<T>(Format<T>::exp, u), all<T>(T(full - double(alpha))));
-  const Vector<T> p = fma(u, all<T>(alpha), u * tail);
-  const Vector<T> positive = fma(z, all<T>(scale), z * T(1.0507009873554805 - double(scale) + scale_rest));
+  const Vector<T> p = product_and_rest<T>(u, all<T>(alpha), u * tail);
+  const Vector<T> positive = fma(z, all<T>(scale), z * scale_rest);
   // exp(z) itself less a rounded number where it is below 1/2; else with all digits of exp(z) - 1
   const auto far = c < T(0.5);
   const Vector<T> start = far ? all<T>(-alpha) : fma(c, all<T>(alpha), all<T>(-alpha));
@@ -175,6 +178,25 @@ inline Vector<double> sigmoid_of_float(Vector<double> z) {
   return a < 0x1p-11 ? fma(z, all<double>(0.25 - 0x1p-30), all<double>(0.5)) : z < 0 ? small : 1 - small;
 }
 
+// sigmoid with more parts of exp, of the denominator and of the larger half: each result is rounded once
+inline Vector<double> sigmoid_in_parts(Vector<double> z) {
+  using F = Format<double>;
+  const auto [scaled, u, u_rest] = reduced<double, -1, F::up>(at_most<double>(absolute<double>(z), F::zero));
+  // exp(u) = 1 + u + u^2/2 + u^3 EXP
+  const Vector<double> square = 0.5 * u * u, square_rest = residual<double>(0.5 * u, u, -square);
+  const Vector<double> cubic = 2 * square * u * polynomial<double, 12, 1>(F::exp, u);
+  const Vector<double> rest = fma(u_rest, 1 + u, square_rest + cubic);
+  const Vector<double> c = scaled * power<double>(-F::up), first = 1 + c;
+  const Vector<double> d = first + (u + (square + rest));
+  const Vector<double> d_rest = ((first - d) + u + square) + (rest + (c - (first - 1)));
+  const Vector<double> q = -1 / d, e = fma(q, d_rest, residual<double>(q, d, all<double>(1)));
+  const Vector<double> y = -power<double>(-F::up) * q, half = y * scaled;
+  const Vector<double> large = 1 - half, large_rest = (1 - large) - half;
+  // Below the normal numbers the sum is rounded as it becomes one of them.
+  const Vector<double> small = z > -708 ? fma(y, e, y) * scaled : fma(y, scaled, y * e * scaled);
+  return z < 0 ? small : large + (large_rest - half * e);
+}
+
 template <class T>
 inline Vector<T> cr_tanh(Vector<T> z) {
   if constexpr (sizeof(T) == 4) {
@@ -189,7 +211,7 @@ inline Vector<T> cr_sigmoid(Vector<T> z) {
   if constexpr (sizeof(T) == 4) {
     return by_double<sigmoid_of_float>(z);
   } else {
-    return sigmoid<double>(z);
+    return sigmoid_in_parts(z);
   }
 }
 

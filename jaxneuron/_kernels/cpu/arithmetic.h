@@ -43,8 +43,19 @@ inline Vector<T> residual(Vector<T> q, Vector<T> d, Vector<T> n) {
   if constexpr (has_fma) {
     return fma(q, d, n);
   } else {
-    const Vector<T> q1 = leading<T>(q), d1 = leading<T>(d), q2 = q - q1, d2 = d - d1;
-    return ((n + q1 * d1) + q1 * d2 + q2 * d1) + q2 * d2;
+    const Vector<T> q1 = leading<T>(q), d1 = leading<T>(d);
+    return (n + q1 * d1) + (q - q1) * d1 + q * (d - d1);
+  }
+}
+
+// a b + c, rounded once, for c small beside a b.
+template <class T>
+inline Vector<T> product_and_rest(Vector<T> a, Vector<T> b, Vector<T> c) {
+  if constexpr (has_fma) {
+    return fma(a, b, c);
+  } else {
+    const Vector<T> product = a * b;
+    return product + (residual<T>(a, b, -product) + c);
   }
 }
 
@@ -58,10 +69,10 @@ inline Vector<T> with_sign(Vector<T> x, Vector<T> of) {  // for x >= 0
   return number<T>(bits<T>(x) | (bits<T>(of) & bits<T>(all<T>(T(-0.0)))));
 }
 
-// x + low = k ln 2 + u and c = 2^(sign k + up), where exp(x + low) = 2^k (1 + p).
+// x + low = k ln 2 + u + rest and c = 2^(sign k + up), where exp(x + low) = 2^k (1 + p).
 template <class T>
 struct Reduced {
-  Vector<T> c, u;
+  Vector<T> c, u, rest;
 };
 
 template <class T>
@@ -77,12 +88,13 @@ inline Reduced<T> reduced(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
   const Vector<T> shifted = fma(x, all<T>(T(sign * 1.4426950408889634)), all<T>(shift));
   const Vector<T> k = shifted - shift;
   const Vector<T> r = fma(k, all<T>(-sign * F::ln2[0]), x);  // exact
-  return {number<T>(bits<T>(shifted) << F::digits), fma(k, all<T>(-sign * F::ln2[1]), r) + low};
+  const Vector<T> u = fma(k, all<T>(-sign * F::ln2[1]), r) + low;
+  return {number<T>(bits<T>(shifted) << F::digits), u, fma(k, all<T>(-sign * F::ln2[1]), r - u) + low};
 }
 
 template <class T, int sign, int up = 0>
 inline Exp<T> exp_parts(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
-  const auto [c, u] = reduced<T, sign, up>(x, low);
+  const auto [c, u, rest] = reduced<T, sign, up>(x, low);
   return {c, fma(u * u, polynomial<T>(Format<T>::exp, u), u)};
 }
 
@@ -95,10 +107,11 @@ struct Half {
 template <class T, int scale>
 inline Half<T> smaller_half(Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
   constexpr T one = -power<T>(scale);
-  const auto [c, p] = exp_parts<T, -1, Format<T>::up>(a, low);
+  const auto [c, u, rest] = reduced<T, -1, Format<T>::up>(a, low);
+  const Vector<T> start = u * one, tail = start * u * polynomial<T>(Format<T>::exp, u);
   const Vector<T> scaled = c * power<T>(scale - Format<T>::up);
-  const Vector<T> d = fma(p, all<T>(one), one - scaled);  // -2^scale D
-  const Vector<T> d_rest = fma(p, all<T>(one), (one - d) - scaled);
+  const Vector<T> d = (one - scaled) + (start + tail);  // -2^scale D
+  const Vector<T> d_rest = ((one - d) - scaled) + start + tail;
   const Vector<T> q = -1 / d;
   return {c, q, fma(q, d_rest, residual<T>(q, d, all<T>(T(1))))};
 }
