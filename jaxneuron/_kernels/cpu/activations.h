@@ -18,7 +18,7 @@ inline Vector<T> relu(Vector<T> z) {
 
 template <class T>
 inline Vector<T> leaky_relu(Vector<T> z) {
-  return z >= 0 ? z : T(0.01) * z;
+  return greater(z, T(0.01) * z);
 }
 
 template <class T>
@@ -26,10 +26,14 @@ inline Vector<T> hard_sigmoid(Vector<T> z) {
   return at_most<T>(at_least<T>(z + 3, 0), 6) * T(1.0 / 6);
 }
 
-// 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z)
+// 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z): c / d, d = 1 + exp(u) + c, c = 2^k
 template <class T>
 inline Vector<T> sigmoid(Vector<T> z) {
-  const auto [c, q, e] = smaller_half<T, Format<T>::up>(at_most<T>(absolute<T>(z), Format<T>::zero));
+  constexpr T one = -power<T>(Format<T>::up);  // all parts of d are scaled by it, and c is too large to be subnormal
+  const auto [c, u, unused] = reduced<T, -1, Format<T>::up>(at_most<T>(absolute<T>(z), Format<T>::zero));
+  const Vector<T> first = u * one, tail = first * u * polynomial<T>(Format<T>::exp, u);
+  const Vector<T> d = (one - c) + (first + tail), d_rest = ((one - d) - c) + first + tail;
+  const Vector<T> q = -1 / d, e = fma(q, d_rest, residual<T>(q, d, all<T>(1)));
   const Vector<T> small = fma(q, e, q) * c;
   return z < 0 ? small : 1 - small;
 }
@@ -47,16 +51,19 @@ inline Vector<T> tanh(Vector<T> z) {
   const Vector<T> a = absolute<T>(z);
   const auto [c, p] = exp_parts<T, -1, 1>(at_most<T>(a + a, Format<T>::one));
   const Vector<T> large = 1 - c / (fma(c, all<T>(T(0.5)), all<T>(1)) + p);
-  const Vector<T> square = z * z;
-  const Vector<T> small = fma(z * square, polynomial<T>(Format<T>::tanh, square), z);
-  return a < T(0.55) ? small : with_sign<T>(large, z);
+  const Vector<T> square = a * a;
+  const Vector<T> small = fma(a * square, polynomial<T>(Format<T>::tanh, square), a);
+  return with_sign<T>(a < T(0.55) ? small : large, z);
 }
 
 // max(z, 0) - x / (1 + exp(a + low)), for x = |z| and gates, functions that are 1 - gate(-z)
 template <class T>
 inline Vector<T> gated(Vector<T> z, Vector<T> x, Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
-  const auto [c, q, e] = smaller_half<T, 0>(a, low);
-  return at_least<T>(z, T(-0.0)) - fma(x * q, e, x * q) * c * power<T>(-Format<T>::up);
+  const auto [scaled, p] = exp_parts<T, -1, Format<T>::up>(a, low);
+  const Vector<T> c = scaled * power<T>(-Format<T>::up);
+  const Vector<T> d = (-1 - c) - p, d_rest = ((-1 - d) - c) - p;
+  const Vector<T> q = -1 / d, e = fma(q, d_rest, residual<T>(q, d, all<T>(1)));
+  return at_least<T>(z, T(-0.0)) - product_and_rest<T>(x, q, x * q * e) * scaled * power<T>(-Format<T>::up);
 }
 
 // z sigmoid(z)

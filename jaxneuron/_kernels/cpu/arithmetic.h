@@ -98,22 +98,4 @@ inline Exp<T> exp_parts(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
   return {c, fma(u * u, polynomial<T>(Format<T>::exp, u), u)};
 }
 
-// 1 / (1 + exp(a + low)) = 2^(scale - up) c (q + q e) for a >= 0; c itself is too large to be subnormal.
-template <class T>
-struct Half {
-  Vector<T> c, q, e;
-};
-
-template <class T, int scale>
-inline Half<T> smaller_half(Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
-  constexpr T one = -power<T>(scale);
-  const auto [c, u, rest] = reduced<T, -1, Format<T>::up>(a, low);
-  const Vector<T> start = u * one, tail = start * u * polynomial<T>(Format<T>::exp, u);
-  const Vector<T> scaled = c * power<T>(scale - Format<T>::up);
-  const Vector<T> d = (one - scaled) + (start + tail);  // -2^scale D
-  const Vector<T> d_rest = ((one - d) - scaled) + start + tail;
-  const Vector<T> q = -1 / d;
-  return {c, q, fma(q, d_rest, residual<T>(q, d, all<T>(T(1))))};
-}
-
 }  // namespace jaxneuron::ISA
