@@ -284,7 +284,7 @@ GOOD = {"activations": np.array([0]), "biases": np.array([1]), "instructions": n
         ([(7, 5), (4, 3), (3,)], {}, "layer 0: w (4,3) must be (5,n_out), of x's dtype"),
         ([(7, 5), (5, 3), (4,)], {}, "layer 0: b (4) must be (3), of x's dtype"),
         ([(7, 5), (5, 3)], {}, "layer 0: b is missing"),
-        ([(7, 5), (5, 3), (3,), (3,)], {}, "more operands than layers take"),
+        ([(7, 5), (5, 3), (3,), (3,)], {}, "more operands than layers take, and a number to ignore"),
         ([(7, 5), (5,), (3,)], {}, "layer 0: w must be (n_in, n_out)"),
         ([(5,), (5, 3), (3,)], {}, "x must be (rows, n_in), got (5)"),
         ([(2, 7, 5), (3, 5, 3), (3,)], {}, "layer 0: w (3,5,3) must be (5,n_out), of x's dtype"),

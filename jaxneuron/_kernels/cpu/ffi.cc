@@ -2,7 +2,8 @@
 //
 //     x, then w and b of each layer -> y            x (rows, n_in), w (n_in, n_out), b (n_out,), y (rows, n_out)
 //
-// Any of them may have a leading axis of members, which y has if one of the operands has it.
+// Any of them may have a leading axis of members, which y has if one of the operands has it. A number may follow
+// them; it is not looked at.
 
 #include <cstdlib>
 #include <memory>
@@ -181,7 +182,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
     if (activations[i] < 0 || layer.activation > Activation::softmax) return refused("no such activation");
     if (std::max(layer.n_in, n) > WIDEST) return refused("more than 2^32 units");
   }
-  if (operands.size() != operand_count) return invalid("more operands than layers take");
+  if (operands.size() > operand_count + 1 || (operands.size() > operand_count && next()->dimensions().size() > 0))
+    return invalid("more operands than layers take, and a number to ignore");
   network.layers = layers.data();
   network.members = members < 0 ? 1 : members;
   network.y = result->untyped_data();
