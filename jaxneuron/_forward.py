@@ -84,8 +84,10 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
     Raises:
       ValueError, TypeError: as for `affine`, naming the layer.
 
-    Numerics: each layer within the bounds of `affine` and its activation. On XLA's own path a row's
-    last bits may depend on the batch it stands in. Held by tests/test_forward.py.
+    Numerics: each layer within the bounds of `affine` and its activation. By the fused CPU kernel a row has
+    the same bits in any batch, at any place, mapped or not, by any number of threads; on XLA's own path its
+    last bits may depend on the batch. `explain` says which of them evaluates. Held by tests/test_forward.py
+    and tests/test_kernel.py.
 
     Example:
       >>> mlp_forward(jaxneuron.gates.XOR, [[0, 1], [1, 1]]) > 0.5
