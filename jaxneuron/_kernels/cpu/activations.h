@@ -57,9 +57,9 @@ inline Vector<T> tanh(Vector<T> z) {
 }
 
 // max(z, 0) - x / (1 + exp(a + low)), for x = |z| and gates, functions that are 1 - gate(-z)
-template <class T>
-inline Vector<T> gated(Vector<T> z, Vector<T> x, Vector<T> a, Vector<T> low = all<T>(T(-0.0))) {
-  const auto [scaled, p] = exp_parts<T, -1, Format<T>::up>(a, low);
+template <class T, class... Low>
+inline Vector<T> gated(Vector<T> z, Vector<T> x, Vector<T> a, Low... low) {
+  const auto [scaled, p] = exp_parts<T, -1, Format<T>::up>(a, low...);
   const Vector<T> c = scaled * power<T>(-Format<T>::up);
   const Vector<T> d = (-1 - c) - p, d_rest = ((-1 - d) - c) - p;
   const Vector<T> q = -1 / d, e = fma(q, d_rest, residual<T>(q, d, all<T>(1)));
@@ -87,9 +87,23 @@ inline Vector<T> gelu_tanh(Vector<T> z) {
   return gated<T>(z, a, u, fma(a, k_rest, residual<T>(a, k, -u)));
 }
 
+// The float nearest to function(z), by two vectors of double.
+template <Vector<double> function(Vector<double>)>
+inline Vector<float> by_double(Vector<float> z) {
+  typedef float Half __attribute__((vector_size(BYTES / 2)));
+  Half halves[2];
+  std::memcpy(halves, &z, sizeof z);
+  for (Half& half : halves) {
+    half = __builtin_convertvector(function(__builtin_convertvector(half, Vector<double>)), Half);
+  }
+  std::memcpy(&z, halves, sizeof z);
+  return z;
+}
+
 // z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)
 template <class T>
 inline Vector<T> gelu(Vector<T> z) {
+  if constexpr (sizeof(T) == 4 && !has_fma) return by_double<gelu<double>>(z);  // its polynomial loses too much
   constexpr T place = T(13.0 / 16);
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_zero);
   const Vector<T> h = T(-0.5) * a, square = h * a;
@@ -162,19 +176,6 @@ inline Vector<T> exp_of_difference(Vector<T> z, Vector<T> greatest) {
   const auto [c, p] = exp_parts<T, 1, Format<T>::up>(at_least<T>(d, -Format<T>::zero),
                                                     d < -Format<T>::zero ? all<T>(0) : error);
   return fma(c, p, c) * power<T>(-Format<T>::up);
-}
-
-// The float nearest to function(z), by two vectors of double.
-template <Vector<double> function(Vector<double>)>
-inline Vector<float> by_double(Vector<float> z) {
-  typedef float Half __attribute__((vector_size(BYTES / 2)));
-  Half halves[2];
-  std::memcpy(halves, &z, sizeof z);
-  for (Half& half : halves) {
-    half = __builtin_convertvector(function(__builtin_convertvector(half, Vector<double>)), Half);
-  }
-  std::memcpy(&z, halves, sizeof z);
-  return z;
 }
 
 // sigmoid of a float, never in the middle of two: near 0 it is less a little, as is the exact value
@@ -260,8 +261,6 @@ inline void activate(Activation activation, bool narrow, T* y, std::int64_t n) {
       return apply<T, elu<T>>(y, n);
     case Activation::selu:
       return apply<T, selu<T>>(y, n);
-    default:
-      return;
   }
 }
 

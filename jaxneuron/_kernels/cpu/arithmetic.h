@@ -80,21 +80,27 @@ struct Exp {
   Vector<T> c, p;
 };
 
-template <class T, int sign, int up = 0>
-inline Reduced<T> reduced(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
+template <class T, int sign, int up = 0, class... Low>
+inline Reduced<T> reduced(Vector<T> x, Low... low) {  // low: nothing, or one
   using F = Format<T>;
   // Added, it leaves no place for a fraction, and the exponent of c in the last bits.
   constexpr T shift = T(1.5) * power<T>(F::digits) + (F::bias + up);
   const Vector<T> shifted = fma(x, all<T>(T(sign * 1.4426950408889634)), all<T>(shift));
-  const Vector<T> k = shifted - shift;
+  const Vector<T> k = shifted - shift, c = number<T>(bits<T>(shifted) << F::digits);
   const Vector<T> r = fma(k, all<T>(-sign * F::ln2[0]), x);  // exact
-  const Vector<T> u = fma(k, all<T>(-sign * F::ln2[1]), r) + low;
-  return {number<T>(bits<T>(shifted) << F::digits), u, fma(k, all<T>(-sign * F::ln2[1]), r - u) + low};
+  const Vector<T> ln2_rest = all<T>(-sign * F::ln2[1]);
+  if constexpr (sizeof...(low) == 0) {
+    const Vector<T> u = fma(k, ln2_rest, r);
+    return {c, u, fma(k, ln2_rest, r - u)};
+  } else {
+    const Vector<T> s = fma(k, ln2_rest, low...), u = r + s;
+    return {c, u, (r - u) + s};
+  }
 }
 
-template <class T, int sign, int up = 0>
-inline Exp<T> exp_parts(Vector<T> x, Vector<T> low = all<T>(T(-0.0))) {
-  const auto [c, u, rest] = reduced<T, sign, up>(x, low);
+template <class T, int sign, int up = 0, class... Low>
+inline Exp<T> exp_parts(Vector<T> x, Low... low) {
+  const auto [c, u, rest] = reduced<T, sign, up>(x, low...);
   return {c, fma(u * u, polynomial<T>(Format<T>::exp, u), u)};
 }
 
