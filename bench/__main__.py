@@ -42,13 +42,18 @@ def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, C
             continue
         try:
             call = contender(case, mlp, x)
+            check(name, as_numpy(call()), at, ours=name in OURS)
         except ImportError as error:
             missing[name] = str(error)
             continue
         except NotImplementedError as error:
             absent[name] = str(error)
             continue
-        check(f"{case.name}: {name}", as_numpy(call()), at, ours=name in OURS)
+        except Exception as error:  # whatever a peer's library does, the others go on
+            if name in OURS:
+                raise
+            absent[name] = f"{name}: {type(error).__name__}: {[*str(error).splitlines(), ''][0]}"
+            continue
         calls[name] = call
     if case.rows == 1 and not case.members:
         calls["empty"] = empty(case, mlp, x)
@@ -181,6 +186,10 @@ def main() -> None:
     ]
     if not cases:
         parser.error(f"no case has one of {', '.join(options.words)} in its name")
+    if not options.out.parent.is_dir():
+        parser.error(f"-o must name a file in a folder that is there, got {options.out}")
+    if options.out.suffix != ".json":
+        parser.error(f"-o must end in .json, as the picture takes its name with .png, got {options.out}")
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:

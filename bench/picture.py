@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
 WON, LOST = "#2a6f97", "#c8553d"
 
 
 def draw(record: list[dict[str, Any]], path: Path) -> None:
     """Cases from the slowest to the fastest on a logarithmic axis, losses in red; the bars are quartiles."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
     record = sorted(record, key=lambda r: r["speed"]["median"])
     figure = Figure(figsize=(9, 1.2 + 0.26 * len(record)), layout="constrained")
     ax = figure.add_subplot()

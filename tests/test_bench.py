@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import bench.__main__
 from bench import floor, memory
 from bench.cases import CASES, Case, network
 from bench.contenders import OURS, PEERS
@@ -52,12 +53,46 @@ def test_bench_runs_and_writes_what_it_prints(tmp_path):
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_unknown_word_is_refused():
-    done = subprocess.run(
-        [sys.executable, "-m", "bench", "99-99"], capture_output=True, text=True, check=False
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["99-99"], "no case has one of 99-99 in its name"),
+        (
+            ["-o", "nowhere/results.json"],
+            "-o must name a file in a folder that is there, got nowhere/results.json",
+        ),
+        (
+            ["-o", "results.png"],
+            "-o must end in .json, as the picture takes its name with .png, got results.png",
+        ),
+    ],
+)
+def test_what_would_end_in_nothing_is_refused_first(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        bench.__main__.main()
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
+
+
+def test_a_peer_that_fails_is_absent_with_what_it_said(monkeypatch):
+    def wrong(case, mlp, x):
+        return lambda: np.zeros((case.rows, case.sizes[-1]), np.float32)
+
+    def broken(case, mlp, x):
+        raise RuntimeError("no kernel image\nand so on")
+
+    monkeypatch.setattr(
+        "bench.__main__.PEERS", {"textbook": PEERS["textbook"], "wrong": wrong, "broken": broken}
     )
-    assert done.returncode == 2
-    assert "no case has one of 99-99 in its name" in done.stderr
+    calls, absent = bench.__main__.build(SMALL, False, {})
+    assert calls.keys() == {*OURS, "textbook"}
+    assert absent["wrong"].startswith(
+        "wrong: AssertionError: wrong must be within its error bound: 0.0, exactly "
+    )
+    assert absent["broken"] == "broken: RuntimeError: no kernel image"
+    monkeypatch.setattr("bench.__main__.OURS", {"mlp_forward": wrong})
+    with pytest.raises(AssertionError, match="mlp_forward must be within its error bound"):
+        bench.__main__.build(SMALL, False, {})
 
 
 def test_cases_are_told_apart_and_explained():
