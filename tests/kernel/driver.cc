@@ -135,16 +135,16 @@ Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows) 
   Network network = example.network;
   Bytes y(new char[example.bytes()]);
   network.y = y.get();
-  const std::int64_t most = rows ? rows : tile_rows(network);
-  void* memory = nullptr;
-  if (posix_memalign(&memory, 64, std::max<std::size_t>(kernel.scratch(network, most), 1))) std::abort();
-  const std::unique_ptr<void, decltype(&std::free)> owner(memory, &std::free);
   std::uint64_t state = 1;
   for (std::int64_t member = 0; member < network.members; ++member)
     for (std::int64_t first = 0, size; first < network.rows; first += size) {
       state = state * 6364136223846793005u + 1442695040888963407u;
-      size = std::min(rows ? rows : 1 + std::int64_t(state >> 33) % most, network.rows - first);
+      size = rows ? rows : 1 + std::int64_t(state >> 33) % tile_rows(network);
+      size = std::min(size, network.rows - first);
+      void* memory = nullptr;
+      if (posix_memalign(&memory, 64, kernel.scratch(network, size))) std::abort();
       kernel.run(network, member, first, size, memory);
+      std::free(memory);
     }
   return y;
 }
