@@ -46,8 +46,7 @@ std::int64_t random(std::int64_t low, std::int64_t high) {
 std::vector<const Kernel*> kernels() {
 #if defined(__x86_64__)
   std::vector<const Kernel*> found = {&baseline};
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
-    found.push_back(&avx2);
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
     found.push_back(&avx512);
