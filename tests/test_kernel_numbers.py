@@ -16,7 +16,9 @@ SAME = ("digits", "bias", "few", "ln2", "zero", "one", "exp", "tanh", "log", "ge
 def numbers(text):
     """The constants of a struct by name, each a tuple."""
     found = re.findall(r"(\w+)(?:\[\])? = (\{[^}]*\}|[^,;]+)", text)
-    return {name: tuple(float(n.rstrip("f")) for n in re.findall(r"[-+.\w]+", value)) for name, value in found}
+    return {
+        name: tuple(float(n.rstrip("f")) for n in re.findall(r"[-+.\w]+", value)) for name, value in found
+    }
 
 
 @pytest.mark.parametrize(("kind", "f"), [("float", FLOAT32), ("double", FLOAT64)])

@@ -11,7 +11,10 @@ from jaxneuron._kernels import _cpu, _library, _xla
 
 
 def forward(
-    layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array, where: Sequence[str]
+    layers: Sequence[_xla.Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    where: Sequence[str],
 ) -> Array:
     """For every layer, x = activation(x @ w + b); shapes fit. `where` opens messages about each layer."""
     if _cpu.reason_against(layers, activations, x) is None:

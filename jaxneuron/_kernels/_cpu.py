@@ -2,8 +2,9 @@
 
     y = activation(x @ w + b), layer after layer            x (rows, n_in), w (n_in, n_out), b (n_out,)
 
-Any operand may have a leading axis of members, and then y has it too: vmap folds rows into rows, and networks into
-members. On other platforms than CPU, under differentiation and in exported programs it becomes XLA's own path.
+Any operand may have a leading axis of members, and then y has it too: vmap folds rows into rows, and networks
+into members. On other platforms than CPU, under differentiation and in exported programs it becomes XLA's own
+path.
 """
 
 from __future__ import annotations
@@ -101,7 +102,6 @@ def _on_xla(*operands: Array, activations: Sequence[int], biases: Sequence[bool]
     return jax.vmap(one, axes)(*operands) if 0 in axes else one(*operands)
 
 
-@forward_p.def_abstract_eval
 def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
     ranks = _ranks(biases)
     members = [a.shape[0] for a, rank in zip(operands, ranks, strict=True) if a.ndim > rank]
@@ -110,7 +110,6 @@ def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
     return jax.core.ShapedArray((*members[:1], x.shape[-2], n_out), x.dtype)
 
 
-@forward_p.def_impl
 def _now(*operands: Array, **params: Any) -> Array:
     with jax.disable_jit(False):
         return jax.jit(functools.partial(forward_p.bind, **params))(*operands)
@@ -120,18 +119,18 @@ def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any)
     """Mapped rows alone become more rows; mapped parameters make members, or more of them."""
     ranks = _ranks(params["biases"])
     mapped = [axis is not None for axis in axes]
-    size = next(a.shape[axis] for a, axis in zip(operands, axes, strict=True) if axis is not None)
+    front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
     if not any(mapped[1:]):
-        x = jnp.moveaxis(operands[0], axes[0], -3)  # (members,) size, rows, n_in
-        *members, _, rows, n_in = x.shape
-        y = forward_p.bind(x.reshape(*members, size * rows, n_in), *operands[1:], **params)
+        x = jnp.moveaxis(front[0], 0, -3)  # (members,) size, rows, n_in
+        *several, size, rows, n_in = x.shape
+        y = forward_p.bind(x.reshape(*several, size * rows, n_in), *front[1:], **params)
         return y.reshape(*y.shape[:-2], size, rows, y.shape[-1]), y.ndim - 2
-    front = [jnp.moveaxis(a, axis, 0) if m else a for a, axis, m in zip(operands, axes, mapped, strict=True)]
     apart = [a.ndim - m > rank for a, m, rank in zip(front, mapped, ranks, strict=True)]
     if not any(apart):
         return forward_p.bind(*front, **params), 0
+    size = next(len(a) for a, m in zip(front, mapped, strict=True) if m)
     members = next(a.shape[-rank - 1] for a, rank, has in zip(front, ranks, apart, strict=True) if has)
-    # Each of the members, for each place of the mapped axis: what has one of the two is repeated for the other.
+    # Each of the members at each place of the mapped axis: what has one of the two is repeated for the other.
     for i, rank in enumerate(ranks):
         if mapped[i] or apart[i]:
             shape = front[i].shape[-rank:]
@@ -154,14 +153,15 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tu
 
 
 def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
+    function: Callable[..., Array] = _call if params["partitioned"] else _partitioned
     if ctx.module_context.lowering_parameters.for_export:  # it shall run where this library is not
         function = _on_xla
-    else:
-        function = _call if params["partitioned"] else _partitioned
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
 
 
-def _call(*operands: Array, activations: Sequence[int], biases: Sequence[bool], instructions: int, **_: Any) -> Array:
+def _call(
+    *operands: Array, activations: Sequence[int], biases: Sequence[bool], instructions: int, **_: Any
+) -> Array:
     shape = _shape(*operands, biases=biases)
     work = math.prod(shape.shape[:-1]) * sum(math.prod(w.shape[-2:]) for w, _ in _pairs(operands[1:], biases))
     call = jax.ffi.ffi_call(_library.TARGET, jax.ShapeDtypeStruct(shape.shape, shape.dtype))
@@ -175,47 +175,40 @@ def _call(*operands: Array, activations: Sequence[int], biases: Sequence[bool], 
 
 
 def _thousand_operations(x: Array) -> Array:
-    """A number that the handler ignores. XLA runs a program in the calling thread, which then waits, unless it
-    counts 1000 operations in it, and it counts none in a custom call."""
+    """A number that the handler ignores: XLA runs a program in the calling thread, which then waits, unless it
+    counts 1000 operations, and it counts none in a custom call."""
     return (x.ravel()[:1].sum() + jnp.arange(1024, dtype=x.dtype)).sum()
 
 
 def _partitioned(*operands: Array, **params: Any) -> Array:
     """Each device evaluates its rows, of its members; nothing else is divided."""
+    axes = []  # the names of each operand's, and of the result's
+    for i, (a, rank) in enumerate(zip(operands, _ranks(params["biases"]), strict=True)):
+        own = [f"whole{i}_{k}" for k in range(rank)]
+        axes.append(["members"] * (a.ndim > rank) + (["rows", own[1]] if i == 0 else own))
+    axes.append(["members"] * any("members" in names for names in axes) + ["rows", "whole"])
+
+    def partition(mesh: Any, _: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+        divided = dict(zip(axes[-1][:-1], y.sharding.spec, strict=False))
+        *each, result = (
+            NamedSharding(mesh, PartitionSpec(*(divided.get(name) for name in names))) for names in axes
+        )
+        return mesh, local, result, tuple(each)
+
     local = functools.partial(forward_p.bind, **{**params, "partitioned": True})
-    ranks = _ranks(params["biases"])
-    names = (f"n{i}" for i in range(2 * len(ranks) + 2))
-    factors: list[str] = []
-
-    def own(count: int) -> list[str]:
-        factors.extend(found := [next(names) for _ in range(count)])
-        return found
-
-    sides = [
-        ["members"] * (a.ndim > rank) + (["rows", *own(1)] if i == 0 else own(rank))
-        for i, (a, rank) in enumerate(zip(operands, ranks, strict=True))
-    ]
-    members = any(a.ndim > rank for a, rank in zip(operands, ranks, strict=True))
-    result = ["members"] * members + ["rows", *own(1)]
-
-    def partition(mesh: Any, arguments: Any, y: Any) -> Any:
-        *leading, _ = (*y.sharding.spec, *(None,) * (len(y.shape) - len(y.sharding.spec)))
-        by_name = dict(zip(result, leading, strict=False))
-        shardings = [
-            NamedSharding(mesh, PartitionSpec(*(by_name.get(name) for name in side)))
-            for side in (*sides, [*result[:-1], ""])
-        ]
-        return mesh, local, shardings[-1], tuple(shardings[:-1])
-
     function = custom_partitioning(local)
+    *sides, result = (" ".join(names) for names in axes)
     function.def_partition(
         partition,
-        sharding_rule=f"{', '.join(' '.join(side) for side in sides)} -> {' '.join(result)}",
-        need_replication_factors=tuple(factors),
+        sharding_rule=f"{', '.join(sides)} -> {result}",
+        # in the order of their appearance, each once
+        need_replication_factors=tuple(n for names in axes for n in names if n.startswith("whole")),
     )
     return function(*operands)
 
 
+forward_p.def_impl(_now)
+forward_p.def_abstract_eval(_shape)
 batching.primitive_batchers[forward_p] = _batch
 ad.primitive_jvps[forward_p] = _jvp
 # As custom_partitioning asks for them; there is no public name for it.

@@ -1,4 +1,7 @@
-"""XLA's own path: each layer a matrix product and its activation. Any platform, any activation, differentiable."""
+"""XLA's own path: each layer a matrix product and its activation.
+
+On any platform, with any activation, differentiable.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ Layer = tuple[Array, Array | None]  # w (n_in, *out), b (*out,)
 def forward(
     layers: Sequence[Layer], activations: Sequence[Callable[[Array], Array]], x: Array, where: Sequence[str]
 ) -> Array:
-    """For every layer, x = activation(x @ w + b); `where` opens the message if a callable gives no such array."""
+    """For every layer, x = activation(x @ w + b); `where` opens messages about what a callable gives."""
     for (w, b), activation, name in zip(layers, activations, where, strict=True):
         dtype = result_dtype(*(a for a in (w, b, x) if a is not None))
         # float32 means float32 on every device; a precision that the user has set is left alone.
