@@ -29,7 +29,7 @@ inline Vector<T> hard_sigmoid(Vector<T> z) {
 // 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z): c / d, d = 1 + exp(u) + c, c = 2^k
 template <class T>
 inline Vector<T> sigmoid(Vector<T> z) {
-  constexpr T one = -power<T>(Format<T>::up);  // all parts of d are scaled by it, and c is too large to be subnormal
+  constexpr T one = -power<T>(Format<T>::up);  // scales all parts of d, so that c is never subnormal
   const auto [c, u, unused] = reduced<T, -1, Format<T>::up>(at_most<T>(absolute<T>(z), Format<T>::zero));
   const Vector<T> first = u * one, tail = first * u * polynomial<T>(Format<T>::exp, u);
   const Vector<T> d = (one - c) + (first + tail), d_rest = ((one - d) - c) + first + tail;
@@ -178,12 +178,16 @@ inline Vector<T> exp_of_difference(Vector<T> z, Vector<T> greatest) {
   return fma(c, p, c) * power<T>(-Format<T>::up);
 }
 
-// sigmoid of a float, never in the middle of two: near 0 it is less a little, as is the exact value
+// sigmoid of a float. Near 0 the difference from 1/2 is rounded to float's digits, by the series: added to 1/2
+// it would lose the digits that tell which way a tie goes.
 inline Vector<double> sigmoid_of_float(Vector<double> z) {
-  const Vector<double> a = absolute<double>(z);
+  const Vector<double> a = absolute<double>(z), square = z * z;
   const auto [c, p] = exp_parts<double, -1>(at_most<double>(a, Format<float>::zero));
   const Vector<double> small = c / ((1 + p) + c);
-  return a < 0x1p-11 ? fma(z, all<double>(0.25 - 0x1p-30), all<double>(0.5)) : z < 0 ? small : 1 - small;
+  const Vector<double> slope = 0.25 - square * (1.0 / 48 - square * (1.0 / 480));
+  const Vector<double> shift = z < 0 ? all<double>(0x1.8p27) : all<double>(0x1.8p28);  // no place for less
+  const Vector<double> near_0 = 0.5 + (fma(z, slope, shift) - shift);
+  return a < 0x1p-8 ? near_0 : z < 0 ? small : 1 - small;
 }
 
 // sigmoid with more parts of exp, of the denominator and of the larger half: each result is rounded once
