@@ -1,10 +1,11 @@
 // Numbers in two parts: the arithmetic under the activations.
 //
-//     exp(x) = 2^k (1 + p)                     k = round(x / ln 2),  p = u + u^2 EXP(u),  u = x - k ln 2
-//     1 / (1 + exp(a)) = c / D                 c = 2^-k,  D = c + 1 + p
-//     1 / D = -q - q e                         q = -1 / D rounded,  e = 1 + q D, D in two parts
+//     exp(x) = 2^k (1 + p)                     k = round(x / ln 2),  u = x - k ln 2,  p = u + u^2 EXP(u)
+//     1 / (1 + exp(a)) = c / D                 c = 2^-k,  D = 1 + c + p in two parts
+//     1 / D = q + q e                          q = 1 / D rounded,  e = 1 - q D
 //
-// A rounding that would count is undone: the residual of a quotient or of a sum is a float, and is kept.
+// A rounding that would count is undone: the residual of a sum or of a quotient is a float, and is kept. The
+// residual of a quotient is one fma where d is -D.
 #pragma once
 
 #include "format.h"
@@ -69,7 +70,7 @@ inline Vector<T> with_sign(Vector<T> x, Vector<T> of) {  // for x >= 0
   return number<T>(bits<T>(x) | (bits<T>(of) & bits<T>(all<T>(T(-0.0)))));
 }
 
-// x + low = k ln 2 + u + rest and c = 2^(sign k + up), where exp(x + low) = 2^k (1 + p).
+// x + low = k ln 2 + u + rest, exp(x + low) = 2^k (1 + p), and c = 2^(sign k + up).
 template <class T>
 struct Reduced {
   Vector<T> c, u, rest;

@@ -15,6 +15,7 @@ struct Format<float> {
   static constexpr int few = 12;     // digits of a half: the product of two halves is exact
   static constexpr int up = 40;
   static constexpr float ln2[] = {0.693145751953125f, 1.4286068e-06f};
+  // From where on exp(-x), x exp(-x) and gelu(-x) round to 0, and 1 - exp(-x) to 1.
   static constexpr float zero = 104.0f, gated_zero = 109.0f, one = 20.0f;
   static constexpr float gelu_zero = 14.5f, gelu_tanh_zero = 10.85f;
   static constexpr float exp[] = {0.5f, 0.16666576f, 0.041666552f, 0.008363293f, 0.0013926326f};
