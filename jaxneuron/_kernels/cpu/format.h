@@ -13,7 +13,7 @@ struct Format<float> {
   static constexpr int digits = 23;  // of the significand, the hidden one apart
   static constexpr int bias = 127;   // of the exponent
   static constexpr int few = 12;     // digits of a half: the product of two halves is exact
-  static constexpr int up = 40;
+  static constexpr int up = 40;      // 2^up times a power of two that is subnormal, or less, is a normal number
   static constexpr float ln2[] = {0.693145751953125f, 1.4286068e-06f};
   // From where on exp(-x), x exp(-x) and gelu(-x) round to 0, and 1 - exp(-x) to 1.
   static constexpr float zero = 104.0f, gated_zero = 109.0f, one = 20.0f;
