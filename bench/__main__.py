@@ -9,7 +9,9 @@ import argparse
 import importlib.metadata
 import json
 import math
+import os
 import platform
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -196,8 +198,10 @@ def main() -> None:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             continue
-    machine = f"{jax.devices()[0].platform}, {CORES} cores"
-    print(f"{machine}; {', '.join(f'{k} {v}' for k, v in versions.items())}")
+    machine = (
+        f"{jax.devices()[0].platform}, {CORES} cores, load average {os.getloadavg()[0]:.1f} at the start"
+    )
+    print(textwrap.fill(f"{machine}; {', '.join(f'{k} {v}' for k, v in versions.items())}", 120))
     print(f"{matmul_peak('float32') / 1e9:.0f} GFLOP/s in float32 products")
     print(HEAD, flush=True)
     record: list[dict[str, Any]] = []

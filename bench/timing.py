@@ -1,7 +1,8 @@
 """How contenders are timed: in turns, in a new order each round, after a pause and an untimed call.
 
-The pause lasts until the threads of the contender before have fallen asleep: after a call those of ONNX Runtime
-and OpenBLAS look out for more work for tens of milliseconds, PyTorch's for a few, and slow whoever comes next.
+The pause lasts until the threads of the contender before have fallen asleep: after a call those of ONNX
+Runtime and OpenBLAS look out for more work for tens of milliseconds, PyTorch's for a few, and slow whoever
+comes next.
 """
 
 from __future__ import annotations
