@@ -17,37 +17,34 @@ _lock = threading.Lock()
 def missing() -> str | None:
     """Why the kernel can't be called here, or None if it can: the first call loads and registers it."""
     with _lock:
-        return _register()
+        return _load()[0]
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those of this processor that the kernel is compiled for, the best one last; none if it is missing."""
+    with _lock:
+        return _load()[1]
 
 
 @functools.cache
-def instruction_sets() -> tuple[str, ...]:
-    """Those of this processor that the kernel is compiled for, the best one last; `missing()` is None."""
-    library = ctypes.CDLL(str(_path()))
-    library.jaxneuron_instructions_name.restype = ctypes.c_char_p
-    return tuple(
-        library.jaxneuron_instructions_name(i).decode() for i in range(library.jaxneuron_instructions())
-    )
-
-
-def _path() -> Path | None:
+def _load() -> tuple[str | None, tuple[str, ...]]:
     # The library lies beside this file; in an editable install in another of the package's folders.
     folders = [Path(folder) for folder in jaxneuron._kernels.__path__]
-    return next((path for folder in folders if (path := folder / "libjaxneuron_cpu.so").is_file()), None)
-
-
-@functools.cache
-def _register() -> str | None:
-    path = _path()
+    path = next((path for folder in folders if (path := folder / "libjaxneuron_cpu.so").is_file()), None)
     if not path:
-        return (
-            "jaxneuron was installed without the compiled kernel: there was no C++17 compiler, or it failed"
-        )
+        return "jaxneuron was installed without its compiled kernel: no C++17 compiler, or it failed", ()
     try:
-        handler = jax.ffi.pycapsule(ctypes.CDLL(str(path))[TARGET])
+        library = ctypes.CDLL(str(path))
+        name = library.jaxneuron_instructions_name
+        name.restype = ctypes.c_char_p
+        names = tuple(name(i).decode() for i in range(library.jaxneuron_instructions()))
         # Before JAX has its CPU devices it would only note the handler, and then have none if XLA refused it.
         jax.local_devices(backend="cpu")
-        jax.ffi.register_ffi_target(TARGET, handler, platform="cpu")
-    except (OSError, AttributeError, RuntimeError) as error:  # made for another system, or another XLA
-        return f"{path} can't be used: {error}"
-    return None
+        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library[TARGET]), platform="cpu")
+    except (
+        OSError,
+        AttributeError,
+        RuntimeError,
+    ) as error:  # of another system, another version, another XLA
+        return f"{path} can't be used: {error}", ()
+    return None, names
