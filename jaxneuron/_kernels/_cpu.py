@@ -175,8 +175,11 @@ def _call(
 
 
 def _thousand_operations(x: Array) -> Array:
-    """A number that the handler ignores: XLA runs a program in the calling thread, which then waits, unless it
-    counts 1000 operations, and it counts none in a custom call."""
+    """A number that the handler ignores.
+
+    XLA runs a program in the calling thread, which waits for it, unless it counts 1000 operations in the
+    program; and it counts none in a custom call.
+    """
     return (x.ravel()[:1].sum() + jnp.arange(1024, dtype=x.dtype)).sum()
 
 

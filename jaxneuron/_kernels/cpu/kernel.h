@@ -41,8 +41,8 @@ constexpr std::int64_t padded(std::int64_t n) {
 constexpr std::int64_t lesser(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr std::int64_t greater(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
-// What sums begin with: 0, a bias for each column, or a bias for each row.
-enum class Start { zero, column, row };
+// What sums begin with: 0, a bias for each column, a bias for each row, or what was stored before.
+enum class Start { zero, column, row, stored };
 
 // out[m][n] = start + the sum over k of p[m][k] q[k][n], for M rows and N vectors of columns.
 template <class T>
@@ -68,7 +68,8 @@ struct Product {
       for (int n = 0; n < N; ++n)
         sums[m][n] = a.start == Start::zero     ? Vector<T>{}
                      : a.start == Start::column ? load(a.bias + column(n))
-                                                : all<T>(a.bias[m]);
+                     : a.start == Start::row    ? all<T>(a.bias[m])
+                                                : load(a.out + m * a.out_m + column(n));
     const T *p = a.p, *q = a.q;
     for (std::int64_t k = a.size; k > 0; --k, p += a.p_k, q += a.q_k) {
       Vector<T> row[N];
@@ -101,6 +102,7 @@ struct Product {
 // f(first, count) for stretches of n of at most `most`, all about as long.
 template <class F>
 inline void in_stretches(std::int64_t n, std::int64_t most, F f) {
+  if (n <= most) return n ? f(0, n) : void();
   for (std::int64_t left = (n + most - 1) / most, first = 0; left > 0; --left) {
     const std::int64_t count = (n - first + left - 1) / left;
     f(first, count);
@@ -108,10 +110,10 @@ inline void in_stretches(std::int64_t n, std::int64_t most, F f) {
   }
 }
 
-// Whether weights are copied before use: to be widened, padded or laid out without gaps.
+// Whether weights are copied before use: to be widened, or laid out without gaps.
 template <class S, class T = typename S::Number>
 bool packs(std::int64_t n_out, std::int64_t rows) {
-  return S::narrow || n_out < lanes<T> || (n_out * std::int64_t(sizeof(T)) > PACK_BYTES && rows >= PACK_ROWS);
+  return S::narrow || (n_out * std::int64_t(sizeof(T)) > PACK_BYTES && rows >= PACK_ROWS);
 }
 
 // n numbers as they are computed with, and zeros up to a whole vector.
@@ -137,6 +139,24 @@ void narrow(const T* from, std::int64_t n, typename S::Stored* to) {
   }
 }
 
+// A layer of less units than a vector has lanes, w as it lies: a vector of its row k goes on into the rows after it,
+// and the sums beyond n_out are never looked at. The last rows, which nothing comes after, are copied.
+template <class T>
+void narrow_layer(const T* w, const T* b, std::int64_t n_in, std::int64_t n_out, std::int64_t rows, const T* x,
+                  std::int64_t x_row, T* y) {
+  if (n_out == 0) return;
+  const std::int64_t last = lesser(n_in, (lanes<T> - 1) / n_out), whole = n_in - last;
+  T end[2 * lanes<T>] = {}, bias[lanes<T>] = {};
+  for (std::int64_t i = 0; i < last * n_out; ++i) end[i] = w[whole * n_out + i];
+  for (std::int64_t i = 0; b && i < n_out; ++i) bias[i] = b[i];
+  in_stretches(rows, HEIGHT, [&](std::int64_t r, std::int64_t height) {
+    Product<T> product{whole, x + r * x_row, x_row, 1, w, n_out, Start::column, bias, y + r * lanes<T>, lanes<T>, 0};
+    product(height, 1);
+    product.size = last, product.p += whole, product.q = end, product.start = Start::stored;
+    product(height, 1);
+  });
+}
+
 // A layer with its units side by side: x (rows, n_in) to y (rows, padded n_out).
 template <class S, class T = typename S::Number>
 void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x, std::int64_t x_row, T* y,
@@ -145,6 +165,8 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
   const auto* w = static_cast<const typename S::Stored*>(layer.w) + member * layer.w_step;
   const auto* b = layer.b ? static_cast<const typename S::Stored*>(layer.b) + member * layer.b_step : nullptr;
   const bool packed = packs<S>(n_out, rows);
+  if constexpr (!S::narrow)
+    if (n_out < lanes<T>) return narrow_layer<T>(w, b, n_in, n_out, rows, x, x_row, y);
   if (y_row > n_out && !packed)
     for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_row - lanes<T>, Vector<T>{});
   in_stretches(vectors<T>(n_out), WIDTH, [&](std::int64_t v, std::int64_t count) {
@@ -219,6 +241,7 @@ constexpr std::int64_t ACTIVATION = 32;
 
 template <class T>
 bool rows_are_cheaper(const Network& network, std::int64_t rows) {
+  if (rows == 1) return false;
   const Layer* layers = network.layers;
   std::int64_t by_units = 0, by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;
   for (std::int64_t i = 0; i < network.depth; ++i) {
