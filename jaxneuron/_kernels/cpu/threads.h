@@ -7,10 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include <thread>
 
 namespace jaxneuron {
 
@@ -36,17 +33,13 @@ struct Loop {
   }
 
   void wait() {
-    for (int i = 0; i < SPINS && done.load() < items; ++i) {
-#if defined(__x86_64__)
-      _mm_pause();
-#endif
-    }
+    for (int i = 0; i < YIELDS && done.load() < items; ++i) std::this_thread::yield();
     if (done.load() == items) return;
     std::unique_lock<std::mutex> lock(mutex);
     finished.wait(lock, [this] { return done.load() == items; });
   }
 
-  static constexpr int SPINS = 1000;  // some 10 us, as long as a thread takes to fall asleep and wake
+  static constexpr int YIELDS = 100;  // some 50 us, as long as a thread takes to fall asleep and wake
   const std::int64_t items, chunk;
   std::atomic<std::int64_t> next{0}, done{0};
   std::mutex mutex;
