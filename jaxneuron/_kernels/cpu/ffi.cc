@@ -205,8 +205,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   const double work = work_of(network, rows);
   if (work >= 2 * THREAD_WORK) {
     const std::int64_t threads = std::max<std::int64_t>(pool.num_threads(), 1);
-    if (network.members < threads) {  // tiles enough for all threads
-      const std::int64_t tiles = std::max((network.rows + rows - 1) / rows, threads);
+    if (network.members < threads) {  // tiles enough for all threads, and some more where they stay large
+      const std::int64_t tiles = std::max(threads, std::min(4 * threads, network.rows / 64));
       rows = std::min(rows, (network.rows + tiles - 1) / tiles);
     }
     helpers = std::min<std::int64_t>(threads, work / THREAD_WORK) - 1;

@@ -25,8 +25,8 @@ constexpr int WIDTH = 4;
 constexpr int WIDTH = 2;
 #endif
 
-constexpr std::int64_t PACK_BYTES = 1024;  // longer rows of weights lie in few sets of the caches
-constexpr std::int64_t PACK_ROWS = 24;     // fewer rows don't pay for a copy
+constexpr std::int64_t PACK_ROWS = 24;  // fewer rows don't pay for a copy of the weights
+constexpr std::int64_t PANEL = 256;     // rows of weights that are copied at a time, to stay in the caches
 
 template <class T>
 constexpr std::int64_t vectors(std::int64_t n) {
@@ -113,7 +113,7 @@ inline void in_stretches(std::int64_t n, std::int64_t most, F f) {
 // Whether weights are copied before use: to be widened, or laid out without gaps.
 template <class S, class T = typename S::Number>
 bool packs(std::int64_t n_out, std::int64_t rows) {
-  return S::narrow || (n_out * std::int64_t(sizeof(T)) > PACK_BYTES && rows >= PACK_ROWS);
+  return S::narrow || (n_out * std::int64_t(sizeof(T)) > LONG_ROW && rows >= PACK_ROWS);
 }
 
 // n numbers as they are computed with, and zeros up to a whole vector.
@@ -175,19 +175,28 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
     if (units < lanes<T> && !packed) j = n_out - lanes<T>, units = lanes<T>;
     Product<T> product{n_in, x, x_row, 1, nullptr, n_out, b ? Start::column : Start::zero,
                        nullptr, y + j, y_row, units - lanes<T>};
+    const auto over_rows = [&](const T* from) {
+      in_stretches(rows, HEIGHT, [&](std::int64_t r, std::int64_t height) {
+        product.p = from + r * x_row, product.out = y + r * y_row + j;
+        product(height, count);
+      });
+    };
     if (packed) {
       const std::int64_t width = count * lanes<T>;
-      T* bias = panel + n_in * width;
-      for (std::int64_t k = 0; k < n_in; ++k) widen<S>(w + k * n_out + j, units, panel + k * width);
+      T* bias = panel + PANEL * width;
       if (b) widen<S>(b + j, units, bias);
       product.q = panel, product.q_k = width, product.bias = bias, product.last = width - lanes<T>;
+      std::int64_t k = 0;
+      do {
+        product.size = lesser(PANEL, n_in - k);
+        for (std::int64_t i = 0; i < product.size; ++i) widen<S>(w + (k + i) * n_out + j, units, panel + i * width);
+        over_rows(x + k);
+        product.start = Start::stored;
+      } while ((k += PANEL) < n_in);
     } else if constexpr (!S::narrow) {
       product.q = w + j, product.bias = b ? b + j : nullptr;
+      over_rows(x);
     }
-    in_stretches(rows, HEIGHT, [&](std::int64_t r, std::int64_t height) {
-      product.p = x + r * x_row, product.out = y + r * y_row + j;
-      product(height, count);
-    });
   });
 }
 
@@ -247,6 +256,7 @@ bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   for (std::int64_t i = 0; i < network.depth; ++i) {
     by_units += (layers[i].n_in + ACTIVATION) * rows * vectors<T>(layers[i].n_out);
     by_rows += (layers[i].n_in + ACTIVATION) * layers[i].n_out * vectors<T>(rows);
+    if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) return false;
   }
   return by_rows < by_units;
 }
@@ -310,7 +320,7 @@ std::int64_t scratch_numbers(const Network& network, std::int64_t rows) {
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
     if (packs<S>(layer.n_out, rows))
-      panel = greater(panel, (layer.n_in + 1) * lesser(WIDTH * lanes<T>, padded<T>(layer.n_out)));
+      panel = greater(panel, (PANEL + 1) * lesser(WIDTH * lanes<T>, padded<T>(layer.n_out)));
   }
   return 2 * rows * padded<T>(widest(network)) + panel;
 }

@@ -59,4 +59,7 @@ extern const Kernel baseline, avx2, avx512, neon;  // those that the processor's
 std::int64_t widest(const Network&);     // numbers between two layers, inputs and outputs included
 std::int64_t tile_rows(const Network&);  // rows whose numbers stay in the second cache
 
+// Bytes: longer rows of weights lie in few sets of the caches, and are copied.
+constexpr std::int64_t LONG_ROW = 2048;
+
 }  // namespace jaxneuron
