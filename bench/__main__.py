@@ -26,6 +26,7 @@ from bench.timing import CORES, Times, measure, ratio
 from bench.truth import as_numpy, check, truth
 
 BASELINE = "textbook"
+EMPTY = {name: "empty, weights inside" if name == "weights inside" else "empty" for name in OURS}
 QUICK = ("textbook", "PyTorch", "ONNX Runtime", "NumPy")  # the peers of a quick run
 LIMIT = 1e10  # operations of a quick run's largest case
 LIBRARIES = (
@@ -59,6 +60,7 @@ def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, C
         calls[name] = call
     if case.rows == 1 and not case.members:
         calls["empty"] = empty(case, mlp, x)
+        calls["empty, weights inside"] = empty(case, x)
     return calls, absent
 
 
@@ -81,7 +83,7 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
         least = floor(case)
         compiled = compile_seconds(case)
         calls, absent = build(case, quick, missing)
-        times = measure(calls, {*OURS, BASELINE, "empty"}, budget=1.0 if quick else 9.0)
+        times = measure(calls, {*OURS, BASELINE, *EMPTY.values()}, budget=1.0 if quick else 9.0)
     ours = min((name for name in OURS if name in times), key=lambda name: times[name].median)
     rounds = len(times[ours].rounds)
     timed = [name for name in PEERS if name in times and len(times[name].rounds) == rounds]
@@ -96,7 +98,7 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
         "peer": peer,
         "speed": _quartiles(ratio(times[peer], times[ours])),
         "over_floor": times[ours].median / least.seconds if enough else None,
-        "over_empty": ratio(times[ours], times["empty"]).median if "empty" in times else None,
+        "over_empty": ratio(times[ours], times[EMPTY[ours]]).median if EMPTY[ours] in times else None,
         "floor": least._asdict(),
         "compile_seconds": compiled,
         "peak_megabytes": megabytes,
@@ -156,7 +158,12 @@ HEAD = (
 def everyone(record: list[dict[str, Any]]) -> None:
     """All medians, and below them who is absent where and why."""
     names = [name for name in (*OURS, *PEERS) if any(name in r["seconds"] for r in record)]
-    short = {"mlp_forward": "forward", "jit(mlp_forward)": "jit(fwd)", "torch.compile": "compiled"}
+    short = {
+        "mlp_forward": "forward",
+        "jit(mlp_forward)": "jit(fwd)",
+        "weights inside": "inside",
+        "torch.compile": "compiled",
+    }
     short |= {"ONNX Runtime": "ONNX RT", "scikit-learn": "sklearn", "PyTorch": "torch"}
     print("\neveryone's medians, and the floor")
     print(f"{'':<35}" + "".join(f"{short.get(name, name):>10}" for name in (*names, "floor")))

@@ -6,6 +6,7 @@ library that is missing raises ImportError. Peers are written as their documenta
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,13 @@ def direct(case: Case, mlp: MLP, x: Array) -> Call:
 def inside_jit(case: Case, mlp: MLP, x: Array) -> Call:
     """`mlp_forward` in the user's own jit."""
     return waiting(jax.jit(over_members(jaxneuron.mlp_forward, case)), mlp, x)
+
+
+def weights_inside(case: Case, mlp: MLP, x: Array) -> Call:
+    """`mlp_forward` in the user's own jit, weights in the program, as a session of ONNX Runtime has them."""
+    if case.members:
+        raise NotImplementedError("many networks are arguments")
+    return waiting(jax.jit(functools.partial(jaxneuron.mlp_forward, mlp)), x)
 
 
 def layers_in_turn(case: Case) -> Callable[..., Array]:
@@ -108,13 +116,17 @@ def equinox(case: Case, mlp: MLP, x: Array) -> Call:
     return waiting(jax.jit(over_members(forward, case)), arrays, x)
 
 
-def empty(case: Case, mlp: MLP, x: Array) -> Call:
-    """A jitted call that takes the same arguments and gives as many numbers, all 0: what a call costs."""
+def empty(case: Case, *arguments: Any) -> Call:
+    """A jitted call that takes these arguments and gives as many numbers, all 0: what a call costs."""
     shape = (*((case.members,) if case.members else ()), case.rows, case.sizes[-1])
-    return waiting(jax.jit(lambda mlp, x: jnp.zeros(shape, x.dtype), keep_unused=True), mlp, x)
+    return waiting(jax.jit(lambda *_: jnp.zeros(shape, case.dtype), keep_unused=True), *arguments)
 
 
-OURS: dict[str, Contender] = {"mlp_forward": direct, "jit(mlp_forward)": inside_jit}
+OURS: dict[str, Contender] = {
+    "mlp_forward": direct,
+    "jit(mlp_forward)": inside_jit,
+    "weights inside": weights_inside,
+}
 PEERS: dict[str, Contender] = {
     "textbook": textbook,
     "jit(vmap)": mapped,
