@@ -1,6 +1,6 @@
-// Random networks through every instruction set that the processor has: outputs within the bound of plain loops,
-// and a row's bits the same in every tile, place and thread and, where there is FMA, instruction set. Made to
-// run under sanitizers: every array is as large as it must be and no larger.
+// Random networks through every instruction set that the processor has: outputs within the bound of plain
+// loops, and a row's bits the same in every tile, place and thread and, where there is FMA, instruction set.
+// Made to run under sanitizers: every array is as large as it must be and no larger.
 //
 //     driver [NETWORKS [SEED]]
 #include <atomic>
@@ -190,7 +190,8 @@ void check_place(const Kernel& kernel, const Example& example, const Bytes& y) {
   Network& network = moved.network;
   network.layers = moved.layers.data();
   const std::int64_t width = reference::size_of(network.number), n_in = moved.layers[0].n_in;
-  const std::int64_t row = n_in * width, rows = network.x_step ? network.members * network.rows : network.rows;
+  const std::int64_t row = n_in * width,
+                     rows = network.x_step ? network.members * network.rows : network.rows;
   const std::int64_t shift = random(0, network.rows - 1);
   Bytes x(new char[rows * row]);
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -282,8 +283,9 @@ class Pool {
   bool done_ = false;
 };
 
-// Every item once, seen by him who handed it over. `counts` is no atomic, so that ThreadSanitizer sees a mistake;
-// `made` is freed, so that AddressSanitizer sees a thread that comes too late and touches what was the caller's.
+// Every item once, seen by him who handed it over. `counts` is no atomic, so that ThreadSanitizer sees a
+// mistake; `made` is freed, so that AddressSanitizer sees a thread that comes too late and touches what was
+// the caller's.
 void count(Pool& pool, std::int64_t items, std::int64_t chunk) {
   std::vector<int> counts(items);
   const auto made = std::make_unique<std::atomic<int>>(0);
@@ -291,7 +293,8 @@ void count(Pool& pool, std::int64_t items, std::int64_t chunk) {
     ++*made;
     return [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) ++counts[i];
-      if (first % 2) std::this_thread::sleep_for(std::chrono::microseconds(1));  // time for the others to come
+      if (first % 2)
+        std::this_thread::sleep_for(std::chrono::microseconds(1));  // time for the others to come
     };
   });
   for (const int times : counts)

@@ -1,8 +1,8 @@
 // What a network's outputs are, and how far from them a kernel may be: plain loops in long double.
 //
 // The error goes through the layers as in the package's oracle: a sum of n products is off by at most
-// (n + 2) (u (|x| @ |w| + |b|) + s), and by |w| times the error of x; an activation by its slope times that and
-// by 2 ULP of its own; 16-bit numbers by half an ULP of theirs.
+// (n + 2) (u (|x| @ |w| + |b|) + s), and by |w| times the error of x; an activation by its slope times that
+// and by 2 ULP of its own; 16-bit numbers by half an ULP of theirs.
 #pragma once
 
 #include <algorithm>
@@ -128,8 +128,8 @@ inline Outputs outputs(const Network& network, std::int64_t member, std::int64_t
   const Number number = network.number;
   const bool wide = number == Number::float64, narrow = size_of(number) == 2;
   const Real u = wide ? 0x1p-53L : 0x1p-24L, s = wide ? 0x1p-1022L : 0x1p-126L;
-  const Real stored = number == Number::bfloat16 ? 0x1p-8L : 0x1p-11L;                // u of 16-bit numbers,
-  const Real spacing = number == Number::bfloat16 ? 0x1p-133L : 0x1p-24L;             // and their smallest
+  const Real stored = number == Number::bfloat16 ? 0x1p-8L : 0x1p-11L;     // u of 16-bit numbers,
+  const Real spacing = number == Number::bfloat16 ? 0x1p-133L : 0x1p-24L;  // and their smallest
   Outputs at;
   for (std::int64_t i = 0; i < network.layers[0].n_in; ++i)
     at.y.push_back(get(network.x, number, member * network.x_step + row * network.layers[0].n_in + i));

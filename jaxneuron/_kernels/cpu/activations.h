@@ -77,7 +77,8 @@ inline Vector<T> silu(Vector<T> z) {
 template <class T>
 inline Vector<T> gelu_tanh(Vector<T> z) {
   constexpr T k1 = T(1.595703125), k1_rest = T(1.5957691216057308 - 1.595703125 - 9.96930880911092e-17);
-  constexpr T k3 = T(0.07135481627260025), k3_rest = T(0.07135481627260025 - double(k3) - 6.175149918155315e-19);
+  constexpr T k3 = T(0.07135481627260025),
+              k3_rest = T(0.07135481627260025 - double(k3) - 6.175149918155315e-19);
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_tanh_zero);
   const Vector<T> square = a * a, square_rest = residual<T>(a, a, -square);
   const Vector<T> k = fma(square, all<T>(k3), all<T>(k1));
@@ -103,7 +104,8 @@ inline Vector<float> by_double(Vector<float> z) {
 // z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)
 template <class T>
 inline Vector<T> gelu(Vector<T> z) {
-  if constexpr (sizeof(T) == 4 && !has_fma) return by_double<gelu<double>>(z);  // its polynomial loses too much
+  if constexpr (sizeof(T) == 4 && !has_fma)
+    return by_double<gelu<double>>(z);  // its polynomial loses too much
   constexpr T place = T(13.0 / 16);
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_zero);
   const Vector<T> h = T(-0.5) * a, square = h * a;
@@ -174,12 +176,12 @@ inline Vector<T> exp_of_difference(Vector<T> z, Vector<T> greatest) {
   const Vector<T> d = z - greatest, z_part = d + greatest;
   const Vector<T> error = (z - z_part) - (greatest + (d - z_part));
   const auto [c, p] = exp_parts<T, 1, Format<T>::up>(at_least<T>(d, -Format<T>::zero),
-                                                    d < -Format<T>::zero ? all<T>(0) : error);
+                                                     d < -Format<T>::zero ? all<T>(0) : error);
   return fma(c, p, c) * power<T>(-Format<T>::up);
 }
 
-// sigmoid of a float. Near 0 the difference from 1/2 is rounded to float's digits, by the series: added to 1/2
-// it would lose the digits that tell which way a tie goes.
+// sigmoid of a float. Near 0 the difference from 1/2 is rounded to float's digits, by the series: added to
+// 1/2 it would lose the digits that tell which way a tie goes.
 inline Vector<double> sigmoid_of_float(Vector<double> z) {
   const Vector<double> a = absolute<double>(z), square = z * z;
   const auto [c, p] = exp_parts<double, -1>(at_most<double>(a, Format<float>::zero));

@@ -1,9 +1,9 @@
 // The custom call that XLA makes: checks, the choice of an instruction set, and threads.
 //
-//     x, then w and b of each layer -> y            x (rows, n_in), w (n_in, n_out), b (n_out,), y (rows, n_out)
+//     x, then w and b of each layer -> y        x (rows, n_in), w (n_in, n_out), b (n_out,), y (rows, n_out)
 //
-// Any of them may have a leading axis of members, which y has if one of the operands has it. A number may follow
-// them; it is not looked at.
+// Any of them may have a leading axis of members, which y has if one of the operands has it. A number may
+// follow them; it is not looked at.
 
 #include <algorithm>
 #include <atomic>
@@ -76,7 +76,8 @@ class Worker {
  public:
   Worker(const Network& network, const Kernel& kernel, std::int64_t rows, std::atomic<bool>& failed)
       : network_(network), kernel_(kernel), rows_(rows), failed_(failed) {
-    const std::size_t most = std::max(kernel.scratch(network, rows), kernel.scratch(network, network.rows % rows));
+    const std::size_t most =
+        std::max(kernel.scratch(network, rows), kernel.scratch(network, network.rows % rows));
     const std::size_t bytes = (most + 63) / 64 * 64;
     memory_ = small_;
     if (bytes > sizeof small_) {
@@ -107,7 +108,9 @@ class Worker {
   alignas(64) char small_[1 << 14];
 };
 
-ffi::Error invalid(const std::string& what) { return ffi::Error::InvalidArgument("jaxneuron_forward: " + what); }
+ffi::Error invalid(const std::string& what) {
+  return ffi::Error::InvalidArgument("jaxneuron_forward: " + what);
+}
 
 std::string shape(ffi::AnyBuffer buffer) {
   std::string text;
@@ -115,7 +118,7 @@ std::string shape(ffi::AnyBuffer buffer) {
   return "(" + text + ")";
 }
 
-// Numbers of an operand from one member to the next: 0 if it has no axis of members. -1 if its shape is wrong.
+// Numbers of an operand from one member to the next: 0 without an axis of members, -1 for a wrong shape.
 std::int64_t step(ffi::AnyBuffer buffer, std::initializer_list<std::int64_t> wanted, std::int64_t& members) {
   const auto found = buffer.dimensions();
   const std::size_t extra = found.size() - wanted.size();
@@ -124,27 +127,30 @@ std::int64_t step(ffi::AnyBuffer buffer, std::initializer_list<std::int64_t> wan
   if (members < 0) members = found[0];
   if (members != found[0]) return -1;
   std::int64_t size = 1;
-  for (std::int64_t n : wanted) size *= n;
+  for (std::int64_t n : wanted)
+    if (__builtin_mul_overflow(size, n, &size)) return -1;
   return size;
 }
 
-// Multiplications, some 50 of them in a nanosecond. An activation takes as long as 16, a layer of a tile as 1500.
+// Multiplications, some 50 in a nanosecond; an activation takes as long as 16, a layer of a tile as 1500.
 double work_of(const Network& network, std::int64_t tile) {
   double row = 0;
-  for (std::int64_t i = 0; i < network.depth; ++i) row += (network.layers[i].n_in + 16.0) * network.layers[i].n_out;
+  for (std::int64_t i = 0; i < network.depth; ++i)
+    row += (network.layers[i].n_in + 16.0) * network.layers[i].n_out;
   const double tiles = (network.rows + tile - 1) / tile;
   return network.members * (row * network.rows + 1500.0 * network.depth * tiles);
 }
 
-// Some 40 us: to wake a thread takes 50 where an idle processor is a virtual one, and 1 while it is still awake.
+// Some 40 us. To wake a thread takes 50 where an idle processor is a virtual one, and 1 if it is awake.
 constexpr double THREAD_WORK = 1 << 21;
 constexpr std::int64_t WIDEST = std::int64_t{1} << 32;
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
-                   ffi::Span<const std::int64_t> biases, std::int64_t instructions, ffi::RemainingArgs operands,
-                   ffi::Result<ffi::AnyBuffer> result) {
+                   ffi::Span<const std::int64_t> biases, std::int64_t instructions,
+                   ffi::RemainingArgs operands, ffi::Result<ffi::AnyBuffer> result) {
   const std::size_t depth = activations.size();
-  if (depth == 0 || biases.size() != depth) return invalid("activations and biases must be one for each layer");
+  if (depth == 0 || biases.size() != depth)
+    return invalid("activations and biases must be one for each layer");
   Network network{};
   network.depth = depth;
   std::vector<Layer> layers(depth);
@@ -154,11 +160,20 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   const auto x = next();
   if (!x) return invalid("x is missing");
   switch (x->element_type()) {
-    case ffi::F32: network.number = Number::float32; break;
-    case ffi::F64: network.number = Number::float64; break;
-    case ffi::BF16: network.number = Number::bfloat16; break;
-    case ffi::F16: network.number = Number::float16; break;
-    default: return invalid("x must be float32, float64, bfloat16 or float16");
+    case ffi::F32:
+      network.number = Number::float32;
+      break;
+    case ffi::F64:
+      network.number = Number::float64;
+      break;
+    case ffi::BF16:
+      network.number = Number::bfloat16;
+      break;
+    case ffi::F16:
+      network.number = Number::float16;
+      break;
+    default:
+      return invalid("x must be float32, float64, bfloat16 or float16");
   }
   const auto x_shape = x->dimensions();
   if (x_shape.size() != 2 && x_shape.size() != 3) return invalid("x must be (rows, n_in), got " + shape(*x));
@@ -168,7 +183,9 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   network.x_step = step(*x, {network.rows, n}, members);
 
   for (std::size_t i = 0; i < depth; ++i) {
-    const auto refused = [i](const std::string& what) { return invalid("layer " + std::to_string(i) + ": " + what); };
+    const auto refused = [i](const std::string& what) {
+      return invalid("layer " + std::to_string(i) + ": " + what);
+    };
     Layer& layer = layers[i];
     const auto w = next();
     if (!w || w->dimensions().size() < 2) return refused("w must be (n_in, n_out)");
@@ -189,18 +206,22 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
     if (activations[i] < 0 || layer.activation > Activation::softmax) return refused("no such activation");
     if (std::max(layer.n_in, n) > WIDEST) return refused("more than 2^32 units");
   }
-  if (operands.size() > operand_count + 1 || (operands.size() > operand_count && next()->dimensions().size() > 0))
+  if (operands.size() > operand_count + 1 ||
+      (operands.size() > operand_count && next()->dimensions().size() > 0))
     return invalid("more operands than layers take, and a number to ignore");
   network.layers = layers.data();
   network.members = members < 0 ? 1 : members;
   network.y = result->untyped_data();
   std::int64_t y_members = members;
-  const bool fits = members < 0 ? step(*result, {network.rows, n}, y_members) == 0
-                                : result->dimensions().size() == 3 && step(*result, {network.rows, n}, y_members) >= 0;
-  if (!fits || result->element_type() != x->element_type()) return invalid("y " + shape(*result) + " does not fit");
+  const bool fits =
+      members < 0 ? step(*result, {network.rows, n}, y_members) == 0
+                  : result->dimensions().size() == 3 && step(*result, {network.rows, n}, y_members) >= 0;
+  if (!fits || result->element_type() != x->element_type())
+    return invalid("y " + shape(*result) + " does not fit");
   if (result->element_count() == 0) return ffi::Error::Success();
 
-  const Kernel& kernel = *KERNELS[std::min<std::int64_t>(std::max<std::int64_t>(instructions, 0), best_kernel())];
+  const Kernel& kernel =
+      *KERNELS[std::min<std::int64_t>(std::max<std::int64_t>(instructions, 0), best_kernel())];
   std::int64_t rows = std::min(tile_rows(network), network.rows), helpers = 0;
   const double work = work_of(network, rows);
   if (work >= 2 * THREAD_WORK) {
@@ -219,7 +240,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
     parallel(pool, helpers, items, std::max<std::int64_t>(1, items / (16 * (helpers + 1))), make);
   else
     make()(0, items);
-  if (failed) return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxneuron_forward: no memory for a tile of rows");
+  if (failed)
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxneuron_forward: no memory for a tile of rows");
   return ffi::Error::Success();
 }
 

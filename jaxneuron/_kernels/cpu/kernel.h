@@ -3,8 +3,8 @@
 //     sum = b[j];  for i in 0 .. n_in:  sum = fma(x[i], w[i][j], sum);  y[j] = activation(sum)
 //
 // Every path below computes that for every row and unit j, in this order, so that a row has the same bits
-// wherever it stands. They differ in what lies side by side in a vector: the units of a layer, which takes rows
-// as they come, or rows, which must be transposed and fill their vectors however narrow the layer.
+// wherever it stands. They differ in what lies side by side in a vector: the units of a layer, which takes
+// rows as they come, or rows, which must be transposed and fill their vectors however narrow the layer.
 #pragma once
 
 #include <utility>
@@ -139,18 +139,19 @@ void narrow(const T* from, std::int64_t n, typename S::Stored* to) {
   }
 }
 
-// A layer of less units than a vector has lanes, w as it lies: a vector of its row k goes on into the rows after it,
-// and the sums beyond n_out are never looked at. The last rows, which nothing comes after, are copied.
+// A layer of less units than a vector has lanes, w as it lies: a vector of its row k goes on into the rows
+// after it, and sums beyond n_out are never looked at. The last rows, after which nothing lies, are copied.
 template <class T>
-void narrow_layer(const T* w, const T* b, std::int64_t n_in, std::int64_t n_out, std::int64_t rows, const T* x,
-                  std::int64_t x_row, T* y) {
+void narrow_layer(const T* w, const T* b, std::int64_t n_in, std::int64_t n_out, std::int64_t rows,
+                  const T* x, std::int64_t x_row, T* y) {
   if (n_out == 0) return;
   const std::int64_t last = lesser(n_in, (lanes<T> - 1) / n_out), whole = n_in - last;
   T end[2 * lanes<T>] = {}, bias[lanes<T>] = {};
   for (std::int64_t i = 0; i < last * n_out; ++i) end[i] = w[whole * n_out + i];
   for (std::int64_t i = 0; b && i < n_out; ++i) bias[i] = b[i];
   in_stretches(rows, HEIGHT, [&](std::int64_t r, std::int64_t height) {
-    Product<T> product{whole, x + r * x_row, x_row, 1, w, n_out, Start::column, bias, y + r * lanes<T>, lanes<T>, 0};
+    Product<T> product{whole, x + r * x_row,    x_row,    1, w, n_out, Start::column,
+                       bias,  y + r * lanes<T>, lanes<T>, 0};
     product(height, 1);
     product.size = last, product.p += whole, product.q = end, product.start = Start::stored;
     product(height, 1);
@@ -159,8 +160,8 @@ void narrow_layer(const T* w, const T* b, std::int64_t n_in, std::int64_t n_out,
 
 // A layer with its units side by side: x (rows, n_in) to y (rows, padded n_out).
 template <class S, class T = typename S::Number>
-void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x, std::int64_t x_row, T* y,
-                    T* panel) {
+void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x,
+                    std::int64_t x_row, T* y, T* panel) {
   const std::int64_t n_in = layer.n_in, n_out = layer.n_out, y_row = padded<T>(n_out);
   const auto* w = static_cast<const typename S::Stored*>(layer.w) + member * layer.w_step;
   const auto* b = layer.b ? static_cast<const typename S::Stored*>(layer.b) + member * layer.b_step : nullptr;
@@ -173,8 +174,9 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
     std::int64_t j = v * lanes<T>;
     std::int64_t units = lesser(count * lanes<T>, n_out - j);
     if (units < lanes<T> && !packed) j = n_out - lanes<T>, units = lanes<T>;
-    Product<T> product{n_in, x, x_row, 1, nullptr, n_out, b ? Start::column : Start::zero,
-                       nullptr, y + j, y_row, units - lanes<T>};
+    Product<T> product{
+        n_in,  x,     x_row,           1, nullptr, n_out, b ? Start::column : Start::zero, nullptr,
+        y + j, y_row, units - lanes<T>};
     const auto over_rows = [&](const T* from) {
       in_stretches(rows, HEIGHT, [&](std::int64_t r, std::int64_t height) {
         product.p = from + r * x_row, product.out = y + r * y_row + j;
@@ -189,7 +191,8 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
       std::int64_t k = 0;
       do {
         product.size = lesser(PANEL, n_in - k);
-        for (std::int64_t i = 0; i < product.size; ++i) widen<S>(w + (k + i) * n_out + j, units, panel + i * width);
+        for (std::int64_t i = 0; i < product.size; ++i)
+          widen<S>(w + (k + i) * n_out + j, units, panel + i * width);
         over_rows(x + k);
         product.start = Start::stored;
       } while ((k += PANEL) < n_in);
@@ -208,8 +211,17 @@ void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, c
   in_stretches(rows / lanes<T>, WIDTH, [&](std::int64_t v, std::int64_t count) {
     const std::int64_t r = v * lanes<T>;
     in_stretches(layer.n_out, HEIGHT, [&](std::int64_t j, std::int64_t height) {
-      Product<T>{layer.n_in, w + j, 1, layer.n_out, x + r, rows, b ? Start::row : Start::zero, b ? b + j : nullptr, y + j * rows + r,
-                 rows, (count - 1) * lanes<T>}(height, count);
+      Product<T>{layer.n_in,
+                 w + j,
+                 1,
+                 layer.n_out,
+                 x + r,
+                 rows,
+                 b ? Start::row : Start::zero,
+                 b ? b + j : nullptr,
+                 y + j * rows + r,
+                 rows,
+                 (count - 1) * lanes<T>}(height, count);
     });
   });
 }
@@ -262,7 +274,8 @@ bool rows_are_cheaper(const Network& network, std::int64_t rows) {
 }
 
 template <class T>
-void run_by_rows(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows, T* scratch) {
+void run_by_rows(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows,
+                 T* scratch) {
   const Layer* layers = network.layers;
   const std::int64_t n_in = layers[0].n_in, width = padded<T>(rows);
   T *x = scratch, *y = scratch + widest(network) * width;
@@ -281,7 +294,8 @@ void run_by_rows(const Network& network, std::int64_t member, std::int64_t first
 }
 
 template <class S, class T = typename S::Number>
-void run_by_units(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows, T* scratch) {
+void run_by_units(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows,
+                  T* scratch) {
   using Stored = typename S::Stored;
   const Layer* layers = network.layers;
   const std::int64_t size = rows * padded<T>(widest(network));
@@ -326,7 +340,8 @@ std::int64_t scratch_numbers(const Network& network, std::int64_t rows) {
 }
 
 template <class S, class T = typename S::Number>
-void run_stored(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows, T* scratch) {
+void run_stored(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows,
+                T* scratch) {
   if constexpr (!S::narrow)
     if (rows_are_cheaper<T>(network, rows)) return run_by_rows<T>(network, member, first, rows, scratch);
   run_by_units<S>(network, member, first, rows, scratch);
@@ -336,10 +351,14 @@ void run_stored(const Network& network, std::int64_t member, std::int64_t first,
 template <class F>
 auto with_storage(Number number, F f) {
   switch (number) {
-    case Number::float64: return f(Same<double>());
-    case Number::bfloat16: return f(BFloat16());
-    case Number::float16: return f(Float16());
-    default: return f(Same<float>());
+    case Number::float64:
+      return f(Same<double>());
+    case Number::bfloat16:
+      return f(BFloat16());
+    case Number::float16:
+      return f(Float16());
+    default:
+      return f(Same<float>());
   }
 }
 
@@ -350,7 +369,8 @@ inline std::size_t scratch(const Network& network, std::int64_t rows) {
   });
 }
 
-inline void run(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows, void* memory) {
+inline void run(const Network& network, std::int64_t member, std::int64_t first, std::int64_t rows,
+                void* memory) {
   with_storage(network.number, [&](auto s) {
     using S = decltype(s);
     run_stored<S>(network, member, first, rows, static_cast<typename S::Number*>(memory));

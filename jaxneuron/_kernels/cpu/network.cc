@@ -12,7 +12,8 @@ std::int64_t widest(const Network& network) {
 
 std::int64_t tile_rows(const Network& network) {
   const std::int64_t row_bytes = widest(network) * (network.number == Number::float64 ? 8 : 4);
-  const bool copied = network.number == Number::bfloat16 || network.number == Number::float16 || row_bytes > LONG_ROW;
+  const bool copied =
+      network.number == Number::bfloat16 || network.number == Number::float16 || row_bytes > LONG_ROW;
   std::int64_t rows = copied ? 256 : 64;  // that the copies pay
   while (rows > 16 && rows * row_bytes > 1 << 20) rows /= 2;
   return rows;

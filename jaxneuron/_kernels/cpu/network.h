@@ -1,4 +1,4 @@
-// What a forward pass is given: networks of one shape, their rows, and the instruction set that evaluates them.
+// What a forward pass is given: networks of one shape, their rows, and what evaluates them.
 #pragma once
 
 #include <cstddef>
@@ -47,7 +47,8 @@ struct Network {
 };
 
 // How one instruction set evaluates a network. `run` takes at most tile_rows(network) rows of one member from
-// x to y, in scratch(network, rows) bytes of memory aligned to 64, and allocates none. (Fewer rows may take more.)
+// x to y, in scratch(network, rows) bytes of memory aligned to 64, and allocates none. Fewer rows may need
+// more of it.
 struct Kernel {
   const char* name;
   std::size_t (*scratch)(const Network&, std::int64_t rows);

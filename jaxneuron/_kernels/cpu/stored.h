@@ -1,5 +1,5 @@
-// How numbers are stored and what they are computed in: float32 and float64 as they are, the narrow formats as
-// float32, each result rounded to the nearest of its format, ties to even.
+// How numbers are stored and what they are computed in: float32 and float64 as they are, the narrow formats
+// as float32, each result rounded to the nearest of its format, ties to even.
 #pragma once
 
 #include "vector.h"

@@ -46,9 +46,9 @@ struct Loop {
   std::condition_variable finished;
 };
 
-// work(first, last) over all items in chunks, by the caller and up to `helpers` threads of the pool, where each
-// has a work = make() of its own. The caller may itself be a thread of the pool: he waits only for chunks that a
-// thread is at, never for a thread to come.
+// work(first, last) over all items in chunks, by the caller and up to `helpers` threads of the pool, where
+// each has a work = make() of its own. The caller may itself be a thread of the pool: he waits only for
+// chunks that a thread is at, never for a thread to come.
 template <class Pool, class Make>
 void parallel(Pool& pool, std::int64_t helpers, std::int64_t items, std::int64_t chunk, const Make& make) {
   const auto loop = std::make_shared<Loop>(items, chunk);

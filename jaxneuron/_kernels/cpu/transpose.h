@@ -1,8 +1,8 @@
 // Rows to columns and back, by the perfect shuffle.
 //
-// The numbers of W rows of C features lie in C vectors, number r C + f at place r of the whole. Taking those at
-// even places first and those at odd places after them moves the lowest bit of the place to its front; after
-// log2(C) times f stands before r, and vector f holds feature f of all W rows. The inverse goes back.
+// The numbers of W rows of C features lie in C vectors, number r C + f at place r of the whole. Taking those
+// at even places first and those at odd places after them moves the lowest bit of the place to its front;
+// after log2(C) times f stands before r, and vector f holds feature f of all W rows. The inverse goes back.
 #pragma once
 
 #include <utility>
@@ -103,8 +103,8 @@ void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, s
   for (std::int64_t r = 0; r < ld; r += W) {
     const T* from = rows + r * n;
     const bool whole = r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
-      block_to_columns<T, c()>(from + f, stride, columns + f * ld + r, ld);
-    });
+                         block_to_columns<T, c()>(from + f, stride, columns + f * ld + r, ld);
+                       });
     if (whole) continue;
     for (std::int64_t i = 0; i < W; ++i)
       for (std::int64_t f = 0; f < n; ++f) columns[f * ld + r + i] = r + i < count ? from[i * n + f] : T(0);
@@ -118,8 +118,8 @@ void to_rows(const T* columns, std::int64_t ld, T* rows, std::int64_t count, std
   for (std::int64_t r = 0; r < count; r += W) {
     T* to = rows + r * n;
     const bool whole = r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
-      block_to_rows<T, c()>(columns + f * ld + r, ld, to + f, stride);
-    });
+                         block_to_rows<T, c()>(columns + f * ld + r, ld, to + f, stride);
+                       });
     if (whole) continue;
     for (std::int64_t i = 0; i < W && r + i < count; ++i)
       for (std::int64_t f = 0; f < n; ++f) to[i * n + f] = columns[f * ld + r + i];
