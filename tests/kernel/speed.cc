@@ -1,0 +1,116 @@
+// One thread through the kernel's own functions, tiles in the caches: speed [SET [ACTIVATION]]
+//
+// Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
+// beside what fused multiply-adds in registers reach (AVX-512). The least of some rounds.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "network.h"
+
+using namespace jaxneuron;
+
+template <class F>
+double seconds(long repeats, F f) {
+  double least = 1e9;
+  for (int round = 0; round < 15; ++round) {
+    const auto start = std::chrono::steady_clock::now();
+    for (long i = 0; i < repeats; ++i) f();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    least = std::min(least, time.count() / repeats);
+  }
+  return least;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) void multiply_and_add(float* numbers) {
+  __m512 sums[12];
+  for (int i = 0; i < 12; ++i) sums[i] = _mm512_set1_ps(numbers[i]);
+  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
+  for (int k = 0; k < 100000; ++k) {
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) sums[i] = _mm512_fmadd_ps(sums[i], a, b);
+  }
+  for (int i = 0; i < 12; ++i) numbers[i] = _mm512_cvtss_f32(sums[i]);
+}
+#endif
+
+struct Case {
+  std::vector<std::int64_t> sizes;
+  std::int64_t rows;
+};
+
+int main(int arguments, char** values) {
+#if defined(__x86_64__)
+  const Kernel* kernels[] = {&avx512, &avx2, &baseline};
+#elif defined(__aarch64__)
+  const Kernel* kernels[] = {&neon};
+#else
+  const Kernel* kernels[] = {&baseline};
+#endif
+  const Kernel* kernel = kernels[0];
+  for (const Kernel* each : kernels)
+    if (arguments > 1 && !std::strcmp(values[1], each->name)) kernel = each;
+  const Activation activation = Activation(arguments > 2 ? std::atoi(values[2]) : 1);
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) {
+    float numbers[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+    std::printf("%.0f GFLOP/s in registers\n",
+                12 * 32 * 1e-4 / seconds(1, [&] { multiply_and_add(numbers); }));
+  }
+#endif
+  const std::vector<std::int64_t> qlknn{10, 133, 133, 133, 133, 133, 8}, policy{28, 128, 64, 8};
+  for (const Case& c : std::vector<Case>{{{2, 3, 1}, 64},
+                                         {{4, 16, 16, 2}, 1},
+                                         {{4, 16, 16, 2}, 64},
+                                         {{8, 8, 8, 8, 8}, 64},
+                                         {{16, 16, 16, 16, 16}, 64},
+                                         {{32, 32, 32, 32, 32}, 64},
+                                         {{64, 64, 64, 64}, 1},
+                                         {{64, 64, 64, 64}, 16},
+                                         {{64, 64, 64, 64}, 64},
+                                         {{256, 256, 256, 256, 256}, 64},
+                                         {{512, 512, 512, 512}, 64},
+                                         {{1024, 1024, 1024, 1024}, 64},
+                                         {{1024, 1024, 1024, 1024}, 256},
+                                         {policy, 1},
+                                         {qlknn, 1},
+                                         {qlknn, 25},
+                                         {qlknn, 64},
+                                         {{784, 256, 128, 10}, 64}}) {
+    std::vector<std::vector<float>> arrays;
+    std::vector<Layer> layers;
+    double products = 0;
+    for (std::size_t i = 0; i + 1 < c.sizes.size(); ++i) {
+      const std::int64_t n_in = c.sizes[i], n_out = c.sizes[i + 1];
+      for (std::int64_t size : {n_in * n_out, n_out}) {
+        arrays.emplace_back(size);
+        for (float& number : arrays.back()) number = (std::rand() % 1000 - 500) / 5000.0f;
+      }
+      const std::size_t last = arrays.size() - 1;
+      layers.push_back({arrays[last - 1].data(), arrays[last].data(), n_in, n_out, 0, 0, activation});
+      products += 2.0 * n_in * n_out * c.rows;
+    }
+    std::vector<float> x(c.rows * c.sizes.front(), 0.5f), y(c.rows * c.sizes.back());
+    const Network network{layers.data(), std::int64_t(layers.size()), Number::float32, 1, c.rows, x.data(), 0,
+                          y.data()};
+    std::unique_ptr<void, decltype(&std::free)> memory(
+        std::aligned_alloc(64, (kernel->scratch(network, c.rows) / 64 + 1) * 64), &std::free);
+    const double time =
+        seconds(1 + 4e7 / (products + 1e4), [&] { kernel->run(network, 0, 0, c.rows, memory.get()); });
+    std::string name;
+    for (std::int64_t size : c.sizes) name += (name.empty() ? "" : "-") + std::to_string(size);
+    std::printf("%-30s x %-4lld %9.2f us %9.1f ns a row %7.1f GFLOP/s\n", name.c_str(), (long long)c.rows,
+                time * 1e6, time * 1e9 / c.rows, products / time * 1e-9);
+  }
+}
