@@ -3,7 +3,8 @@
 float32: every input in order, or every N-th; blocks of 2^22 share their edges. bfloat16, float16: every
 input. float64: a million inputs, as many from each exponent as from another, and neighbours of the points
 where a formula changes. A result is misrounded if it is not the float nearest to the exact one, by NumPy in
-float64 or, where that is too close to the middle of two floats to tell, by mpmath. Never by jax.
+float64 or, where that is too close to the middle of two floats to tell, by mpmath. Never by jax. "jaxneuron"
+is the function by itself, on XLA; "kernel" the fused CPU kernel's, of a neuron with one input of weight 1.
 """
 
 import argparse
@@ -85,6 +86,11 @@ def contenders(function: str, dtype: str) -> dict[str, Call]:
 
     ours = jax.jit(getattr(jaxneuron, function))
     found = {"jaxneuron": lambda z: np.asarray(ours(z))}
+    one = jaxneuron.Affine(np.ones((1, 1), DTYPES[dtype]))
+    neuron = jax.jit(lambda z: jaxneuron.neuron(one, z[:, None], function)[:, 0])
+    network = jaxneuron.MLP([one], final_activation=function)
+    if jaxneuron.explain(network, jax.ShapeDtypeStruct((1, 1), DTYPES[dtype])).startswith("fused"):
+        found["kernel"] = lambda z: np.asarray(neuron(z))
     if function.startswith("cr_"):
         return found
     gelus = {"gelu": functools.partial(jax.nn.gelu, approximate=False), "gelu_tanh": jax.nn.gelu}
@@ -278,7 +284,8 @@ def nanoseconds(function: str, dtype: str, size: int, rounds: int = 15) -> dict[
     with jax.enable_x64(dtype == "float64"):
         z = np.random.default_rng(0).uniform(-8, 8, size).astype(DTYPES[dtype])
         calls = contenders(function, dtype)
-        inputs = {who: jax.device_put(z) if who in ("jaxneuron", "jax") else z for who in calls}
+        on_device = ("jaxneuron", "kernel", "jax")
+        inputs = {who: jax.device_put(z) if who in on_device else z for who in calls}
         times: dict[str, list[float]] = {who: [] for who in calls}
         for _ in range(rounds):
             for who in random.sample(list(calls), len(calls)):
