@@ -9,7 +9,29 @@
 #include <mutex>
 #include <thread>
 
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
 namespace jaxneuron {
+
+// Takes the calling thread off a processor, for good as it seems: it may go back later, but Linux wakes a thread
+// where it ran last. Left alone, a helper that was once woken on its caller's processor shares it call after call,
+// as Linux takes an idle processor of a virtual machine for one that is not to be had.
+#if defined(__linux__)
+inline int processor() { return sched_getcpu(); }
+
+inline void leave(int processor) {
+  cpu_set_t all, others;
+  if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof all, &all)) return;
+  others = all;
+  CPU_CLR(processor, &others);
+  if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof all, &all);
+}
+#else
+inline int processor() { return -1; }
+inline void leave(int) {}
+#endif
 
 // What the threads share. It lives until the last of them has looked, which may be after the call.
 struct Loop {
@@ -52,7 +74,13 @@ struct Loop {
 template <class Pool, class Make>
 void parallel(Pool& pool, std::int64_t helpers, std::int64_t items, std::int64_t chunk, const Make& make) {
   const auto loop = std::make_shared<Loop>(items, chunk);
-  for (std::int64_t i = 0; i < helpers; ++i) pool.Schedule([loop, &make] { loop->run(make); });
+  const int mine = processor();
+  for (std::int64_t i = 0; i < helpers; ++i)
+    pool.Schedule([loop, &make, mine] {
+      leave(mine);
+      loop->run(make);
+    });
+  std::this_thread::yield();  // to a helper that waits for this processor
   loop->run(make);
   loop->wait();
 }
