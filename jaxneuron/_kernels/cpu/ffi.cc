@@ -141,8 +141,8 @@ double work_of(const Network& network, std::int64_t tile) {
   return network.members * (row * network.rows + 1500.0 * network.depth * tiles);
 }
 
-// Some 40 us. To wake a thread takes 50 where an idle processor is a virtual one, and 1 if it is awake.
-constexpr double THREAD_WORK = 1 << 21;
+// Some 10 us, with which a thread that is awake is repaid. One that sleeps takes up to 50 to come.
+constexpr double THREAD_WORK = 1 << 19;
 constexpr std::int64_t WIDEST = std::int64_t{1} << 32;
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
