@@ -15,9 +15,9 @@
 
 namespace jaxneuron {
 
-// Takes the calling thread off a processor, for good as it seems: it may go back later, but Linux wakes a thread
-// where it ran last. Left alone, a helper that was once woken on its caller's processor shares it call after call,
-// as Linux takes an idle processor of a virtual machine for one that is not to be had.
+// Takes the calling thread off a processor. It may go back there, but Linux wakes a thread where it ran last.
+// Otherwise a helper that was once woken on its caller's processor shares it call after call: Linux takes an
+// idle processor of a virtual machine for one that is not to be had.
 #if defined(__linux__)
 inline int processor() { return sched_getcpu(); }
 
@@ -26,7 +26,8 @@ inline void leave(int processor) {
   if (processor < 0 || sched_getcpu() != processor || sched_getaffinity(0, sizeof all, &all)) return;
   others = all;
   CPU_CLR(processor, &others);
-  if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others)) sched_setaffinity(0, sizeof all, &all);
+  if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+    sched_setaffinity(0, sizeof all, &all);
 }
 #else
 inline int processor() { return -1; }
