@@ -175,7 +175,8 @@ def _run(options: argparse.Namespace) -> None:
     dtype = np.dtype(np.float32 if row.dtype.name == "bfloat16" else row.dtype)  # files have no bfloat16
     tile = default_tile(mlp) if options.tile is None else options.tile
     devices = _devices(options.devices)
-    facts = _facts(options, tile, devices)
+    batch = jax.ShapeDtypeStruct((tile, mlp.layers[0].w.shape[0]), rows.dtype)
+    facts = _facts(options, tile, devices, jaxneuron.explain(mlp, batch))
     if options.resume and not facts:
         raise ValueError(
             f"run: --resume must have files as ROWS and OUT, got {options.rows} and {options.out}"
@@ -218,7 +219,9 @@ def _devices(n: int | None) -> list[jax.Device]:
     return devices[:n]
 
 
-def _facts(options: argparse.Namespace, tile: int, devices: list[jax.Device]) -> dict[str, object] | None:
+def _facts(
+    options: argparse.Namespace, tile: int, devices: list[jax.Device], evaluator: str
+) -> dict[str, object] | None:
     """What every bit of the output follows from; None where there is no file to come back to."""
     if STREAM in (options.rows, options.out) or not options.rows.is_file():
         return None
@@ -232,6 +235,7 @@ def _facts(options: argparse.Namespace, tile: int, devices: list[jax.Device]) ->
         "jaxneuron": jaxneuron.__version__,
         "jax": jax.__version__,
         "device": f"{devices[0].device_kind}, {platform.node()}",
+        "evaluator": evaluator,
         **{name: getattr(jax.config, name) for name in settings},
     }
 

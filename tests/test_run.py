@@ -226,7 +226,7 @@ def test_interrupted_and_resumed(stopped, model, tmp_path, capsys):
     assert np.load(out).tobytes() == evaluate(jaxneuron.load(model), numbers(200_000), tile=128).tobytes()
 
 
-def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model):
+def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, monkeypatch):
     arguments, out = stopped()
     partial, journal = (tmp_path / f"out.npy.{end}" for end in ("partial", "journal"))
     before = partial.read_bytes(), journal.read_bytes()
@@ -248,6 +248,9 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model):
         error
         == f"jaxneuron: {journal}: must be of a run with this tile, 256, got 128; pass --force without --resume to begin again\n"
     )
+    with monkeypatch.context() as patch:  # as where no kernel has been compiled
+        patch.setattr("jaxneuron._kernels._library.missing", lambda: "gone")
+        assert "with this evaluator, XLA, layer by layer: gone, got " in refused(*arguments, "--resume")
     with jax.default_matmul_precision("bfloat16"):
         assert "with this jax_default_matmul_precision, bfloat16, got None" in refused(*arguments, "--resume")
     rows = tmp_path / "rows.npy"
