@@ -91,6 +91,8 @@ def evaluate(
     if any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(mlp), rows)):
         raise TypeError("evaluate: mlp and rows must hold numbers, got tracers; inside jit call mlp_forward")
     mesh = _mesh(devices)
+    if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
+        mesh = _mesh(list(mesh.devices.flat[:1]))  # XLA refuses a program without operands on several devices
     tile = default_tile(mlp) if tile is None else _whole_lanes(tile)
     tiles, n, dtype = _tiles.cut(rows, mlp.layers[0].w.shape[-2], tile * mesh.size)
     row = output_row(mlp, dtype)

@@ -54,6 +54,11 @@ def test_within_the_bound_of_mlp_forward(mlp_and_x):
     assert_within_error_bound(mlp, x, y)
 
 
+def test_a_network_without_a_number_on_several_devices():
+    mlp = MLP([(np.zeros((0, 2), np.float32), None)], final_activation=jnp.cos)  # by XLA
+    assert evaluate(mlp, np.zeros((3, 0), np.float32), tile=16).tolist() == [[1, 1]] * 3
+
+
 def test_qlknn_gives_its_published_outputs():
     with np.load(make_qlknn.SHIPPED.with_name("qlknn_7_11_reference.npz")) as reference:
         inputs, published = reference["inputs"], reference["outputs"]
