@@ -175,7 +175,7 @@ def _run(options: argparse.Namespace) -> None:
     dtype = np.dtype(np.float32 if row.dtype.name == "bfloat16" else row.dtype)  # files have no bfloat16
     tile = default_tile(mlp) if options.tile is None else options.tile
     devices = _devices(options.devices)
-    batch = jax.ShapeDtypeStruct((tile, mlp.layers[0].w.shape[0]), rows.dtype)
+    batch = jax.ShapeDtypeStruct((tile, mlp.layers[0].w.shape[0]), row.dtype)
     facts = _facts(options, tile, devices, jaxneuron.explain(mlp, batch))
     if options.resume and not facts:
         raise ValueError(

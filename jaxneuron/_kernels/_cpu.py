@@ -36,7 +36,7 @@ ACTIVATIONS = tuple(
         "gelu", "gelu_tanh", "softplus", "elu", "selu", "softmax",
     )
 )  # fmt: skip
-LONG = 2**30  # multiplications; some 10 ms
+LONG = 2**28  # multiplications; some 3 ms
 CODES = {function: code for code, function in enumerate(ACTIVATIONS)}
 
 forward_p = Primitive("jaxneuron_forward")
