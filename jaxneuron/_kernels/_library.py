@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import sysconfig
 import threading
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def instruction_sets() -> tuple[str, ...]:
 
 @functools.cache
 def _load() -> tuple[str | None, tuple[str, ...]]:
-    # The library lies beside this file; in an editable install in another of the package's folders.
-    folders = [Path(folder) for folder in jaxneuron._kernels.__path__]
+    # The library lies beside this file; in an editable install in another of the package's folders; and with
+    # the installed package where Python was started among the sources, which then come first.
+    installed = Path(sysconfig.get_path("platlib"), "jaxneuron", "_kernels")
+    folders = [*(Path(folder) for folder in jaxneuron._kernels.__path__), installed]
     path = next((path for folder in folders if (path := folder / "libjaxneuron_cpu.so").is_file()), None)
     if not path:
         return "jaxneuron was installed without its compiled kernel: no C++17 compiler, or it failed", ()
