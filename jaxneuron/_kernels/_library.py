@@ -44,10 +44,7 @@ def _load() -> tuple[str | None, tuple[str, ...]]:
         # Before JAX has its CPU devices it would only note the handler, and then have none if XLA refused it.
         jax.local_devices(backend="cpu")
         jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library[TARGET]), platform="cpu")
-    except (
-        OSError,
-        AttributeError,
-        RuntimeError,
-    ) as error:  # of another system, another version, another XLA
+    except (OSError, AttributeError, RuntimeError) as error:
+        # It is of another system, another version, or for another XLA.
         return f"{path} can't be used: {error}", ()
     return None, names

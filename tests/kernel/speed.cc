@@ -51,16 +51,9 @@ struct Case {
 };
 
 int main(int arguments, char** values) {
-#if defined(__x86_64__)
-  const Kernel* kernels[] = {&avx512, &avx2, &baseline};
-#elif defined(__aarch64__)
-  const Kernel* kernels[] = {&neon};
-#else
-  const Kernel* kernels[] = {&baseline};
-#endif
-  const Kernel* kernel = kernels[0];
-  for (const Kernel* each : kernels)
-    if (arguments > 1 && !std::strcmp(values[1], each->name)) kernel = each;
+  const Kernel* kernel = &kernel_of(kernel_count() - 1);
+  for (int i = 0; i < kernel_count(); ++i)
+    if (arguments > 1 && !std::strcmp(values[1], kernel_of(i).name)) kernel = &kernel_of(i);
   const Activation activation = Activation(arguments > 2 ? std::atoi(values[2]) : 1);
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) {

@@ -25,23 +25,6 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-#if defined(__x86_64__)
-const Kernel* const KERNELS[] = {&baseline, &avx2, &avx512};
-
-int best_kernel() {
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-    return 2;
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 1 : 0;
-}
-#elif defined(__aarch64__)
-const Kernel* const KERNELS[] = {&neon};
-int best_kernel() { return 0; }
-#else
-const Kernel* const KERNELS[] = {&baseline};
-int best_kernel() { return 0; }
-#endif
-
 // XLA's threads take subnormal numbers for 0; the kernel computes with them.
 class SubnormalNumbers {
 #if defined(__x86_64__)
@@ -221,7 +204,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   if (result->element_count() == 0) return ffi::Error::Success();
 
   const Kernel& kernel =
-      *KERNELS[std::min<std::int64_t>(std::max<std::int64_t>(instructions, 0), best_kernel())];
+      kernel_of(std::min<std::int64_t>(std::max<std::int64_t>(instructions, 0), kernel_count() - 1));
   std::int64_t rows = std::min(tile_rows(network), network.rows), helpers = 0;
   const double work = work_of(network, rows);
   if (work >= 2 * THREAD_WORK) {
@@ -251,8 +234,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 // How many instruction sets this processor has, and their names; the last is the one to choose.
-EXPORTED int jaxneuron_instructions() { return jaxneuron::best_kernel() + 1; }
-EXPORTED const char* jaxneuron_instructions_name(int i) { return jaxneuron::KERNELS[i]->name; }
+EXPORTED int jaxneuron_instructions() { return jaxneuron::kernel_count(); }
+EXPORTED const char* jaxneuron_instructions_name(int i) { return jaxneuron::kernel_of(i).name; }
 
 EXPORTED XLA_FFI_Error* jaxneuron_forward(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxneuron_forward, jaxneuron::forward,

@@ -226,7 +226,7 @@ void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, c
   });
 }
 
-// exp(z - max z) over its sum, of `units` numbers `stride` apart, in vectors of rows; the sum in their order.
+// exp(z - max z) over its sum, of the units of each row; the sum in their order.
 template <class T>
 void softmax_of_columns(T* z, std::int64_t units, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; r += lanes<T>) {

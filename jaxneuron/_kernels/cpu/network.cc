@@ -3,6 +3,30 @@
 #include <algorithm>
 
 namespace jaxneuron {
+namespace {
+
+#if defined(__x86_64__)
+const Kernel* const KERNELS[] = {&baseline, &avx2, &avx512};
+#elif defined(__aarch64__)
+const Kernel* const KERNELS[] = {&neon};
+#else
+const Kernel* const KERNELS[] = {&baseline};
+#endif
+
+}  // namespace
+
+int kernel_count() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
+    return 3;
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 2 : 1;
+#else
+  return 1;
+#endif
+}
+
+const Kernel& kernel_of(int i) { return *KERNELS[i]; }
 
 std::int64_t widest(const Network& network) {
   std::int64_t most = network.layers[0].n_in;

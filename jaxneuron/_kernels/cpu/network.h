@@ -57,6 +57,9 @@ struct Kernel {
 
 extern const Kernel baseline, avx2, avx512, neon;  // those that the processor's family has
 
+int kernel_count();            // of those, how many this processor can run
+const Kernel& kernel_of(int);  // each of them, the best one last
+
 std::int64_t widest(const Network&);     // numbers between two layers, inputs and outputs included
 std::int64_t tile_rows(const Network&);  // rows whose numbers stay in the second cache
 
