@@ -1,0 +1,56 @@
+"""Errors that say which function refused which argument.
+
+    check(x) raises BadValue("x must ...")  ->  public(f) raises ValueError("f: x must ...")
+
+A check knows the argument and the numbers, not the function that was called: it raises `BadValue` or `BadType`
+without a name. `public` stands on every function that users call and puts the name in front. Inside the package
+functions call the undecorated ones, so that the name is that of the function which the user called.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class BadValue(ValueError):
+    """A shape or a value that doesn't fit, before the function has its name."""
+
+    named = ValueError
+
+
+class BadType(TypeError):
+    """A dtype or a type that doesn't fit, before the function has its name."""
+
+    named = TypeError
+
+
+REFUSALS = (BadValue, BadType)
+
+
+def public(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, whose refusals open with its name: `mlp_forward: x must ...`."""
+    name = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def edge(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except REFUSALS as error:
+            raise error.named(f"{name}: {error}") from None
+
+    return edge
+
+
+@contextlib.contextmanager
+def inside(part: str) -> Iterator[None]:
+    """Refusals in this block open with `part`, such as "layer 2"."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise type(error)(f"{part}: {error}") from None
