@@ -25,7 +25,7 @@ import ml_dtypes
 import numpy as np
 from tqdm import tqdm
 
-from jaxneuron import _oracle
+from jaxneuron._math import oracle
 from jaxneuron._scaling import round_once
 
 FUNCTIONS = (
@@ -156,9 +156,9 @@ def exact64(name: str, z: Array) -> tuple[Array, float]:
 
 def decided(name: str, z: float) -> tuple[float, float]:
     """The exact value by mpmath, as a float64 and what that lacks, in its ULP."""
-    exact = _oracle.FORMULAS[name](_oracle.MP.mpf(z))
+    exact = oracle.FORMULAS[name](oracle.MP.mpf(z))
     first = float(exact)
-    return first, float((exact - first) / float(_oracle.ulp(first, "float64")))
+    return first, float((exact - first) / float(oracle.ulp(first, "float64")))
 
 
 def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Array:
@@ -211,10 +211,10 @@ def _compare(
     if exact is nearest and right.all():  # settled
         return Score(len(z), 0.0, float(z[0]), len(z))
     values = y.astype(np.float64)
-    small = _oracle.SMALLEST_NORMAL[dtype]
+    small = oracle.SMALLEST_NORMAL[dtype]
     largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
     normal = (np.abs(exact) >= small) & (np.abs(exact) <= largest) & (np.abs(z.astype(np.float64)) >= small)
-    off = (values - exact.astype(np.float64)) / _oracle.ulp(exact.astype(np.float64), dtype)
+    off = (values - exact.astype(np.float64)) / oracle.ulp(exact.astype(np.float64), dtype)
     ulps = np.where(normal, np.abs(off - rest), 0)
     ulps = np.where(np.isnan(ulps), np.inf, ulps)
     worst = int(np.argmax(ulps))

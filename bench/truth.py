@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.cases import Case
 from jaxneuron import MLP
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 
 
 class Truth(NamedTuple):

@@ -2,7 +2,7 @@
 
 Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's
 default float. bfloat16 and float16 are evaluated in float32 and rounded once more. NaN gives NaN, and
-nothing but NaN does (softmax apart). What is no array of real numbers is a TypeError or a ValueError.
+nothing but NaN does (softmax apart). Anything that is not a real array raises TypeError or ValueError.
 
 Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64, and hold
 wherever sums, products and quotients are rounded as IEEE 754 says, contracted or not. XLA takes subnormal
@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxneuron import _correct, _elementary
 from jaxneuron._arrays import ArrayLike, as_operand, result_dtype, sum_dtype
+from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._math import correct, elementary
 
 Activation = str | Callable[[Array], Array]
 
@@ -43,15 +44,16 @@ def _activation(
         function = narrow if narrow and dtype.itemsize == 2 else formula
         return function(jnp.asarray(z, sum_dtype(dtype))).astype(dtype)
 
+    @public
     @functools.wraps(formula)
     def activation(z: ArrayLike) -> Array:
-        return evaluate(as_operand(z, name, "z"))
+        return evaluate(as_operand(z, "z"))
 
     BY_NAME[name] = activation
     return activation
 
 
-@functools.partial(_activation, narrow=_elementary.sigmoid_16)
+@functools.partial(_activation, narrow=elementary.sigmoid_16)
 def sigmoid(z: Array) -> Array:
     """The logistic function.
 
@@ -71,10 +73,10 @@ def sigmoid(z: Array) -> Array:
       >>> sigmoid(0.0)
       Array(0.5, dtype=float32)
     """
-    return _elementary.sigmoid(z)
+    return elementary.sigmoid(z)
 
 
-@functools.partial(_activation, narrow=_elementary.sigmoid_16)
+@functools.partial(_activation, narrow=elementary.sigmoid_16)
 def cr_sigmoid(z: Array) -> Array:
     """The logistic function, correctly rounded: of all floats the one nearest to the exact value.
 
@@ -91,7 +93,7 @@ def cr_sigmoid(z: Array) -> Array:
       >>> cr_sigmoid([-100.0, -1.0])
       Array([3.7835059e-44, 2.6894143e-01], dtype=float32)
     """
-    return _correct.cr_sigmoid(z)
+    return correct.cr_sigmoid(z)
 
 
 @_activation
@@ -124,7 +126,7 @@ def tanh(z: Array) -> Array:
       >>> tanh([0.0, 100.0])
       Array([0., 1.], dtype=float32)
     """
-    return _elementary.tanh(z)
+    return elementary.tanh(z)
 
 
 @_activation
@@ -141,7 +143,7 @@ def cr_tanh(z: Array) -> Array:
       >>> cr_tanh([-0.5, 0.5])
       Array([-0.46211717,  0.46211717], dtype=float32)
     """
-    return _correct.cr_tanh(z)
+    return correct.cr_tanh(z)
 
 
 @_activation
@@ -174,7 +176,7 @@ def silu(z: Array) -> Array:
       >>> silu([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return _elementary.silu(z)
+    return elementary.silu(z)
 
 
 @_activation
@@ -192,7 +194,7 @@ def gelu(z: Array) -> Array:
       >>> gelu([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return _elementary.gelu(z)
+    return elementary.gelu(z)
 
 
 @_activation
@@ -210,7 +212,7 @@ def gelu_tanh(z: Array) -> Array:
       >>> gelu_tanh([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return _elementary.gelu_tanh(z)
+    return elementary.gelu_tanh(z)
 
 
 @_activation
@@ -228,7 +230,7 @@ def softplus(z: Array) -> Array:
       >>> softplus([-200.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return _elementary.softplus(z)
+    return elementary.softplus(z)
 
 
 @_activation
@@ -247,7 +249,7 @@ def elu(z: Array) -> Array:
       >>> elu([-200.0, 1.0])
       Array([-1.,  1.], dtype=float32)
     """
-    return _elementary.elu(z)
+    return elementary.elu(z)
 
 
 @_activation
@@ -266,7 +268,7 @@ def selu(z: Array) -> Array:
       >>> selu(0.0)
       Array(0., dtype=float32)
     """
-    return _elementary.selu(z)
+    return elementary.selu(z)
 
 
 @_activation
@@ -326,24 +328,23 @@ def softmax(z: Array) -> Array:
       Array([0.5, 0.5], dtype=float32)
     """
     if z.ndim == 0:
-        raise ValueError("softmax: z must have an axis of units (..., units), got a scalar; pass [z]")
-    return _elementary.softmax(z)
+        raise BadValue("z must have an axis of units (..., units), got a scalar; pass [z]")
+    return elementary.softmax(z)
 
 
-def resolve(activation: Activation, where: str, argument: str = "activation") -> Callable[[Array], Array]:
+def resolve(activation: Activation, argument: str = "activation") -> Callable[[Array], Array]:
     """The function that a name or a callable stands for."""
     if isinstance(activation, str):
         if activation in BY_NAME:
             return BY_NAME[activation]
         near = difflib.get_close_matches(activation, BY_NAME, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else "; pass one of these or a function"
-        raise ValueError(
-            f"{where}: {argument} must be a callable or one of {', '.join(sorted(BY_NAME))}, "
-            f"got {activation!r}{hint}"
+        raise BadValue(
+            f"{argument} must be a callable or one of {', '.join(sorted(BY_NAME))}, got {activation!r}{hint}"
         )
     if not callable(activation) or not _is_hashable(activation):
-        raise TypeError(
-            f"{where}: {argument} must be a name or a hashable callable, got {type(activation).__name__}; "
+        raise BadType(
+            f"{argument} must be a name or a hashable callable, got {type(activation).__name__}; "
             f"pass a plain function"
         )
     return activation
@@ -357,7 +358,7 @@ def _is_hashable(value: object) -> bool:
     return True
 
 
-def canonical(activation: Activation, where: str, argument: str) -> Activation:
+def canonical(activation: Activation, argument: str) -> Activation:
     """`activation` by its name where it has one (so that it can be saved), checked."""
-    function = resolve(activation, where, argument)
+    function = resolve(activation, argument)
     return next((name for name, known in BY_NAME.items() if known is function), activation)

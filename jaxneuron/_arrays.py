@@ -12,7 +12,10 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from jaxneuron._errors import BadType, BadValue
+
 FLOATS = ("bfloat16", "float16", "float32", "float64")
+KINDS = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "durations"}  # of NumPy dtypes
 
 ArrayLike = jax.typing.ArrayLike | Sequence[Any]  # numbers, arrays, and nested sequences of numbers
 
@@ -35,11 +38,11 @@ def is_jax_array(kind: type[Any]) -> bool:
     return issubclass(kind, jax.Array)
 
 
-def as_array(value: Any, where: str, argument: str) -> Array | np.ndarray:
+def as_array(value: Any, argument: str) -> Array | np.ndarray:
     """`value` as a JAX or NumPy array of a dtype this package evaluates.
 
     Arrays are returned as they are; numbers and nested sequences become NumPy arrays, so that no
-    device is touched. `where` and `argument` open the message of the TypeError or ValueError.
+    device is touched. `argument` opens the message where `value` is refused.
     """
     if isinstance(value, jax.Array):
         array: Array | np.ndarray = value
@@ -47,19 +50,19 @@ def as_array(value: Any, where: str, argument: str) -> Array | np.ndarray:
         try:
             array = _gathered(value)
         except (TypeError, ValueError, OverflowError, SystemError) as error:
-            raise ValueError(
-                f"{where}: {argument} must be an array or an evenly nested sequence of numbers, "
+            raise BadValue(
+                f"{argument} must be an array or an evenly nested sequence of numbers, "
                 f"got {_short(value)} ({_short(error)}); give every row the same length"
             ) from None
-    _check_dtype(array, value, where, argument)
+    _check_dtype(array, value, argument)
     if isinstance(array, np.ndarray) and not array.dtype.isnative:  # JAX reads the bytes as they lie
         array = array.astype(array.dtype.newbyteorder("="))
     return array
 
 
-def as_operand(value: Any, where: str, argument: str) -> Array | np.ndarray:
+def as_operand(value: Any, argument: str) -> Array | np.ndarray:
     """`as_array`, in a dtype that JAX holds now: without x64, float64 rounds to float32 in silence."""
-    array = as_array(value, where, argument)
+    array = as_array(value, argument)
     narrow = jax.dtypes.canonicalize_dtype(array.dtype)
     if isinstance(array, np.ndarray) and narrow != array.dtype:
         with np.errstate(over="ignore"):
@@ -79,7 +82,7 @@ def _gathered(value: Any) -> Array | np.ndarray:
         return jnp.asarray(value)
 
 
-def _check_dtype(array: Array | np.ndarray, value: Any, where: str, argument: str) -> None:
+def _check_dtype(array: Array | np.ndarray, value: Any, argument: str) -> None:
     dtype = array.dtype
     if dtype.name in FLOATS or dtype.name == "bool":
         return
@@ -89,17 +92,17 @@ def _check_dtype(array: Array | np.ndarray, value: Any, where: str, argument: st
             remedy = "pass its real and imaginary parts as separate inputs"
         elif jnp.issubdtype(dtype, jnp.number) and dtype.kind != "m":
             remedy = "convert it with .astype"
-        raise TypeError(
-            f"{where}: {argument} must hold booleans, integers, or one of {', '.join(FLOATS)}, "
-            f"got {dtype.name} ({_short(value)}); {remedy}"
+        raise BadType(
+            f"{argument} must hold booleans, integers, or one of {', '.join(FLOATS)}, "
+            f"got {KINDS.get(dtype.kind, dtype.name)} ({_short(value)}); {remedy}"
         )
     # JAX would keep the low bits of a wider integer: 2**40 would be evaluated as 0.
     narrow = jax.dtypes.canonicalize_dtype(dtype)
     if isinstance(array, np.ndarray) and narrow != dtype and array.size:
         low, high = array.min(), array.max()
         if low < np.iinfo(narrow).min or high > np.iinfo(narrow).max:
-            raise ValueError(
-                f"{where}: {argument} must fit in {narrow.name} while jax_enable_x64 is off, "
+            raise BadValue(
+                f"{argument} must fit in {narrow.name} while jax_enable_x64 is off, "
                 f"got integers from {low} to {high}; pass them as floats"
             )
 

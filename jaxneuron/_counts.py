@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
-from jaxneuron._params import MLP, Affine, as_affine
+from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._params import MLP, Affine, as_affine, check_mlp
 
 
+@public
 def parameter_count(params: Affine | MLP) -> int:
     """How many numbers a neuron, a layer or a network holds, from its shapes.
 
@@ -29,15 +32,20 @@ def parameter_count(params: Affine | MLP) -> int:
     """
     leaves = jax.tree.leaves(params)
     if not isinstance(params, (Affine, MLP)):
-        raise TypeError(
-            f"parameter_count: params must be an Affine or an MLP, got {type(params).__name__}; "
+        raise BadType(
+            f"params must be an Affine or an MLP, got {type(params).__name__}; "
             f"pass MLP(layers) for a list of layers"
         )
     if isinstance(params, Affine) and not all(hasattr(leaf, "shape") for leaf in leaves):
-        leaves = jax.tree.leaves(as_affine(params, "parameter_count: params"))
-    return sum(math.prod(leaf.shape) for leaf in leaves)
+        leaves = jax.tree.leaves(as_affine(params))
+    return _numbers(leaves)
 
 
+def _numbers(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@public
 def dense_parameter_count(sizes: Sequence[int]) -> int:
     """How many parameters a network of these sizes has, biases included: the formula.
 
@@ -50,16 +58,17 @@ def dense_parameter_count(sizes: Sequence[int]) -> int:
       An exact int.
 
     Raises:
-      ValueError: fewer than two sizes, or a negative one. TypeError: what is no integer.
+      ValueError: fewer than two sizes, or a negative one. TypeError: a size that is not an integer.
 
     Example:
       >>> dense_parameter_count((2, 3, 1))
       13
     """
-    sizes = as_sizes(sizes, "dense_parameter_count")
+    sizes = as_sizes(sizes)
     return sum(m_out * (m_in + 1) for m_in, m_out in itertools.pairwise(sizes))
 
 
+@public
 def summary(mlp: MLP) -> str:
     """A readable table of a network.
 
@@ -71,7 +80,7 @@ def summary(mlp: MLP) -> str:
       the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart).
 
     Raises:
-      TypeError: what is no `MLP`.
+      TypeError: `mlp` is not an `MLP`.
 
     Example:
       >>> print(summary(MLP([([[1.0], [2.0]], [0.5])])))
@@ -79,17 +88,14 @@ def summary(mlp: MLP) -> str:
           0  (2, 1)  (1,)  sigmoid              3
       total: 3 parameters, 24 bytes (float64), 2 multiply-adds a row
     """
-    if not isinstance(mlp, MLP):
-        raise TypeError(
-            f"summary: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer"
-        )
+    check_mlp(mlp, "pass MLP([layer]) for a layer")
     rows = [("layer", "w", "b", "activation", "parameters")]
     for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
         bias = "none" if layer.b is None else str(layer.b.shape)
         name = (
             activation if isinstance(activation, str) else f"<{getattr(activation, '__name__', activation)}>"
         )
-        rows.append((str(i), str(layer.w.shape), bias, name, f"{parameter_count(layer):,}"))
+        rows.append((str(i), str(layer.w.shape), bias, name, f"{_numbers(layer):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, "><<<>", widths, strict=True))
@@ -99,18 +105,18 @@ def summary(mlp: MLP) -> str:
     stored = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
     multiply_adds = sum(math.prod(layer.w.shape) for layer in mlp.layers)
-    total = f"{parameter_count(mlp):,} parameters, {stored:,} bytes ({dtypes})"
+    total = f"{_numbers(mlp):,} parameters, {stored:,} bytes ({dtypes})"
     return "\n".join([*lines, f"total: {total}, {multiply_adds:,} multiply-adds a row"])
 
 
-def as_sizes(sizes: Sequence[int], where: str) -> tuple[int, ...]:
+def as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    """`sizes` as integers: the units of every layer, inputs first."""
     try:
         checked = tuple(size.__index__() for size in sizes)
     except (TypeError, AttributeError):
-        raise TypeError(f"{where}: sizes must be integers, got {sizes!r}; pass (n_in, ..., n_out)") from None
+        raise BadType(f"sizes must be integers, got {sizes!r}; pass (n_in, ..., n_out)") from None
     if len(checked) < 2 or min(checked) < 0:
-        raise ValueError(
-            f"{where}: sizes must hold at least 2 numbers, none negative, got {checked}; "
-            f"pass (n_in, ..., n_out)"
+        raise BadValue(
+            f"sizes must hold at least 2 numbers, none negative, got {checked}; pass (n_in, ..., n_out)"
         )
     return checked

@@ -2,9 +2,9 @@
 
     check(x) raises BadValue("x must ...")  ->  public(f) raises ValueError("f: x must ...")
 
-A check knows the argument and the numbers, not the function that was called: it raises `BadValue` or `BadType`
-without a name. `public` stands on every function that users call and puts the name in front. Inside the package
-functions call the undecorated ones, so that the name is that of the function which the user called.
+A check knows the argument and the numbers, not the function that was called: it raises `BadValue` or
+`BadType` without a name. `public` stands on every function that users call and puts the name in front. The
+package itself calls undecorated functions: the name is that of the function which the user called.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def default_tile(mlp: MLP) -> int:
 
 def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
     """The shape and dtype of the outputs for a row of `dtype`, after `mlp_forward`'s own checks."""
-    x = as_operand(np.empty((0, mlp.layers[0].w.shape[-2]), dtype), "evaluate", "rows")
+    x = as_operand(np.empty((0, mlp.layers[0].w.shape[-2]), dtype), "evaluate: rows")
     y = jax.eval_shape(mlp_forward, mlp, x)
     return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
 

@@ -18,9 +18,11 @@ from jax import Array
 from jaxneuron import _kernels
 from jaxneuron._activations import Activation, identity, resolve, sigmoid, softmax
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
-from jaxneuron._params import MLP, Affine, AffineLike, as_affine
+from jaxneuron._errors import BadValue, public
+from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_mlp
 
 
+@public
 def affine(params: AffineLike, x: ArrayLike) -> Array:
     """The affine function of a neuron, or of a layer of neurons.
 
@@ -35,7 +37,7 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
       `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
 
     Raises:
-      ValueError: shapes that do not fit. TypeError: what is not an array of real numbers.
+      ValueError: shapes that do not fit. TypeError: an argument that is not an array of real numbers.
 
     Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
     and u = 2^-53, s = 2^-1022 for float64, of arrays in the result's dtype; s is what a product may lose by
@@ -46,29 +48,42 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
       >>> affine(Affine([1, 1], -1.5), [0, 1])
       Array(-0.5, dtype=float32)
     """
-    return _affine(_operands(params, "affine: params"), as_operand(x, "affine", "x"))
+    return _affine(_operands(params), as_operand(x, "x"))
 
 
+@public
 def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -> Array:
-    """An artificial neuron, or a layer of them: the activation of an affine function.
+    """An artificial neuron, or a layer of them: an activation applied to an affine function.
 
         y = activation(x @ w + b)
 
     Args:
-      params, x: as for `affine`.
+      params: `Affine` with `w (n_in,)`, `b ()` for a neuron or `w (n_in, n_out)`, `b (n_out,)` for a
+        layer; `b` None for none.
+      x: inputs, `(..., n_in)`.
       activation: a name such as "tanh", or any hashable callable; it gets float32 values where the
         result is bfloat16 or float16.
 
-    Returns, Raises, Numerics: as for `affine`, followed by the activation's own.
+    Returns:
+      `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
+
+    Raises:
+      ValueError: shapes that do not fit, an unknown activation, an activation that changes the shape.
+      TypeError: an argument that is not an array of real numbers, an activation that can't be called or
+        hashed.
+
+    Numerics: the activation's own bound at the z that `affine` computes, which is within `affine`'s bound;
+    bfloat16 and float16 are rounded once, after the activation. Held by tests/test_forward.py.
 
     Example:
       >>> neuron(Affine([0.5, 0.5], -0.7), [1, 1])
       Array(0.5744425, dtype=float32)
     """
-    function = resolve(activation, "neuron")
-    return _neuron(_operands(params, "neuron: params"), as_operand(x, "neuron", "x"), function)
+    function = resolve(activation)
+    return _neuron(_operands(params), as_operand(x, "x"), function)
 
 
+@public
 def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
     """The output of a multilayer perceptron.
 
@@ -82,7 +97,8 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
       `(..., n_out)`, in the promoted dtype of the network and `x`.
 
     Raises:
-      ValueError, TypeError: as for `affine`, naming the layer.
+      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer.
+      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers.
 
     Numerics: each layer within the bounds of `affine` and its activation. By the fused CPU kernel a row has
     the same bits in any batch, at any place, mapped or not, by any number of threads; on XLA's own path its
@@ -94,16 +110,14 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
       Array([[ True],
              [False]], dtype=bool)
     """
-    if not isinstance(mlp, MLP):
-        raise TypeError(
-            f"mlp_forward: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers), parameters first"
-        )
+    check_mlp(mlp, "pass MLP(layers), parameters first")
     known = is_jax_array(type(x))  # type: ignore[arg-type] # mypy holds types to be unhashable
-    return _mlp_forward(mlp, x if known else as_operand(x, "mlp_forward", "x"))
+    return _mlp_forward(mlp, x if known else as_operand(x, "x"))
 
 
+@public
 def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
-    """What `mlp_forward(mlp, batch)` is executed by, and why.
+    """Says what evaluates `mlp_forward(mlp, batch)`, and why.
 
     Args:
       mlp: an `MLP`.
@@ -113,74 +127,71 @@ def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
       One line: the fused CPU kernel with its instruction set, or XLA with the reason.
 
     Raises:
-      ValueError, TypeError: as for `mlp_forward`.
+      ValueError: shapes that do not fit. TypeError: an `mlp` that is not an `MLP`, a `batch` that is not an
+        array of real numbers.
 
     Example:
       >>> explain(MLP([([[1.0], [2.0]], None)], final_activation=jnp.sin), [1.0, 2.0])
       "XLA, layer by layer: layer 0's activation is not one of jaxneuron's"
     """
-    if not isinstance(mlp, MLP):
-        raise TypeError(f"explain: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers)")
+    check_mlp(mlp)
     found = []
 
     def forward(mlp: MLP, x: Array) -> None:
-        where = [f"explain: layer {i}" for i in range(len(mlp.layers))]
-        activations = [resolve(activation, "explain") for activation in mlp.activations]
-        found.append(_kernels.choice(_checked(mlp.layers, activations, x.shape, where), activations, x))
+        activations = [resolve(activation) for activation in mlp.activations]
+        found.append(_kernels.choice(_checked(mlp.layers, activations, x.shape, "batch"), activations, x))
 
-    x = batch if isinstance(batch, jax.ShapeDtypeStruct) else as_operand(batch, "explain", "batch")
+    x = batch if isinstance(batch, jax.ShapeDtypeStruct) else as_operand(batch, "batch")
     jax.eval_shape(forward, mlp, x)
     return found[0]
 
 
 @functools.partial(jax.jit, inline=True)
 def _affine(params: Affine, x: Array) -> Array:
-    return _forward([params], [identity], x, ["affine"])
+    return _forward([params], [identity], x)
 
 
 @functools.partial(jax.jit, static_argnums=2, inline=True)
 def _neuron(params: Affine, x: Array, activation: Any) -> Array:
-    return _forward([params], [activation], x, ["neuron"])
+    return _forward([params], [activation], x)
 
 
 @functools.partial(jax.jit, inline=True)
 def _mlp_forward(mlp: MLP, x: Array) -> Array:
-    activations = [resolve(activation, "mlp_forward") for activation in mlp.activations]
-    return _forward(mlp.layers, activations, x, [f"mlp_forward: layer {i}" for i in range(len(mlp.layers))])
+    return _forward(mlp.layers, [resolve(activation) for activation in mlp.activations], x)
 
 
 def _forward(
     layers: Sequence[AffineLike],
     activations: Sequence[Callable[[Array], Array]],
     x: ArrayLike,
-    where: Sequence[str],
 ) -> Array:
-    arrays = jnp.asarray(as_array(x, where[0], "x"))
-    return _kernels.forward(_checked(layers, activations, arrays.shape, where), activations, arrays, where)
+    arrays = jnp.asarray(as_array(x, "x"))
+    return _kernels.forward(_checked(layers, activations, arrays.shape, "x"), activations, arrays)
 
 
 def _checked(
     layers: Sequence[AffineLike],
     activations: Sequence[Callable[[Array], Array]],
     shape: tuple[int, ...],
-    where: Sequence[str],
+    argument: str,
 ) -> list[tuple[Array, Array | None]]:
     """The arrays of layers that fit inputs of this shape, and each other."""
     checked = []
-    for params, activation, name in zip(layers, activations, where, strict=True):
-        w, b = as_affine(params, name)
+    for i, (params, activation) in enumerate(zip(layers, activations, strict=True)):
+        w, b = as_affine(params, f"layer {i}")
         if not shape or shape[-1] != w.shape[0]:
-            raise ValueError(
-                f"{name}: x must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
+            raise BadValue(
+                f"{argument} must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
                 f"got {shape}; {'inputs stand on the last axis' if shape else 'pass [x]'}"
             )
         if activation is softmax and w.ndim == 1:
-            raise ValueError(f"{name}: softmax needs a layer, w (n_in, n_out), got a neuron, w {w.shape}")
+            raise BadValue(f"softmax needs a layer, w (n_in, n_out), got a neuron, w {w.shape}")
         shape = shape[:-1] + w.shape[1:]
         checked.append((w, b))
     return checked
 
 
-def _operands(params: AffineLike, where: str) -> Affine:
-    w, b = as_affine(params, where)
-    return Affine(as_operand(w, where, "w"), None if b is None else as_operand(b, where, "b"))
+def _operands(params: AffineLike) -> Affine:
+    w, b = as_affine(params)
+    return Affine(as_operand(w, "params: w"), None if b is None else as_operand(b, "params: b"))

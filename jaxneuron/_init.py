@@ -14,11 +14,13 @@ from jax.typing import DTypeLike
 from jaxneuron._activations import Activation
 from jaxneuron._arrays import FLOATS
 from jaxneuron._counts import as_sizes
-from jaxneuron._params import MLP, Affine, as_activations, each_activation
+from jaxneuron._errors import BadType, public
+from jaxneuron._params import MLP, Affine, as_activations, as_mlp, each_activation
 
 HE = ("relu", "leaky_relu", "elu")
 
 
+@public
 def init_mlp(
     key: Array,
     sizes: Sequence[int],
@@ -34,8 +36,9 @@ def init_mlp(
     Args:
       key: a JAX random key.
       sizes: units of every layer, inputs first: `(n_in, ..., n_out)`.
-      activation, final_activation: as in `MLP`; a layer's variance follows its own activation,
-        by name; callables get LeCun's.
+      activation: of the hidden layers, a name or a hashable callable, one for all or a tuple with one
+        for each. A layer's variance follows its activation's name; a callable gets LeCun's.
+      final_activation: the last layer's.
       dtype: of weights and biases; JAX's default float unless given.
 
     Returns:
@@ -43,7 +46,7 @@ def init_mlp(
 
     Raises:
       ValueError: fewer than two sizes, or a negative one. TypeError: a dtype that
-        is no float, what is no key.
+        is not a float, a key that is not a JAX random key.
 
     Source: LeCun, Bottou, Orr, Müller (1998); He, Zhang, Ren, Sun (2015).
 
@@ -51,20 +54,17 @@ def init_mlp(
       >>> init_mlp(jax.random.key(0), (2, 3, 1), activation="tanh")
       MLP(float32[2,3]+float32[3] tanh, float32[3,1]+float32[1] sigmoid)
     """
-    sizes = as_sizes(sizes, "init_mlp")
+    sizes = as_sizes(sizes)
     if jnp.dtype(dtype).name not in FLOATS:
-        raise TypeError(
-            f"init_mlp: dtype must be one of {', '.join(FLOATS)}, "
-            f"got {jnp.dtype(dtype).name}; pass dtype=float"
+        raise BadType(
+            f"dtype must be one of {', '.join(FLOATS)}, got {jnp.dtype(dtype).name}; pass dtype=float"
         )
     shapes = list(itertools.pairwise(sizes))
     activations = as_activations(len(shapes) - 1, activation, final_activation)
     try:
         keys = jax.random.split(key, len(shapes))
     except (TypeError, ValueError):
-        raise TypeError(
-            f"init_mlp: key must be one JAX random key, got {key!r}; pass jax.random.key(0)"
-        ) from None
+        raise BadType(f"key must be one JAX random key, got {key!r}; pass jax.random.key(0)") from None
     layers = []
     for layer_key, shape, name in zip(
         keys, shapes, each_activation(len(shapes) - 1, *activations), strict=True
@@ -72,4 +72,4 @@ def init_mlp(
         initial = jax.nn.initializers.he_normal if name in HE else jax.nn.initializers.lecun_normal
         w = initial()(layer_key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
         layers.append(Affine(w, jnp.zeros(shape[1], dtype)))
-    return MLP(layers, *activations)
+    return as_mlp(layers, *activations)

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxneuron._activations import Activation, canonical
 from jaxneuron._arrays import ArrayLike, as_array
+from jaxneuron._errors import BadType, BadValue, public
 
 
 class Affine(NamedTuple):
@@ -67,6 +68,7 @@ class MLP:
     activation: Activation | tuple[Activation, ...]
     final_activation: Activation
 
+    @public
     def __init__(
         self,
         layers: Iterable[AffineLike],
@@ -74,12 +76,11 @@ class MLP:
         final_activation: Activation = "sigmoid",
     ) -> None:
         if isinstance(layers, Affine) or not isinstance(layers, Iterable):
-            raise TypeError(
-                f"MLP: layers must be a sequence of Affine or (w, b) pairs, got {type(layers).__name__}; "
+            raise BadType(
+                f"layers must be a sequence of Affine or (w, b) pairs, got {type(layers).__name__}; "
                 f"pass [layer] for a single layer"
             )
-        checked = tuple(as_affine(layer, f"MLP: layer {i}") for i, layer in enumerate(layers))
-        _check_chain(checked)
+        checked = as_layers(layers)
         _set(self, checked, *as_activations(len(checked) - 1, activation, final_activation))
 
     @property
@@ -133,17 +134,17 @@ def as_activations(
     """The activations of an MLP with `hidden` hidden layers, checked, by name where they have one."""
     checked: Activation | tuple[Activation, ...]
     if isinstance(activation, Sequence) and not isinstance(activation, str):
-        checked = tuple(canonical(a, "MLP", f"activation[{i}]") for i, a in enumerate(activation))
+        checked = tuple(canonical(a, f"activation[{i}]") for i, a in enumerate(activation))
         if len(checked) != hidden:
-            raise ValueError(
-                f"MLP: activation must have one entry for each of the {hidden} hidden layers, "
+            raise BadValue(
+                f"activation must have one entry for each of the {hidden} hidden layers, "
                 f"got {len(checked)}; the last layer's is final_activation"
             )
     else:
-        checked = canonical(activation, "MLP", "activation")
+        checked = canonical(activation, "activation")
     if checked == "softmax" or (isinstance(checked, tuple) and "softmax" in checked):
-        raise ValueError("MLP: softmax works as the final activation only; pass it as final_activation")
-    return checked, canonical(final_activation, "MLP", "final_activation")
+        raise BadValue("softmax works as the final activation only; pass it as final_activation")
+    return checked, canonical(final_activation, "final_activation")
 
 
 def each_activation(
@@ -153,32 +154,32 @@ def each_activation(
     return (*(activation if isinstance(activation, tuple) else (activation,) * hidden), final_activation)
 
 
-def as_affine(params: Any, where: str) -> Affine:
-    """`params` as an Affine of arrays with fitting shapes; `where` opens every message."""
+def as_affine(params: Any, argument: str = "params") -> Affine:
+    """`params` as an Affine of arrays with fitting shapes; `argument` opens every message."""
     if not isinstance(params, (tuple, list)) or len(params) != 2:
-        raise TypeError(
-            f"{where} must be an Affine or a (w, b) pair, got {type(params).__name__}; "
+        raise BadType(
+            f"{argument} must be an Affine or a (w, b) pair, got {type(params).__name__}; "
             f"pass Affine(w, b), with b=None for no bias"
         )
-    w, b = as_array(params[0], where, "w"), params[1]
+    w, b = as_array(params[0], f"{argument}: w"), params[1]
     if b is not None:
         bare = type(b) in (int, float, bool) and jnp.issubdtype(w.dtype, jnp.floating)
-        b = _beside(b, w.dtype, where) if bare else as_array(b, where, "b")
+        b = _beside(b, w.dtype, argument) if bare else as_array(b, f"{argument}: b")
     if w.ndim not in (1, 2):
         remedy = "pass [w]" if w.ndim == 0 else "evaluate stacked networks with jax.vmap"
-        raise ValueError(
-            f"{where}: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, "
+        raise BadValue(
+            f"{argument}: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, "
             f"got {w.shape}; {remedy}"
         )
     if b is not None and b.shape != w.shape[1:]:
-        raise ValueError(
-            f"{where}: b must have shape {w.shape[1:]}, one number for each column of w {w.shape}, "
+        raise BadValue(
+            f"{argument}: b must have shape {w.shape[1:]}, one number for each column of w {w.shape}, "
             f"got {b.shape}; reshape it, or pass None for no bias"
         )
     return Affine(w, b)
 
 
-def _beside(b: float, dtype: np.dtype, where: str) -> np.ndarray:
+def _beside(b: float, dtype: np.dtype, argument: str) -> np.ndarray:
     """A bare number has no dtype of its own: it must not widen float16 weights."""
     try:
         with np.errstate(over="ignore"):
@@ -186,27 +187,48 @@ def _beside(b: float, dtype: np.dtype, where: str) -> np.ndarray:
     except OverflowError:
         array = np.asarray(np.inf, dtype)
     if np.isinf(array) and abs(b) != np.inf:
-        raise ValueError(f"{where}: b must fit in {dtype.name} like w, got {b:.3g}; pass wider weights")
+        raise BadValue(f"{argument}: b must fit in {dtype.name} like w, got {b:.3g}; pass wider weights")
     return array
+
+
+def as_layers(layers: Iterable[AffineLike]) -> tuple[Affine, ...]:
+    """`layers` as Affines of arrays that chain."""
+    checked = tuple(as_affine(layer, f"layer {i}") for i, layer in enumerate(layers))
+    _check_chain(checked)
+    return checked
+
+
+def as_mlp(layers: Iterable[AffineLike], activation: Any, final_activation: Any) -> MLP:
+    """`MLP(layers, ...)` for the package's own functions, whose name a refusal then has."""
+    checked = as_layers(layers)
+    return _set(object.__new__(MLP), checked, *as_activations(len(checked) - 1, activation, final_activation))
+
+
+def check_mlp(mlp: Any, remedy: str = "pass MLP(layers)") -> MLP:
+    """`mlp`, which must be an `MLP`."""
+    if not isinstance(mlp, MLP):
+        raise BadType(f"mlp must be an MLP, got {type(mlp).__name__}; {remedy}")
+    return mlp
 
 
 def _check_chain(layers: Sequence[Affine]) -> None:
     if not layers:
-        raise ValueError("MLP: layers must hold at least 1 layer, got 0; pass [Affine(w, b), ...]")
+        raise BadValue("layers must hold at least 1 layer, got 0; pass [Affine(w, b), ...]")
     for i, layer in enumerate(layers):
         if layer.w.ndim != 2:
-            raise ValueError(
-                f"MLP: layer {i}: w must have shape (n_in, n_out), got {layer.w.shape}; "
+            raise BadValue(
+                f"layer {i}: w must have shape (n_in, n_out), got {layer.w.shape}; "
                 f"make the neuron a layer of one with stack_neurons([neuron])"
             )
         if i and layers[i - 1].w.shape[1] != layer.w.shape[0]:
-            raise ValueError(
-                f"MLP: layers {i - 1} and {i} must chain: layer {i - 1} has {layers[i - 1].w.shape[1]} units "
+            raise BadValue(
+                f"layers {i - 1} and {i} must chain: layer {i - 1} has {layers[i - 1].w.shape[1]} units "
                 f"(w {layers[i - 1].w.shape}), layer {i} takes {layer.w.shape[0]} (w {layer.w.shape}); "
                 f"weights are (n_in, n_out), transpose those that are not"
             )
 
 
+@public
 def stack_neurons(neurons: Sequence[Affine]) -> Affine:
     """The layer that holds the given neurons side by side.
 
@@ -227,20 +249,15 @@ def stack_neurons(neurons: Sequence[Affine]) -> Affine:
       [[1.0, 3.0], [2.0, 4.0]]
     """
     if isinstance(neurons, Affine) or not isinstance(neurons, Iterable):
-        raise TypeError(
-            f"stack_neurons: neurons must be a sequence of Affine, got {type(neurons).__name__}; "
-            f"pass [neuron]"
-        )
-    checked = [as_affine(n, f"stack_neurons: neuron {i}") for i, n in enumerate(neurons)]
+        raise BadType(f"neurons must be a sequence of Affine, got {type(neurons).__name__}; pass [neuron]")
+    checked = [as_affine(n, f"neuron {i}") for i, n in enumerate(neurons)]
     if not checked:
-        raise ValueError(
-            "stack_neurons: neurons must hold at least 1 neuron, got 0; pass [Affine(w, b), ...]"
-        )
+        raise BadValue("neurons must hold at least 1 neuron, got 0; pass [Affine(w, b), ...]")
     for i, neuron in enumerate(checked):
         if neuron.w.ndim != 1 or neuron.w.shape != checked[0].w.shape:
             wanted = f"{checked[0].w.shape} like neuron 0's" if i else "(n_in,)"
-            raise ValueError(
-                f"stack_neurons: neuron {i}: w must have shape {wanted}, got {neuron.w.shape}; "
+            raise BadValue(
+                f"neuron {i}: w must have shape {wanted}, got {neuron.w.shape}; "
                 f"stack neurons that share an input"
             )
     # NumPy where it can be: the gates are stacked at import, and importing touches no device.

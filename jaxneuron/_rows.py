@@ -78,7 +78,7 @@ class Npy:
             raise ValueError(
                 f"{path}: must have shape (rows, {columns}) for this network, got {header.shape}"
             )
-        as_array(header[:0], str(path), "rows")
+        as_array(header[:0], f"{path}: rows")
         self.path, self.columns, self.count, self.dtype = path, columns, len(header), header.dtype
         self.offset, self.by_columns = header.offset, not header.flags.c_contiguous
 
@@ -93,7 +93,7 @@ class Npy:
                         rows[:, i] = self._read(file, i * self.count + row, n)
                 else:
                     rows = self._read(file, row * self.columns, n * self.columns).reshape(n, self.columns)
-                yield np.asarray(as_array(rows, str(self.path), f"rows {row} to {row + n - 1}"))
+                yield np.asarray(as_array(rows, f"{self.path}: rows {row} to {row + n - 1}"))
 
     def _read(self, file: BinaryIO, first: int, n: int) -> np.ndarray:
         file.seek(self.offset + first * self.dtype.itemsize)

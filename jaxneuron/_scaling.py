@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxneuron._arrays import ArrayLike, as_array
-from jaxneuron._params import MLP, Affine
+from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._params import MLP, Affine, as_mlp, check_mlp
 
 
+@public
 def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
     """The network that does its own input standardisation.
 
@@ -20,7 +22,8 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
 
     Args:
       mlp: an `MLP`; its first layer is replaced.
-      mean, std: of the inputs, `(n_in,)` or one number for all.
+      mean: of the inputs, `(n_in,)` or one number for all.
+      std: of the inputs, `(n_in,)` or one number for all.
 
     Returns:
       An `MLP` with arrays of the same kind and dtypes; a first layer without bias gets one.
@@ -30,26 +33,24 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
         network's dtype. TypeError: called on tracers; it prepares a network once, outside jit.
 
     Numerics: computed in float64, rounded once to the layer's dtype. A mean many times the std
-    costs digits in any folding: b' then cancels against x @ w'. Held by tests/test_scaling.py.
+    costs precision in any folding: b' then cancels against x @ w'. Held by tests/test_scaling.py.
 
     Example:
       >>> fold_input_scaling(MLP([([[1.0]], [0.0])]), 3.0, 2.0).layers[0]
       Affine(w=array([[0.5]]), b=array([-1.5]))
     """
-    where = "fold_input_scaling"
-    first = _network(mlp, where).layers[0]
-    w, b = _float64(first.w, where, "w"), _float64(first.b, where, "b")
+    first = _network(mlp).layers[0]
+    w, b = _float64(first.w, "w"), _float64(first.b, "b")
     shape = w.shape[:1]
-    shift, unit = _scaling(mean, shape, where, "mean"), _scaling(std, shape, where, "std")
+    shift, unit = _scaling(mean, shape, "mean"), _scaling(std, shape, "std")
     if not unit.all():
-        raise ValueError(
-            f"{where}: std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input"
-        )
+        raise BadValue(f"std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input")
     with np.errstate(all="ignore"):
-        layer = rounded(w / unit[:, None], b - (shift / unit) @ w, like=first, where=where)
-    return MLP((layer, *mlp.layers[1:]), mlp.activation, mlp.final_activation)
+        layer = rounded(w / unit[:, None], b - (shift / unit) @ w, like=first)
+    return as_mlp((layer, *mlp.layers[1:]), mlp.activation, mlp.final_activation)
 
 
+@public
 def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     """The network that does its own output scaling.
 
@@ -58,58 +59,60 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
 
     Args:
       mlp: an `MLP` whose final activation is the identity; its last layer is replaced.
-      scale, shift: `(n_out,)` or one number for all.
+      scale: of the outputs, `(n_out,)` or one number for all.
+      shift: of the outputs, `(n_out,)` or one number for all.
 
-    Returns, Raises, Numerics: as for `fold_input_scaling`, and ValueError for another final activation.
+    Returns:
+      An `MLP` with arrays of the same kind and dtypes; a last layer without bias gets one.
+
+    Raises:
+      ValueError: another final activation, a wrong shape, a value that is not finite, a result too large
+        for the network's dtype. TypeError: called on tracers; it prepares a network once, outside jit.
+
+    Numerics: computed in float64, rounded once to the layer's dtype. Held by tests/test_scaling.py.
 
     Example:
       >>> fold_output_scaling(MLP([([[1.0]], [0.5])], final_activation="identity"), 2.0, 3.0).layers[0]
       Affine(w=array([[2.]]), b=array([4.]))
     """
-    where = "fold_output_scaling"
-    if _network(mlp, where).final_activation != "identity":
-        raise ValueError(
-            f"{where}: mlp must have the final activation 'identity', got {mlp.final_activation!r}; "
+    if _network(mlp).final_activation != "identity":
+        raise BadValue(
+            f"mlp must have the final activation 'identity', got {mlp.final_activation!r}; "
             f"scale the outputs after it instead"
         )
     last = mlp.layers[-1]
-    w, b = _float64(last.w, where, "w"), _float64(last.b, where, "b")
-    unit, offset = (_scaling(v, w.shape[1:], where, name) for v, name in ((scale, "scale"), (shift, "shift")))
+    w, b = _float64(last.w, "w"), _float64(last.b, "b")
+    unit, offset = (_scaling(v, w.shape[1:], name) for v, name in ((scale, "scale"), (shift, "shift")))
     with np.errstate(all="ignore"):
-        layer = rounded(w * unit, b * unit + offset, like=last, where=where)
-    return MLP((*mlp.layers[:-1], layer), mlp.activation, mlp.final_activation)
+        layer = rounded(w * unit, b * unit + offset, like=last)
+    return as_mlp((*mlp.layers[:-1], layer), mlp.activation, mlp.final_activation)
 
 
-def _network(mlp: MLP, where: str) -> MLP:
-    if not isinstance(mlp, MLP):
-        raise TypeError(
-            f"{where}: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer"
-        )
+def _network(mlp: MLP) -> MLP:
+    check_mlp(mlp, "pass MLP([layer]) for a layer")
     if any(layer.w.ndim != 2 for layer in mlp.layers):
-        raise ValueError(f"{where}: mlp must be one network, got a stack of them; fold each, then stack")
+        raise BadValue("mlp must be one network, got a stack of them; fold each, then stack")
     return mlp
 
 
-def _float64(array: Any, where: str, argument: str) -> np.ndarray:
+def _float64(array: Any, argument: str) -> np.ndarray:
     if array is None:
         return np.zeros(())
     if isinstance(array, jax.core.Tracer):
-        raise TypeError(
-            f"{where}: {argument} must be a concrete array, got a tracer; fold outside jit and vmap"
-        )
+        raise BadType(f"{argument} must be a concrete array, got a tracer; fold outside jit and vmap")
     return np.asarray(array, np.float64)
 
 
-def _scaling(value: ArrayLike, shape: tuple[int, ...], where: str, argument: str) -> np.ndarray:
-    array = _float64(as_array(value, where, argument), where, argument)
+def _scaling(value: ArrayLike, shape: tuple[int, ...], argument: str) -> np.ndarray:
+    array = _float64(as_array(value, argument), argument)
     if array.shape not in ((), shape):
-        raise ValueError(f"{where}: {argument} must have shape {shape} or be one number, got {array.shape}")
+        raise BadValue(f"{argument} must have shape {shape} or be one number, got {array.shape}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{where}: {argument} must be finite, got {array[~np.isfinite(array)].flat[0]}")
+        raise BadValue(f"{argument} must be finite, got {array[~np.isfinite(array)].flat[0]}")
     return np.broadcast_to(array, shape)
 
 
-def rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
+def rounded(w: np.ndarray, b: np.ndarray, like: Affine) -> Affine:
     """`w` and `b` in the dtypes and the kind of array of `like`."""
     dtypes = [
         leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(float)
@@ -118,13 +121,13 @@ def rounded(w: np.ndarray, b: np.ndarray, like: Affine, where: str) -> Affine:
     ]
     # What was not finite in the layer stays so; what becomes so is refused.
     sound = np.isfinite(np.asarray(like.w, np.float64))
-    bias_sound = sound.all(axis=0) & np.isfinite(_float64(like.b, where, "b"))
+    bias_sound = sound.all(axis=0) & np.isfinite(_float64(like.b, "b"))
     arrays = []
     for name, exact, dtype, finite in (("w", w, dtypes[0], sound), ("b", b, dtypes[-1], bias_sound)):
         array = round_once(exact, dtype)
         if (finite & ~np.isfinite(array)).any():
-            raise ValueError(
-                f"{where}: {name} must fit in {dtype.name}, got {np.abs(exact[finite]).max():g}; "
+            raise BadValue(
+                f"{name} must fit in {dtype.name}, got {np.abs(exact[finite]).max():g}; "
                 f"convert the network to a wider dtype first, or look at the scaling"
             )
         arrays.append(jnp.asarray(array) if isinstance(like.w, jax.Array) else array)

@@ -21,7 +21,7 @@ Tiles = Iterator[tuple[np.ndarray, int]]
 def cut(rows: Any, n_in: int, size: int) -> tuple[Tiles, int | None, np.dtype]:
     """Tiles of `size` rows, how many rows there are if that is known, and their dtype."""
     if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
-        rows = as_operand(rows, "evaluate", "rows")
+        rows = as_operand(rows, "evaluate: rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:
         raise ValueError(
             "evaluate: rows must lie on this process's devices, got an array that spans several processes; "
@@ -46,7 +46,7 @@ def cut(rows: Any, n_in: int, size: int) -> tuple[Tiles, int | None, np.dtype]:
 def _slices(rows: Any, size: int) -> Tiles:
     for start in range(0, rows.shape[0], size):
         x = np.asarray(rows[start : start + size])
-        x = np.asarray(as_operand(x, "evaluate", f"rows[{start}:{start + len(x)}]"))
+        x = np.asarray(as_operand(x, f"evaluate: rows[{start}:{start + len(x)}]"))
         yield x if len(x) == size else np.pad(x, ((0, size - len(x)), (0, 0)), "edge"), len(x)
 
 
@@ -70,7 +70,7 @@ def _checked(rows: Iterable[Any], n_in: int) -> Iterator[np.ndarray]:
     start, dtype = 0, None
     for i, each in enumerate(rows):
         name = f"chunk {i} (from row {start})"
-        chunk = np.asarray(as_operand(each, "evaluate: rows", name))
+        chunk = np.asarray(as_operand(each, f"evaluate: rows: {name}"))
         _check_shape(chunk.shape, n_in, f"rows: {name}")
         dtype = dtype or chunk.dtype
         if chunk.dtype != dtype:

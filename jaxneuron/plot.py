@@ -62,7 +62,7 @@ def plot_activation(*activations: Activation, ax: Axes | None = None) -> Axes:
       ['sigmoid', 'tanh']
     """
     z = np.linspace(-8, 8, 801, dtype=np.float32)
-    names = [canonical(a, "plot_activation", "activation") for a in activations or ("sigmoid",)]
+    names = [canonical(a, "plot_activation: activation") for a in activations or ("sigmoid",)]
     curves = [_values(name, z, "plot_activation") for name in names]
     ax = ax or _figure("plot_activation").add_subplot()
     for i, (name, y) in enumerate(zip(names, curves, strict=True)):
@@ -250,7 +250,7 @@ def plot_error(
       'z'
     """
     functions = functions or (sigmoid, jax.nn.sigmoid)
-    names = [canonical(function, "plot_error", "function") for function in functions]
+    names = [canonical(function, "plot_error: function") for function in functions]
     truth = _reference(reference, names)
     if not -np.inf < span[0] < span[1] < np.inf:
         raise ValueError(f"plot_error: span must be (low, high), low < high, both finite, got {span!r}")
@@ -292,7 +292,7 @@ def _name(activation: Activation) -> str:
 
 def _origin(function: Activation) -> str:
     """A name that tells our sigmoid from jax's."""
-    module = getattr(resolve(function, "plot_error"), "__module__", None)
+    module = getattr(resolve(function, "plot_error: function"), "__module__", None)
     return _name(function) + (f" ({module.split('.')[0]})" if module else "")
 
 
@@ -300,7 +300,7 @@ def _values(activation: Activation, z: np.ndarray, where: str) -> np.ndarray:
     """float32 values of an elementwise activation at the float32 array `z`."""
     if activation == "softmax":
         raise ValueError(f"{where}: softmax is not elementwise, it has no curve; pass another activation")
-    y = np.asarray(resolve(activation, where)(jnp.asarray(z)))
+    y = np.asarray(resolve(activation, f"{where}: activation")(jnp.asarray(z)))
     if y.shape != z.shape or y.dtype != z.dtype:
         raise ValueError(
             f"{where}: {_name(activation)} must give float32 {z.shape} for float32 {z.shape}, "
@@ -364,22 +364,22 @@ def _reference(
 ) -> Callable[[np.ndarray], ArrayLike]:
     if callable(reference):
         return reference
-    from jaxneuron import _oracle
+    from jaxneuron._math import oracle
 
-    known = [name for name in ([reference] if reference else names) if name in _oracle.FORMULAS]
+    known = [name for name in ([reference] if reference else names) if name in oracle.FORMULAS]
     if not known:
         given = f"reference {reference!r}" if reference else ", ".join(map(_name, names))
         raise ValueError(
             f"plot_error: reference must be a function of a float64 array or one of "
-            f"{', '.join(_oracle.FORMULAS)}, or one of these must be drawn, got {given}; pass reference="
+            f"{', '.join(oracle.FORMULAS)}, or one of these must be drawn, got {given}; pass reference="
         )
-    return lambda z: _oracle.activation(str(known[0]), z)
+    return lambda z: oracle.activation(str(known[0]), z)
 
 
 def _ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    from jaxneuron import _oracle
+    from jaxneuron._math import oracle
 
     with np.errstate(invalid="ignore", over="ignore"):
-        error = np.abs(y.astype(np.float64) - exact) / _oracle.ulp(exact, "float32")
+        error = np.abs(y.astype(np.float64) - exact) / oracle.ulp(exact, "float32")
         same = (y == exact.astype(np.float32)) | (np.isnan(y) & np.isnan(exact))
     return np.where(np.isfinite(error), error, np.where(same, 0, np.inf))

@@ -1,11 +1,11 @@
-"""The polynomials of jaxneuron/_polynomials.py, computed by mpmath: `python -m tests.make_polynomials`."""
+"""The polynomials of jaxneuron/_math/formats.py, computed by mpmath: `python -m tests.make_polynomials`."""
 
 from collections.abc import Callable
 
 import mpmath
 import numpy as np
 
-from jaxneuron._polynomials import FLOAT32, FLOAT64
+from jaxneuron._math.formats import FLOAT32, FLOAT64
 
 MP = mpmath.mp.clone()
 MP.prec = 500

@@ -1,12 +1,12 @@
 """What the suite draws from: jaxneuron.testing's pools, and widths of nothing."""
 
-from jaxneuron import _oracle
+from jaxneuron._math import oracle
 from jaxneuron.testing import mlps as _mlps
 from jaxneuron.testing import params_and_inputs
 from jaxneuron.testing._strategies import NETWORKS
 
-DTYPES = tuple(_oracle.U)
-ELEMENTWISE = tuple(_oracle.FORMULAS)
+DTYPES = tuple(oracle.U)
+ELEMENTWISE = tuple(oracle.FORMULAS)
 SIZES = (1, 2, 7, 0)
 
 

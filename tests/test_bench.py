@@ -14,7 +14,7 @@ from bench.cases import CASES, Case, network
 from bench.contenders import OURS, PEERS
 from bench.timing import measure
 from bench.truth import check, truth
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 
 pytestmark = pytest.mark.usefixtures("_as_users_have_it")
 SMALL = Case((3, 5, 2), "tanh", "sigmoid", 6, "quick to check")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxneuron import MLP, Affine, convert, gates, mlp_forward
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 from jaxneuron.convert import (
     from_flax,
     from_pairs,

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from jaxneuron import Affine, mlp_forward
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 from jaxneuron.convert import from_brax, from_flax, from_haiku, from_torch
 from jaxneuron.convert._steps import Scaling
 from tests.test_convert import RELU, bits, dense, normal, run

@@ -1,4 +1,4 @@
-"""The numbers that the kernel's headers repeat are those of _polynomials.py."""
+"""The numbers that the kernel's headers repeat are those of _math/formats.py."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxneuron._polynomials import FLOAT32, FLOAT64
+from jaxneuron._math.formats import FLOAT32, FLOAT64
 
 HEADER = Path(__file__).parents[1] / "jaxneuron" / "_kernels" / "cpu" / "format.h"
 SAME = ("digits", "bias", "few", "ln2", "zero", "one", "exp", "tanh", "log", "gelu")

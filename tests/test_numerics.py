@@ -16,10 +16,10 @@ import pytest
 
 import jaxneuron
 from bench import accuracy
-from jaxneuron import _correct, _oracle
 from jaxneuron._activations import BY_NAME
 from jaxneuron._kernels import _cpu, _library
-from jaxneuron._polynomials import FLOAT32, FLOAT64
+from jaxneuron._math import correct, oracle
+from jaxneuron._math.formats import FLOAT32, FLOAT64
 from jaxneuron.testing import assert_bounded, assert_monotone
 from tests.make_polynomials import polynomials
 
@@ -117,13 +117,13 @@ def test_softmax_within_its_factor(units):
     for dtype in ("float32", "float64"):
         with jax.enable_x64(dtype == "float64"):
             y = np.asarray(jaxneuron.softmax(z.astype(dtype)))
-        e = np.vectorize(_oracle.MP.exp, otypes=[object])(
+        e = np.vectorize(oracle.MP.exp, otypes=[object])(
             z.astype(object) - z.max(-1, keepdims=True).astype(object)
         )
         exact = (e / e.sum(-1, keepdims=True)).astype(np.float64)
-        u = _oracle.U[dtype]
+        u = oracle.U[dtype]
         np.testing.assert_array_less(
-            np.abs(y - exact), exact * ((units + 4) * u + 2.0**-52) + 2 * _oracle.SMALLEST_NORMAL[dtype]
+            np.abs(y - exact), exact * ((units + 4) * u + 2.0**-52) + 2 * oracle.SMALLEST_NORMAL[dtype]
         )
 
 
@@ -137,7 +137,7 @@ def test_logarithms_of_two():
     for f, digits in ((FLOAT32, 8), (FLOAT64, 11)):  # of the largest exponent
         first, rest = f.ln2
         assert first * 2.0 ** (f.digits + 1 - digits) % 1 == 0
-        assert abs(_oracle.MP.log(2) - first - rest) < first * 2.0 ** -(f.digits + 14)
+        assert abs(oracle.MP.log(2) - first - rest) < first * 2.0 ** -(f.digits + 14)
 
 
 # --- laws ---
@@ -248,7 +248,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_found(mutant):
-    source, (old, new) = inspect.getsource(_correct), MUTANTS[mutant]
+    source, (old, new) = inspect.getsource(correct), MUTANTS[mutant]
     assert source.count(old) == 1
     module = types.ModuleType("mutant")
     exec(source.replace(old, new), module.__dict__)

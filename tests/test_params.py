@@ -198,7 +198,7 @@ LAYER = ([[1.0, 2.0], [3.0, 4.0]], [0.0, 0.0])
         (lambda: MLP([(LAYER[0], [0.0])]), ValueError, "MLP: layer 0: b must have shape (2,), one number for each column of w (2, 2), got (1,); reshape it, or pass None for no bias"),
         (lambda: MLP([(1.0, 2.0)]), ValueError, "MLP: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (); pass [w]"),
         (lambda: MLP([([1.0, 2.0], 0.0)]), ValueError, "MLP: layer 0: w must have shape (n_in, n_out), got (2,); make the neuron a layer of one with stack_neurons([neuron])"),
-        (lambda: MLP([("ab", None)]), TypeError, "MLP: layer 0: w must hold booleans, integers, or one of bfloat16, float16, float32, float64, got str64 ('ab'); pass numbers"),
+        (lambda: MLP([("ab", None)]), TypeError, "MLP: layer 0: w must hold booleans, integers, or one of bfloat16, float16, float32, float64, got text ('ab'); pass numbers"),
         (lambda: MLP([LAYER], "softmax"), ValueError, "MLP: softmax works as the final activation only; pass it as final_activation"),
         (lambda: MLP([LAYER] * 3, ("tanh", "softmax")), ValueError, "MLP: softmax works as the final activation only; pass it as final_activation"),
         (lambda: MLP([LAYER] * 3, ("tanh",)), ValueError, "MLP: activation must have one entry for each of the 2 hidden layers, got 1; the last layer's is final_activation"),

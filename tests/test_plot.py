@@ -16,9 +16,9 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from jaxneuron import MLP, Affine, gates, init_mlp, mlp_forward, neuron
-from jaxneuron import _oracle as oracle
 from jaxneuron import plot as pictures
 from jaxneuron._activations import BY_NAME
+from jaxneuron._math import oracle
 from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
 from tests import make_qlknn
 

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 import jaxneuron
 from jaxneuron import MLP, fold_input_scaling, fold_output_scaling
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 from jaxneuron._scaling import round_once
 from jaxneuron.testing._laws import _assert_within
 from tests import make_qlknn

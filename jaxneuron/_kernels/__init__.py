@@ -14,12 +14,11 @@ def forward(
     layers: Sequence[_xla.Layer],
     activations: Sequence[Callable[[Array], Array]],
     x: Array,
-    where: Sequence[str],
 ) -> Array:
-    """For every layer, x = activation(x @ w + b); shapes fit. `where` opens messages about each layer."""
+    """For every layer, x = activation(x @ w + b); shapes fit."""
     if _cpu.reason_against(layers, activations, x) is None:
         return _cpu.forward(layers, activations, x)
-    return _xla.forward(layers, activations, x, where)
+    return _xla.forward(layers, activations, x)
 
 
 def choice(layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:

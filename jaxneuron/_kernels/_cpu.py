@@ -95,7 +95,7 @@ def _ranks(biases: Sequence[bool]) -> list[int]:
 def _on_xla(*operands: Array, activations: Sequence[int], biases: Sequence[bool], **_: Any) -> Array:
     def one(x: Array, *arrays: Array) -> Array:
         functions = [ACTIVATIONS[code] for code in activations]
-        return _xla.forward(_pairs(arrays, biases), functions, x, [""] * len(biases))
+        return _xla.forward(_pairs(arrays, biases), functions, x)
 
     ranks = _ranks(biases)
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]

@@ -112,7 +112,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
                 f"{', '.join(str(aval.shape) for aval in weights)}, got {len(arrays[0])}"
             )
         with jax.enable_x64(wide or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
-            x = as_operand(x, "load_exported", "x")
+            x = as_operand(x, "load_exported: x")
             if x.ndim != 2 or x.shape[1] != inputs.shape[1]:
                 raise ValueError(
                     f"load_exported: x must have shape (batch, {inputs.shape[1]}) for this program, "

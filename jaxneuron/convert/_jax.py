@@ -65,7 +65,7 @@ def from_pairs(
                 f"{where}: layer {i} must be a (w, b) pair, got {type(pair).__name__}; "
                 f"pass b=None for no bias"
             )
-        w, b = as_array(pair[0], f"{where}: layer {i}", "w"), pair[1]
+        w, b = as_array(pair[0], f"{where}: layer {i}: w"), pair[1]
         layers.append(Affine(w.T if orientation == "out_in" else w, b))
     return assemble(chain(layers, activation, final_activation), where, dtype=dtype)
 
@@ -295,7 +295,7 @@ def from_brax(
                 f"{where}: params[0] must be a normalizer with mean and std, "
                 f"got {type(normalizer).__name__}; without normalisation use from_flax on the policy"
             )
-        moments.append(np.asarray(as_array(value, where, name), np.float64))
+        moments.append(np.asarray(as_array(value, f"{where}: {name}"), np.float64))
     w, b = layers[-1]
     if w.shape[1] % 2:
         raise ValueError(

@@ -63,7 +63,7 @@ def named_layers(
             raise ValueError(
                 f"{where}: {name!r:.80} must be there beside its {bias!r}, got none; pass whole layers"
             )
-        w = as_array(array(found[path][weight]), where, name)
+        w = as_array(array(found[path][weight]), f"{where}: {name}")
         if w.ndim != 2:
             raise ValueError(
                 f"{where}: {name!r:.80} must have two axes, got {w.shape}; "
@@ -71,7 +71,7 @@ def named_layers(
             )
         b = found[path].get(bias)
         affines.append(
-            Affine(w, None if b is None else as_array(array(b), where, separator.join((*path, bias))))
+            Affine(w, None if b is None else as_array(array(b), f"{where}: {separator.join((*path, bias))}"))
         )
     return affines
 

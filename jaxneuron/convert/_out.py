@@ -74,7 +74,7 @@ def to_equinox(mlp: MLP) -> Any:
             equinox.tree_at(lambda m: (m.weight, m.bias), linear, (w.T, b), is_leaf=lambda leaf: leaf is None)
         )
         if activation != "identity":
-            known = functions.get(activation, resolve(activation, "to_equinox"))
+            known = functions.get(activation, resolve(activation, "to_equinox: activation"))
             parts.append(equinox.nn.Lambda(known))
     return equinox.nn.Sequential(parts)
 

@@ -206,7 +206,7 @@ class _Network:
         dtype = beside.w.dtype if beside is not None and beside.w.dtype.name in FLOATS else self._dtype
         w = np.diag(np.broadcast_to(np.asarray(scale, np.float64), n))
         b = np.broadcast_to(np.asarray(shift, np.float64), n)
-        self._push(rounded(w, b, like=Affine(np.zeros(w.shape, dtype)), where=self._where))
+        self._push(rounded(w, b, like=Affine(np.zeros(w.shape, dtype))))
 
     def _width(self, step: Scaling | None = None) -> int | None:
         """How many numbers there are now, if anything says so; `step` scales them."""
@@ -254,7 +254,7 @@ def _after(layer: Affine, scaling: Scaling, where: str) -> Affine:
     w = np.asarray(layer.w, np.float64)
     b = np.broadcast_to(-mean if layer.b is None else np.asarray(layer.b, np.float64) - mean, w.shape[1:])
     with np.errstate(all="ignore"):
-        return rounded(w * scale, b * scale + shift if np.any(shift) else b * scale, like=layer, where=where)
+        return rounded(w * scale, b * scale + shift if np.any(shift) else b * scale, like=layer)
 
 
 def _before(layer: Affine, scaling: Scaling, where: str) -> Affine:
@@ -264,7 +264,7 @@ def _before(layer: Affine, scaling: Scaling, where: str) -> Affine:
     b = 0.0 if layer.b is None else np.asarray(layer.b, np.float64)
     offset = shift - mean * scale
     with np.errstate(all="ignore"):
-        folded = rounded(w * scale[:, None], b + offset @ w, like=layer, where=where)
+        folded = rounded(w * scale[:, None], b + offset @ w, like=layer)
     return folded if offset.any() or layer.b is not None else Affine(folded.w)
 
 

@@ -55,7 +55,7 @@ def as_activations(where: str, argument: str, names: Sequence[Activation]) -> tu
     if isinstance(names, str) or not isinstance(names, Iterable) or not tuple(names):
         raise ValueError(f"{where}: {argument} must hold at least 1 activation, got {names!r}; pass ['tanh']")
     for name in names:
-        resolve(name, where, argument)
+        resolve(name, f"{where}: {argument}")
         if name == "softmax" and argument == "activations":
             raise ValueError(
                 f"{where}: activations must suit hidden layers, got 'softmax'; pass it in final_activations"

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 from jaxneuron.testing._arguments import as_dtypes
 
 Function = Callable[..., Any]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron import _oracle as oracle
+from jaxneuron._math import oracle
 from jaxneuron._params import MLP, Affine
 
 Function = Callable[..., Any]

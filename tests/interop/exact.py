@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from jaxneuron import _oracle as oracle
 from jaxneuron import mlp_forward
+from jaxneuron._math import oracle
 from jaxneuron.testing._laws import _assert_within
 
 

@@ -216,7 +216,7 @@ def test_to_onnx_runs_in_onnx_runtime(tmp_path, name):
 
 def assert_outputs_of(theirs, mlp, x):
     """ONNX Runtime's outputs are within the bound that rounding leaves them, thrice: its exp is coarser than XLA's."""
-    from jaxneuron import _oracle as oracle
+    from jaxneuron._math import oracle
 
     exact, error = oracle.mlp(mlp.layers, mlp.activations, x, "float32")
     assert (np.abs(theirs - exact) <= 3 * error).all()

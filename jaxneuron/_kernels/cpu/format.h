@@ -1,4 +1,4 @@
-// What float and double are made of, and the numbers of ../../_polynomials.py, where they are explained.
+// What float and double are made of, and the numbers of ../../_math/formats.py, where they are explained.
 #pragma once
 
 #include <cstdint>

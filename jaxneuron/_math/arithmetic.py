@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxneuron._polynomials import FLOAT32, FLOAT64, Format, Polynomial
+from jaxneuron._math.formats import FLOAT32, FLOAT64, Format, Polynomial
 
 Derivative = Callable[[Array, Array], Array]
 

@@ -1,6 +1,6 @@
 """The activations on float32 and float64 arrays, within one or two ULP: the mathematics of each.
 
-Each has its sources of error spelled out by the number of parts it keeps (see _arithmetic.py); what they
+Each has its sources of error spelled out by the number of parts it keeps (see arithmetic.py); what they
 come to, docs/numerics.md says, and tests/test_numerics.py holds.
 """
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxneuron._arithmetic import (
+from jaxneuron._math.arithmetic import (
     at_least,
     at_most,
     bits_of,

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxneuron import _elementary
-from jaxneuron._arithmetic import (
+from jaxneuron._math import elementary
+from jaxneuron._math.arithmetic import (
     at_most,
     bits_of,
     derivative,
@@ -25,7 +25,7 @@ from jaxneuron._arithmetic import (
     reduced,
     subnormal,
 )
-from jaxneuron._polynomials import FLOAT32, FLOAT64
+from jaxneuron._math.formats import FLOAT32, FLOAT64
 
 
 @derivative(lambda z, y: y * (1 - y))
@@ -53,14 +53,14 @@ def cr_sigmoid(z: Array) -> Array:
 def cr_tanh(z: Array) -> Array:
     """tanh of a float32 or float64 array; of the latter not correctly rounded."""
     if z.dtype == jnp.float64:
-        return _elementary.tanh(z)
+        return elementary.tanh(z)
     with jax.enable_x64(True):
-        y = _elementary.tanh(z.astype(jnp.float64)).astype(jnp.float32)
+        y = elementary.tanh(z.astype(jnp.float64)).astype(jnp.float32)
         return jnp.where(jnp.abs(z) < 2.0**-13, z, y)
 
 
 def _sigmoid64(z: Array) -> Array:
-    """sigmoid as in _elementary, with more parts of exp, of the denominator and of the larger half."""
+    """sigmoid as in elementary.py, with more parts of exp, of the denominator and of the larger half."""
     f = FLOAT64
     a = at_most(jnp.abs(z), f.zero)
     n, r, s = reduced(a)

@@ -6,7 +6,7 @@
     erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8), t = a / (a + 4)
 
 Each interpolates its function at the Chebyshev nodes of the stretch, lowest coefficient first.
-tests/make_polynomials.py computes them by mpmath, and a test holds these numbers to its own.
+tests/make_math/formats.py computes them by mpmath, and a test holds these numbers to its own.
 """
 
 from __future__ import annotations
