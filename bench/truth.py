@@ -23,6 +23,7 @@ import numpy as np
 from bench.cases import Case
 from jaxneuron import MLP
 from jaxneuron._math import oracle
+from jaxneuron._math.activations import ACTIVATIONS
 
 
 class Truth(NamedTuple):
@@ -72,7 +73,7 @@ def affine_error(w: np.ndarray, b: np.ndarray, x: np.ndarray, error: Any, dtype:
 
 def own_error(name: str, z: np.ndarray, y: np.ndarray, z_error: np.ndarray, dtype: str) -> np.ndarray:
     """Of jaxneuron's activation, and of its rounding to a dtype that is narrower than the sums."""
-    wide, slope = oracle.sum_dtype(dtype), oracle.SLOPE[name]
+    wide, slope = oracle.sum_dtype(dtype), ACTIVATIONS[name].slope
     error = slope * z_error + oracle.activation_error(
         name, np.abs(z) + z_error, np.abs(y) + slope * z_error, wide
     )
@@ -87,7 +88,7 @@ def peer_error(
     if dtype != oracle.sum_dtype(dtype):
         z_error = oracle.rounded_error(product, z_error, dtype)
         z_error = oracle.rounded_error(z, z_error, dtype)
-    slope = oracle.SLOPE[name]
+    slope = ACTIVATIONS[name].slope
     largest = np.ones_like(y) if name in ("sigmoid", "tanh") else np.abs(y) + slope * z_error
     error = slope * z_error + oracle.activation_error(name, np.abs(z) + z_error, largest, dtype)
     error = error + oracle.U["float64"] * np.abs(y)

@@ -23,6 +23,7 @@ from jax import Array
 from jaxneuron._arrays import ArrayLike, as_operand, result_dtype, sum_dtype
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._math import correct, elementary
+from jaxneuron._math.formats import LEAKY_SLOPE
 
 Activation = str | Callable[[Array], Array]
 
@@ -285,7 +286,7 @@ def leaky_relu(z: Array) -> Array:
       >>> leaky_relu([-100.0, 1.0])
       Array([-1.,  1.], dtype=float32)
     """
-    return jnp.where(z >= 0, z, 0.01 * z)
+    return jnp.where(z >= 0, z, LEAKY_SLOPE * z)
 
 
 @_activation

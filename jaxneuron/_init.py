@@ -15,9 +15,8 @@ from jaxneuron._activations import Activation
 from jaxneuron._arrays import FLOATS
 from jaxneuron._counts import as_sizes
 from jaxneuron._errors import BadType, public
+from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._params import MLP, Affine, as_activations, as_mlp, each_activation
-
-HE = ("relu", "leaky_relu", "elu")
 
 
 @public
@@ -69,7 +68,8 @@ def init_mlp(
     for layer_key, shape, name in zip(
         keys, shapes, each_activation(len(shapes) - 1, *activations), strict=True
     ):
-        initial = jax.nn.initializers.he_normal if name in HE else jax.nn.initializers.lecun_normal
+        he = name in ACTIVATIONS and ACTIVATIONS[name].he
+        initial = jax.nn.initializers.he_normal if he else jax.nn.initializers.lecun_normal
         w = initial()(layer_key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
         layers.append(Affine(w, jnp.zeros(shape[1], dtype)))
     return as_mlp(layers, *activations)

@@ -52,7 +52,7 @@ def gelu(shifted):
 def polynomials(f) -> dict[str, np.ndarray]:
     """The polynomials for the format `f`, of the degrees it has, rounded to it."""
     reach = MP.log(2) / 2 * MP.mpf("1.002")
-    end = f.gelu_zero / (f.gelu_zero + MP.mpf(4)) - MP.mpf(3) / 8
+    end = f.gelu_zero.xla / (f.gelu_zero.xla + MP.mpf(4)) - MP.mpf(3) / 8
     found = {
         "exp": interpolate(exp, -reach, reach, len(f.exp) - 1),
         "tanh": interpolate(tanh, 0, MP.mpf("0.56") ** 2 * MP.mpf("1.01"), len(f.tanh) - 1),

@@ -246,7 +246,7 @@ def test_unhashable_callables_are_refused():
         def __call__(self, z):
             return z
 
-    with pytest.raises(TypeError, match="^activation must be a name or a hashable callable, got Unhashable"):
+    with pytest.raises(TypeError, match=r"^activation must be a name or a hashable callable, got Unhashable"):
         resolve(Unhashable())
     with pytest.raises(TypeError, match="got int"):
         resolve(3)

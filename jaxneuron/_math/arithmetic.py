@@ -1,13 +1,14 @@
 """Numbers in two parts: the arithmetic under the elementary functions.
 
     exp(x + low) = 2^m (1 + r + rest)          m = round(x / ln 2),  r = x - m ln2_first, exactly
-    1 / d = q + q p                            q a quotient of few digits, p by Newton's step
+    1 / d = q + q p                            q a quotient of half a significand, p by Newton's step
 
-A number whose rounding would count is kept as two. The larger one has so few digits that its products are
-exact: then it is the same whether XLA contracts a product and a sum into one rounding, or not. The digits
-are cut off in the bit pattern, where XLA can't see that parts cancel, as it does in (1 + x) - 1.
+Where a rounding error matters, a value is kept as an unevaluated sum of two floats (Dekker 1971). The larger
+one has half the bits of a significand, so that its products are exact, whether XLA contracts a product and a
+sum into one rounding or not. The other bits are cleared in the bit pattern, as XLA simplifies (1 + x) - 1.
+The reduction of exp's argument is Cody and Waite's (1980).
 
-Arrays are float32 or float64; numbers of XLA's flush to 0 below the smallest normal one.
+Arrays are float32 or float64. XLA flushes subnormal numbers to 0.
 """
 
 from __future__ import annotations
@@ -20,37 +21,37 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxneuron._math.formats import FLOAT32, FLOAT64, Format, Polynomial
+from jaxneuron._math.formats import FLOAT32, FLOAT64, LOG2_E, Format, Polynomial
 
 Derivative = Callable[[Array, Array], Array]
 
 
 def exp_parts(x: Array, low: Array | float = 0.0) -> tuple[Array, Array, Array]:
-    """n, r, rest with exp(x + low) = 2^m (1 + r + rest); n is m where a pattern has its exponent."""
+    """n, r, rest with exp(x + low) = 2^m (1 + r + rest); n is m shifted into the exponent field."""
     n, r, s = reduced(x, low)
     u = r - s
     return n, r, (u * u) * polynomial(format_of(x).exp, u) - s
 
 
 def reduced(x: Array, low: Array | float = 0.0) -> tuple[Array, Array, Array]:
-    """n, r, s with x + low = m ln 2 + r - s, r exact, s rounded; n is m where a pattern has its exponent."""
+    """n, r, s with x + low = m ln 2 + r - s, r exact, s rounded; n is m shifted into the exponent field."""
     f = format_of(x)
-    shift = 1.5 * 2.0**f.digits  # added, it leaves no place for a fraction, and m in the last bits
-    pattern = bits_of(x * math.log2(math.e) + shift)
+    shift = 1.5 * 2.0**f.fraction_bits  # adding it rounds to an integer and leaves m in the lowest bits
+    pattern = bits_of(x * LOG2_E + shift)
     m = (pattern - int(f.number(shift).view(f.integer))).astype(x.dtype)
-    return pattern << f.digits, x - m * f.ln2[0], m * f.ln2[1] - low
+    return pattern << f.fraction_bits, x - m * f.ln2[0], m * f.ln2[1] - low
 
 
-def one_plus(r: Array, rest: Array, digits: int | None = None) -> tuple[Array, Array, Array]:
-    """1 + r + rest: rounded, its first digits, and what is left of it."""
+def one_plus(r: Array, rest: Array, bits: int | None = None) -> tuple[Array, Array, Array]:
+    """1 + r + rest: rounded, its leading bits, and the rest of it."""
     y = 1 + (r + rest)
-    first = leading(y, digits)
+    first = leading(y, bits)
     return y, first, (r - (first - 1)) + rest
 
 
 def quotient(d: Array) -> Array:
-    """1 / d rounded to few digits: cut off, from a numerator half a digit larger."""
-    return leading((1 + 2.0 ** -format_of(d).few) / d)
+    """1 / d in half a significand: truncated, from a numerator larger by half a unit in the last bit."""
+    return leading((1 + 2.0 ** -format_of(d).half_bits) / d)
 
 
 def newton(residual: Array) -> Array:
@@ -62,26 +63,26 @@ def power_of_two(k: int, n: Array, sign: int) -> Array:
     """2^(k + sign m), and 0 where that is below the normal numbers; n as exp_parts gives it."""
     f = FLOAT64 if n.dtype == jnp.int64 else FLOAT32
     width = 8 * n.dtype.itemsize
-    start = (f.bias + k) << f.digits
+    start = (f.exponent_bias + k) << f.fraction_bits
     start -= (start >> (width - 1)) << width  # to the integers that n.dtype holds; n has wrapped too
     return number_of(jnp.maximum(start + n if sign > 0 else start - n, 0))
 
 
 def subnormal(shifted: Array) -> Array:
-    """k times the smallest subnormal number, for shifted = 2^digits + k: the integer k is its pattern."""
+    """k times the smallest subnormal number, whose bit pattern is k, for shifted = 2^fraction_bits + k."""
     f = format_of(shifted)
-    return number_of(bits_of(shifted) - ((f.bias + f.digits) << f.digits))
+    return number_of(bits_of(shifted) - ((f.exponent_bias + f.fraction_bits) << f.fraction_bits))
 
 
-def leading(x: Array, digits: int | None = None) -> Array:
-    """The first digits of x, half of them unless told; the others are cut off."""
+def leading(x: Array, bits: int | None = None) -> Array:
+    """x with all but its leading bits cleared; half a significand's stay unless given."""
     f = format_of(x)
-    return number_of(bits_of(x) & -(1 << (f.digits + 1 - (digits or f.few))))
+    return number_of(bits_of(x) & -(1 << (f.fraction_bits + 1 - (bits or f.half_bits))))
 
 
-def split(constant: tuple[float, float], f: Format, digits: int | None = None) -> tuple[float, float]:
-    """A constant, given as a float64 and what that lacks: its first digits and the rest."""
-    scale = 2.0 ** ((digits or f.few) - math.frexp(constant[0])[1])
+def split(constant: tuple[float, float], f: Format, bits: int | None = None) -> tuple[float, float]:
+    """A constant, given as a float64 and what that lacks: its leading bits and the rest."""
+    scale = 2.0 ** ((bits or f.half_bits) - math.frexp(constant[0])[1])
     first = math.floor(constant[0] * scale) / scale
     return first, (constant[0] - first) + constant[1]
 

@@ -1,7 +1,7 @@
 """Correctly rounded activations: the float nearest to the exact value, ties to even.
 
-Narrower formats are computed in float64, so that its rounding counts only where the exact value lies that
-close to the middle of two floats: `python -m bench.accuracy` has gone through all inputs.
+float32 and narrower formats are computed in float64. Its error can matter only if the exact value is very
+close to the midpoint of two floats (Ziv 1991); `python -m bench.accuracy` has gone through all inputs.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def cr_sigmoid(z: Array) -> Array:
         c = power_of_two(0, n, -1)
         small = c / ((1 + (r + rest)) + c)
         y = jnp.where(x < 0, small, 1 - small)
-        # Near 0 the difference from 1/2 is rounded, by the series: added to 1/2 it would lose the digits that
-        # tell which way a tie goes.
+        # Near 0 the difference from 1/2 is rounded, by the series: added to 1/2 it would lose the bits that
+        # decide a tie.
         difference = 0.25 * x * (1 - x * x * (1 / 12 - x * x / 120))
         ulp = jnp.where(x < 0, 2.0**-25, 2.0**-24)
         y = jnp.where(jnp.abs(x) < 2.0**-8, 0.5 + ulp * jnp.round(difference / ulp), y)
@@ -77,10 +77,10 @@ def _sigmoid64(z: Array) -> Array:
     q = quotient(y + c)
     p = newton(((1 - q * y_first) - q * c) - q * y_rest)
     # Each result is rounded once: an integer and its fraction below the normal numbers, and above one half
-    # the difference from 1, exact while half has few digits.
-    scaled = q * power_of_two(f.bias + f.digits - 1, n, -1)
+    # the difference from 1, exact while half has few bits.
+    scaled = q * power_of_two(f.exponent_bias + f.fraction_bits - 1, n, -1)
     whole = jnp.floor(scaled)
-    tiny = subnormal((whole + 2.0**f.digits) + ((scaled - whole) + scaled * p))
+    tiny = subnormal((whole + 2.0**f.fraction_bits) + ((scaled - whole) + scaled * p))
     small = jnp.where(a > f.normal, tiny, c * (q + q * p))
     half = c * q
     large = jnp.where(a < 12, (1 - half) - half * p, 1 - small)

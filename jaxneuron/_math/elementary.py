@@ -27,15 +27,15 @@ from jaxneuron._math.arithmetic import (
     split,
     subnormal,
 )
-
-# Constants as the nearest float64 and what that lacks.
-SQRT_8_PI = (1.5957691216057308, -9.96930880911092e-17)  # sqrt(8 / pi)
-SQRT_8_PI_CUBIC = (0.07135481627260025, -6.175149918155315e-19)  # 0.044715 sqrt(8 / pi)
-LN2 = (0.6931471805599453, 2.3190468138462996e-17)
-SELU = (1.0507009873554805, 3.9874847667154144e-17)
-SELU_ALPHA = 1.7580993408473768
-GELU_PLACE = 13 / 16
-LARGE_TANH = 0.55  # from here on tanh is above one half
+from jaxneuron._math.formats import (
+    GELU_PLACE,
+    LARGE_TANH,
+    LN2,
+    SELU_LIMIT,
+    SELU_SCALE,
+    SQRT_8_PI,
+    SQRT_8_PI_CUBIC,
+)
 
 
 @derivative(lambda z, y: y * (1 - y))
@@ -47,7 +47,7 @@ def sigmoid(z: Array) -> Array:
     c, q, p = smaller_half(n, r, rest)
     y = q + q * p
     # Below the normal numbers 2^-m y is an integer times the smallest one; the sum rounds to it.
-    tiny = subnormal(y * power_of_two(f.bias + f.digits - 1, n, -1) + 2.0**f.digits)
+    tiny = subnormal(y * power_of_two(f.exponent_bias + f.fraction_bits - 1, n, -1) + 2.0**f.fraction_bits)
     small = jnp.where(a > f.normal, tiny, c * y)
     return jnp.where(z < 0, small, 1 - small)
 
@@ -72,7 +72,7 @@ def tanh(z: Array) -> Array:
     square = z * z
     small = z + (z * square) * polynomial(f.tanh, square)
     y = jnp.where(a < LARGE_TANH, small, number_of(bits_of(large) | sign))
-    return jnp.where(a < 2.0 ** -(f.digits // 2 + 2), z, y)
+    return jnp.where(a < 2.0 ** -(f.fraction_bits // 2 + 2), z, y)
 
 
 def _silu_slope(z: Array, _: Array) -> Array:
@@ -83,7 +83,7 @@ def _silu_slope(z: Array, _: Array) -> Array:
 @derivative(_silu_slope)
 def silu(z: Array) -> Array:
     """z sigmoid(z)."""
-    a = at_most(jnp.abs(z), format_of(z).zero + 14)  # beyond, z exp(z) is below the normal numbers too
+    a = at_most(jnp.abs(z), format_of(z).gated_zero.xla)
     return _gated(z, a, a, *exp_parts(a))
 
 
@@ -96,7 +96,7 @@ def _gelu_tanh_slope(z: Array, _: Array) -> Array:
 def gelu_tanh(z: Array) -> Array:
     """z/2 (1 + tanh(u/2)) = z sigmoid(u), u = sqrt(8 / pi) (z + 0.044715 z^3)."""
     f = format_of(z)
-    a = at_most(jnp.abs(z), f.gelu_tanh_zero)
+    a = at_most(jnp.abs(z), f.gelu_tanh_zero.xla)
     (k1, k1_rest), (k3, k3_rest) = split(SQRT_8_PI, f), split(SQRT_8_PI_CUBIC, f)
     first = leading(a)
     square, square_rest = first * first, (a - first) * (a + first)
@@ -118,7 +118,7 @@ def _gelu_slope(z: Array, _: Array) -> Array:
 def gelu(z: Array) -> Array:
     """z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)."""
     f = format_of(z)
-    a = at_most(jnp.abs(z), f.gelu_zero)
+    a = at_most(jnp.abs(z), f.gelu_zero.xla)
     first = leading(a)
     a_rest = a - first
     n, r, rest = exp_parts(-0.5 * (first * first), -0.5 * (a_rest * (a + first)))
@@ -145,9 +145,9 @@ def softplus(z: Array) -> Array:
     f = format_of(z)
     n, r, rest = exp_parts(-at_most(jnp.abs(z), f.zero))
     c = power_of_two(0, n, 1)
-    _, y, y_rest = one_plus(r, rest, f.digits)
+    _, y, y_rest = one_plus(r, rest, f.fraction_bits)
     large = c * y > 0.5
-    ln2, ln2_rest = (jnp.where(large, part, 0) for part in split(LN2, f, f.digits - 5))
+    ln2, ln2_rest = (jnp.where(large, part, 0) for part in split(LN2, f, f.fraction_bits - 5))
     x = jnp.where(large, 0.5 * (c * y - 1), c * y)
     x_rest = jnp.where(large, 0.5 * c, c) * y_rest
     s = x / (2 + x)
@@ -168,23 +168,23 @@ def elu(z: Array) -> Array:
     f = format_of(z)
     n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
     c = power_of_two(0, n, 1)
-    return jnp.where(z > -(2.0 ** -(f.digits + 2)), z, c * (r + rest) + (c - 1))
+    return jnp.where(z > -(2.0 ** -(f.fraction_bits + 2)), z, c * (r + rest) + (c - 1))
 
 
-@derivative(lambda z, y: jnp.where(z > 0, SELU[0], SELU_ALPHA * jnp.exp(z)))
+@derivative(lambda z, y: jnp.where(z > 0, SELU_SCALE.value, SELU_LIMIT * jnp.exp(z)))
 def selu(z: Array) -> Array:
     """1.0507 z, and 1.7581 (exp(z) - 1) below 0."""
     f = format_of(z)
     n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
     c = power_of_two(0, n, 1)
-    # SELU_ALPHA less a rounded number where exp(z) < 1/2; else its product with all parts of exp(z) - 1.
-    far = (SELU_ALPHA * c) * (1 + (r + rest)) - SELU_ALPHA
-    first, (alpha, alpha_rest) = leading(r), split((SELU_ALPHA, 0.0), f)
-    near = alpha * first + ((alpha * (r - first) + alpha_rest * r) + SELU_ALPHA * rest)
-    negative = jnp.where(c < 0.5, far, c * near - jnp.where(c < 1, 0.5 * SELU_ALPHA, 0))
-    negative = jnp.where(z > -(2.0 ** -(f.digits + 2)), SELU_ALPHA * z, negative)
-    scale = float(f.number(SELU[0]))
-    positive = z * scale + jnp.where(z < jnp.inf, z, 0) * ((SELU[0] - scale) + SELU[1])
+    # SELU_LIMIT less a rounded number where exp(z) < 1/2; else its product with all parts of exp(z) - 1.
+    far = (SELU_LIMIT * c) * (1 + (r + rest)) - SELU_LIMIT
+    first, (alpha, alpha_rest) = leading(r), split((SELU_LIMIT, 0.0), f)
+    near = alpha * first + ((alpha * (r - first) + alpha_rest * r) + SELU_LIMIT * rest)
+    negative = jnp.where(c < 0.5, far, c * near - jnp.where(c < 1, 0.5 * SELU_LIMIT, 0))
+    negative = jnp.where(z > -(2.0 ** -(f.fraction_bits + 2)), SELU_LIMIT * z, negative)
+    scale = float(f.number(SELU_SCALE.value))
+    positive = z * scale + jnp.where(z < jnp.inf, z, 0) * ((SELU_SCALE.value - scale) + SELU_SCALE.rest)
     return jnp.where(z > 0, positive, negative)
 
 
@@ -228,4 +228,4 @@ def _gated(z: Array, x: Array, a: Array, n: Array, r: Array, rest: Array) -> Arr
 
 def _with_limit(z: Array, y: Array) -> Array:
     """y, and z/2 for small z, before the smaller parts of y underflow."""
-    return jnp.where(jnp.abs(z) < 2.0 ** -(format_of(z).digits + 3), 0.5 * z, y)
+    return jnp.where(jnp.abs(z) < 2.0 ** -(format_of(z).fraction_bits + 3), 0.5 * z, y)

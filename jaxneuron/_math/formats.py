@@ -1,16 +1,18 @@
-"""What float32 and float64 are made of, and the polynomials that reach the precision of each.
+"""The one table of numbers: formats, polynomials and constants, for XLA's path and for the C++ kernel.
 
     exp(u) = 1 + u + u^2 EXP(u)                                   |u| <= ln(2) / 2
     tanh(x) = x + x^3 TANH(x^2)                                   |x| <= 0.56
     log1p(f) = f - f^2/2 + s (f^2/2 + s^2 LOG(s^2)), s = f / (2 + f)      -1/4 <= f <= 1/2
     erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8), t = a / (a + 4)
 
-Each interpolates its function at the Chebyshev nodes of the stretch, lowest coefficient first.
-tests/make_math/formats.py computes them by mpmath, and a test holds these numbers to its own.
+Each polynomial interpolates its function at the Chebyshev nodes of its interval, lowest coefficient first.
+tests/make_polynomials.py computes them by mpmath, and a test holds these numbers to its own. After a change
+here, `python scripts/tables.py` writes _kernels/cpu/tables.h anew.
 """
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import NamedTuple
 
 import numpy as np
@@ -18,20 +20,55 @@ import numpy as np
 Polynomial = tuple[float, ...]
 
 
+class Constant(NamedTuple):
+    """A real number as the nearest float64 and what that lacks."""
+
+    value: float
+    rest: float
+
+    @staticmethod
+    def of(digits: str) -> Constant:
+        return Constant(float(digits), float(Decimal(digits) - Decimal(float(digits))))
+
+
+LOG2_E = 1.4426950408889634  # 1 / ln 2
+LN2 = Constant.of("0.69314718055994530941723212145817656807550013436026")
+SQRT_8_PI = Constant.of("1.59576912160573071175978423973752747")
+SQRT_8_PI_CUBIC = Constant.of("0.071354816272600248776338752279863541")  # 0.044715 sqrt(8 / pi)
+# Klambauer, Unterthiner, Mayr, Hochreiter (2017): selu(z) = SCALE z above 0, SCALE ALPHA (exp(z) - 1) below.
+SELU_SCALE_DIGITS = "1.0507009873554804934193349852946"
+SELU_ALPHA_DIGITS = "1.6732632423543772848170429916717"
+SELU_SCALE = Constant.of(SELU_SCALE_DIGITS)
+SELU_ALPHA = Constant.of(SELU_ALPHA_DIGITS)
+SELU_LIMIT = float(Decimal(SELU_SCALE_DIGITS) * Decimal(SELU_ALPHA_DIGITS))  # selu(-infinity) = -SELU_LIMIT
+LEAKY_SLOPE = 0.01
+GELU_PLACE = 13 / 16
+LARGE_TANH = 0.55  # from here on tanh is above one half, and computed as 1 - 2 / (1 + exp(2x))
+
+
+class End(NamedTuple):
+    """From which a function of -a is 0: XLA takes subnormal results for 0, the kernel computes them."""
+
+    xla: float
+    kernel: float
+
+
 class Format(NamedTuple):
-    """A floating-point format, with the numbers that the elementary functions need in it."""
+    """A floating-point format, with the numbers that the activations need in it."""
 
     number: type[np.floating]
     integer: type[np.signedinteger]
-    digits: int  # of the significand, the hidden one apart
-    bias: int  # of the exponent
-    few: int  # digits of a half: the product of two halves is exact
-    ln2: tuple[float, float]  # the first with so few digits that its product with an exponent is exact
+    fraction_bits: int  # of the significand, without the hidden bit
+    exponent_bias: int
+    half_bits: int  # of half a significand: the product of two halves is exact
+    scale_exponent: int  # 2^scale_exponent times a power of two that is subnormal, or smaller, is normal
+    ln2: tuple[float, float]  # Cody and Waite's two parts: the first times an exponent is exact
     normal: float  # exp(-normal) is just above the smallest normal number
     zero: float  # exp(-zero) rounds to 0, subnormal numbers included
     one: float  # 1 - exp(-one) rounds to 1
-    gelu_zero: float  # gelu(-gelu_zero) and gelu_tanh(-gelu_tanh_zero) are below the smallest normal number
-    gelu_tanh_zero: float
+    gated_zero: End  # of a exp(-a), and so of silu
+    gelu_zero: End
+    gelu_tanh_zero: End
     exp: Polynomial
     tanh: Polynomial
     log: Polynomial
@@ -39,9 +76,11 @@ class Format(NamedTuple):
 
 
 FLOAT32 = Format(
-    number=np.float32, integer=np.int32, digits=23, bias=127, few=12,
+    number=np.float32, integer=np.int32, fraction_bits=23, exponent_bias=127, half_bits=12,
+    scale_exponent=40,
     ln2=(0.693145751953125, 1.4286068e-06),
-    normal=87.33654, zero=104.0, one=20.0, gelu_zero=13.6, gelu_tanh_zero=10.25,
+    normal=87.33654, zero=104.0, one=20.0,
+    gated_zero=End(118.0, 109.0), gelu_zero=End(13.6, 14.5), gelu_tanh_zero=End(10.25, 10.85),
     exp=(0.5, 0.16666576, 0.041666552, 0.008363293, 0.0013926326),
     tanh=(-0.3333333, 0.13333073, -0.053901564, 0.021262245, -0.0065235817),
     log=(0.66666716, 0.3997891, 0.29959196),
@@ -52,9 +91,11 @@ FLOAT32 = Format(
 )  # fmt: skip
 
 FLOAT64 = Format(
-    number=np.float64, integer=np.int64, digits=52, bias=1023, few=26,
+    number=np.float64, integer=np.int64, fraction_bits=52, exponent_bias=1023, half_bits=26,
+    scale_exponent=96,
     ln2=(0.6931471803691238, 1.9082149292705877e-10),
-    normal=708.3964185322641, zero=746.0, one=42.0, gelu_zero=38.7, gelu_tanh_zero=21.3,
+    normal=708.3964185322641, zero=746.0, one=42.0,
+    gated_zero=End(760.0, 753.0), gelu_zero=End(38.7, 38.7), gelu_tanh_zero=End(21.3, 21.65),
     exp=(
         0.5, 0.16666666666666666, 0.04166666666666668, 0.008333333333333333, 0.0013888888888878923,
         0.00019841269841263198, 2.4801587336841623e-05, 2.755731924748493e-06, 2.7557262852470396e-07,

@@ -12,6 +12,9 @@ from typing import Any
 import mpmath
 import numpy as np
 
+from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.formats import SELU_ALPHA_DIGITS, SELU_SCALE_DIGITS
+
 Array = np.ndarray
 
 U = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
@@ -20,8 +23,7 @@ SMALLEST_NORMAL = {"bfloat16": 2.0**-126, "float16": 2.0**-14, "float32": 2.0**-
 TINY = {**SMALLEST_NORMAL, "float16": 2.0**-24}
 MP = mpmath.mp.clone()
 MP.prec = 200
-SELU_SCALE = MP.mpf("1.0507009873554804934193349852946")
-SELU_ALPHA = MP.mpf("1.6732632423543772848170429916717")
+SELU_SCALE, SELU_ALPHA = MP.mpf(SELU_SCALE_DIGITS), MP.mpf(SELU_ALPHA_DIGITS)
 
 FORMULAS: dict[str, Callable[[Any], Any]] = {
     "sigmoid": lambda z: 1 / (1 + MP.exp(-z)),
@@ -39,15 +41,6 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "hard_sigmoid": lambda z: min(max(z + 3, 0), 6) / 6,
 }
 FORMULAS |= {f"cr_{name}": FORMULAS[name] for name in ("sigmoid", "tanh")}
-# The steepest slope of each, by which an error in z grows.
-SLOPE = dict.fromkeys(FORMULAS, 1.0) | {
-    "sigmoid": 0.25, "cr_sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "gelu_tanh": 1.13, "selu": 1.76,
-    "hard_sigmoid": 1 / 6, "softmax": 1.0,
-}  # fmt: skip
-EXACT = ("relu", "identity")
-# What an error is measured against: these multiply z by a factor in [0, 1] that is off by some u,
-# and hard_sigmoid divides a number of up to 6.
-TIMES_Z = ("silu", "gelu", "gelu_tanh")
 
 
 def activation(name: str, z: Any) -> Array:
@@ -67,10 +60,11 @@ def activation_error(name: str, z: Any, y: Any, dtype: str) -> Array:
     XLA documents tanh as its worst here, 5 ULP in float32 and 7 in float64: 14 u. The others are built
     from exp, expm1, erfc and log1p of up to 2 ULP and at most four more roundings.
     """
-    if name in EXACT:
+    facts = ACTIVATIONS[name]
+    if facts.ulp == (0, 0):
         return np.zeros(np.shape(y))
-    scale = np.abs(z) if name in TIMES_Z else np.abs(y)
-    if name in ("hard_sigmoid", "softmax"):
+    scale = np.abs(z) if facts.gates else np.abs(y)
+    if facts.ulp is None and facts.values == (0, 1):  # made of numbers larger than the result
         scale = np.ones(np.shape(y))
     units = 16 + (np.shape(y)[-1] if name == "softmax" else 0)
     return units * U[dtype] * scale + SMALLEST_NORMAL[dtype]  # XLA flushes what is below
@@ -126,8 +120,8 @@ def neuron(w: Any, b: Any, x: Any, name: str, dtype: str, x_error: Any = 0.0) ->
     )
     y = activation(name, z)
     # The activation is evaluated at the z that was computed: its own error, and the slope times z's.
-    error = SLOPE[name] * z_error + activation_error(
-        name, np.abs(z) + z_error, np.abs(y) + SLOPE[name] * z_error, wide
+    error = ACTIVATIONS[name].slope * z_error + activation_error(
+        name, np.abs(z) + z_error, np.abs(y) + ACTIVATIONS[name].slope * z_error, wide
     )
     error = error + U["float64"] * np.abs(y)  # this oracle's own rounding
     return y, rounded_error(y, error, dtype) if dtype != wide else error

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxneuron._math import oracle
+from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._params import MLP, Affine
 
 Function = Callable[..., Any]
@@ -46,7 +47,7 @@ def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activatio
     affines = [params] if isinstance(params, Affine) else list(params.layers)
     names = [activation] if isinstance(params, Affine) else [str(name) for name in params.activations]
     for name in names:
-        if name not in oracle.SLOPE:
+        if name not in ACTIVATIONS:
             raise ValueError(
                 f"assert_within_error_bound: activations must be jaxneuron's, got {name!r}; "
                 f"check the layers below it, or compare with a reference of your own"

@@ -1,0 +1,56 @@
+"""What Python and the compiled kernel share, as the kernel needs it.
+
+scripts/tables.py writes it to _kernels/cpu/tables.h, and the library is asked for its fingerprint when it is
+loaded: one that was compiled from other tables would compute something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from jaxneuron._math import formats
+from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.formats import FLOAT32, FLOAT64, Constant, End, Format
+
+Number = int | float | tuple[float, ...]
+
+
+def numbers(f: Format) -> dict[str, Number]:
+    """The members of the C++ kernel's `Format<T>`, by name."""
+    own = f._asdict()
+    del own["number"], own["integer"], own["normal"]
+    ln2_reduction = own.pop("ln2")
+    return {
+        **{name: value.kernel if isinstance(value, End) else value for name, value in own.items()},
+        "ln2_reduction": ln2_reduction,
+        "log2_e": formats.LOG2_E,
+        "ln2": _parts(formats.LN2, f),
+        "gelu_place": formats.GELU_PLACE,
+        "leaky_slope": formats.LEAKY_SLOPE,
+        "large_tanh": formats.LARGE_TANH,
+        "sqrt_8_pi": _parts(formats.SQRT_8_PI, f, first=1.595703125),  # of few bits, also as float64
+        "sqrt_8_pi_cubic": _parts(formats.SQRT_8_PI_CUBIC, f),
+        # SCALE cut off, not rounded, so that what it lacks has SCALE's sign.
+        "selu_scale": _parts(formats.SELU_SCALE, f, first=_cut_off(formats.SELU_SCALE.value, f)),
+        "selu_full": _parts(Constant(formats.SELU_LIMIT, 0.0), f),
+    }
+
+
+def _parts(constant: Constant, f: Format, first: float | None = None) -> tuple[float, float]:
+    """A constant in two parts of the format; the first is the nearest number unless given."""
+    first = float(f.number(constant.value)) if first is None else first
+    return first, float(f.number((constant.value - first) + constant.rest))
+
+
+def _cut_off(value: float, f: Format) -> float:
+    nearest = f.number(value)
+    return float(nearest if float(nearest) <= value else np.nextafter(nearest, f.number(-math.inf)))
+
+
+def fingerprint() -> str:
+    """A hash of all of it: 16 hexadecimal digits."""
+    content = repr((list(ACTIVATIONS), numbers(FLOAT32), numbers(FLOAT64)))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
