@@ -1,0 +1,198 @@
+"""Every public function refuses every kind of bad argument with a message that names both."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import jaxneuron
+from jaxneuron import MLP, Affine, convert, gates, plot
+from jaxneuron._errors import BadType, BadValue, inside, public
+
+NETWORK = MLP([(np.ones((2, 3)), np.zeros(3)), (np.ones((3, 1)), None)], final_activation="identity")
+STACKED = jax.tree.map(lambda a: np.stack([a, a]), NETWORK)
+LAYER = Affine(np.ones((2, 3)), np.zeros(3))
+TREE = {f"Dense_{i}": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)} for i in range(2)}
+STATE = {
+    f"{i}.{name}": np.ones((2, 2)[: 3 - len(name) // 3]) for i in range(2) for name in ("weight", "bias")
+}
+
+
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, z):
+        return z
+
+
+NOT_NUMBERS = (
+    object(),
+    None,
+    "text",
+    b"bytes",
+    [[1.0], [1.0, 2.0]],
+    np.ones(2, complex),
+    {"a": 1.0},
+    {1.0, 2.0},
+)
+ROWS = (*NOT_NUMBERS, 1.0, np.ones(3), np.ones((4, 3)))
+NOT_ACTIVATIONS = (object(), None, 1.0, "relo", "", Unhashable())
+NOT_SIZES = (object(), None, 3, (2,), (2, -1), (2, 1.5), "22", ())
+NOT_NETWORKS = (object(), None, "text", LAYER, [LAYER], [(np.ones((2, 2)), np.zeros(2))])
+NOT_LAYERS = (
+    object(),
+    None,
+    1.0,
+    "text",
+    LAYER,
+    [],
+    [LAYER, LAYER],
+    [(np.ones(2), 0.0)],
+    [(np.ones((2, 3)), np.ones(2))],
+)
+NOT_PARAMS = (
+    object(),
+    None,
+    "text",
+    np.ones(2),
+    (np.ones(2),),
+    Affine("text"),
+    Affine(np.ones((2, 3)), np.ones(2)),
+    STACKED.layers[0],
+)
+NOT_DTYPES = (int, "complex64")
+NOT_SCALINGS = (*NOT_NUMBERS, np.ones(5), np.nan, np.inf)
+
+
+class Public(NamedTuple):
+    """A public function with good arguments, and bad ones to put in the place of each."""
+
+    function: Callable[..., Any]
+    good: dict[str, Any]
+    bad: dict[str, tuple[Any, ...]]
+
+
+IMPORTED = {"activation": "relu", "final_activation": "identity"}
+BAD_IMPORTED = {"activation": NOT_ACTIVATIONS, "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES}
+FUNCTIONS = [
+    Public(MLP, {"layers": [LAYER]}, {"layers": NOT_LAYERS, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu", "relu")), "final_activation": NOT_ACTIVATIONS}),
+    Public(jaxneuron.affine, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS}),
+    Public(jaxneuron.neuron, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS, "activation": (*NOT_ACTIVATIONS, np.sum, lambda z: z.astype(complex))}),
+    Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
+    Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS}),
+    Public(jaxneuron.evaluate, {"mlp": NETWORK, "rows": np.ones((4, 2))}, {
+        "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]]),
+        "out": (object(), [0.0], np.ones((4, 2)), np.ones((3, 1)), np.ones((4, 1), int)), "tile": (0, -1, 1.5, "16"), "devices": ((), [0], "cpu"),
+    }),
+    Public(jaxneuron.init_mlp, {"key": jax.random.key(0), "sizes": (2, 1)}, {
+        "key": (object(), None, 0, np.ones(3)), "sizes": NOT_SIZES, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu",)), "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES,
+    }),
+    Public(jaxneuron.stack_neurons, {"neurons": [Affine(np.ones(2), 0.0)]}, {"neurons": (object(), None, Affine(np.ones(2)), [], [LAYER], [Affine(np.ones(2)), Affine(np.ones(3))], ["text"])}),
+    Public(jaxneuron.parameter_count, {"params": LAYER}, {"params": (object(), None, [LAYER], Affine("text"))}),
+    Public(jaxneuron.dense_parameter_count, {"sizes": (2, 1)}, {"sizes": NOT_SIZES}),
+    Public(jaxneuron.summary, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
+    Public(jaxneuron.fold_input_scaling, {"mlp": NETWORK, "mean": 0.0, "std": 1.0}, {"mlp": (*NOT_NETWORKS, STACKED), "mean": NOT_SCALINGS, "std": (*NOT_SCALINGS, 0.0)}),
+    Public(jaxneuron.fold_output_scaling, {"mlp": NETWORK, "scale": 1.0, "shift": 0.0}, {"mlp": (*NOT_NETWORKS, STACKED), "scale": NOT_SCALINGS, "shift": NOT_SCALINGS}),
+    Public(jaxneuron.save, {"path": "network.safetensors", "mlp": NETWORK}, {"path": (object(), None, 3), "mlp": (*NOT_NETWORKS, STACKED)}),
+    Public(jaxneuron.load, {}, {"path": (object(), None, 3)}),
+    Public(jaxneuron.RowEvaluator, {"model": NETWORK}, {"model": (object(), None, 3, [LAYER])}),
+    Public(gates.truth_table, {"params": gates.XOR}, {"params": (object(), None, "text", Affine(np.ones((2, 2, 2))))}),
+    Public(plot.plot_activation, {}, {"activations": NOT_ACTIVATIONS}),
+    Public(plot.plot_decision, {"params": gates.XOR}, {"params": (object(), None, "text", Affine(np.ones(3)))}),
+    Public(plot.plot_error, {}, {"functions": NOT_ACTIVATIONS}),
+    Public(plot.plot_network, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
+    Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": (object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
+    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
+    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), **BAD_IMPORTED}),
+    Public(convert.from_brax, {"params": [TREE], "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
+    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}), "layers": (3, ["5"]), **BAD_IMPORTED}),
+    Public(convert.from_equinox, {}, {"module": (object(), None, 3)}),
+    Public(convert.from_nnx, {}, {"module": (object(), None, 3)}),
+    Public(convert.from_keras, {}, {"source": (object(), None, 3)}),
+    Public(convert.from_sklearn, {}, {"estimator": (object(), None, 3)}),
+    Public(convert.from_onnx, {}, {"source": (object(), None, 3)}),
+    *(Public(getattr(convert, name), {}, {"mlp": NOT_NETWORKS}) for name in ("to_equinox", "to_flax_params", "to_keras", "to_torch_state_dict")),
+    Public(convert.to_onnx, {"path": "network.onnx"}, {"mlp": NOT_NETWORKS}),
+    Public(convert.export, {"mlp": NETWORK, "path": "network.stablehlo"}, {"mlp": NOT_NETWORKS, "weights": (None, "outside")}),
+    Public(convert.load_exported, {}, {"path": (object(), None, 3)}),
+    *(Public(getattr(jaxneuron, name), {"z": 1.0}, {"z": NOT_NUMBERS}) for name in jaxneuron._activations.BY_NAME),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("entry", "argument", "value"),
+    [(entry, argument, value) for entry in FUNCTIONS for argument, values in entry.bad.items() for value in values],
+    ids=lambda each: getattr(getattr(each, "function", None), "__name__", None),
+)  # fmt: skip
+def test_a_refusal_names_the_function_and_its_argument(entry, argument, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = entry.function.__name__
+    if inspect.signature(entry.function).parameters[argument].kind is inspect.Parameter.VAR_POSITIONAL:
+        call = lambda: entry.function(value)  # noqa: E731
+        argument = argument.removesuffix("s")
+    else:
+        call = lambda: entry.function(**{**entry.good, argument: value})  # noqa: E731
+    with pytest.raises((ValueError, TypeError)) as caught:
+        call()
+    assert type(caught.value) in (ValueError, TypeError)
+    first = str(caught.value).partition(";")[0]
+    assert first.startswith(f"{name}: "), first
+    # A layer of the argument is named as one.
+    assert re.search(rf"\b{argument}\b|\blayers? \d|\bneuron \d|\bsoftmax\b", first), first
+
+
+def test_every_public_function_is_called():
+    called = {entry.function for entry in FUNCTIONS}
+    for module in (jaxneuron, convert, gates, plot):
+        for name in module.__all__ if hasattr(module, "__all__") else vars(module):
+            function = getattr(module, name)
+            here = callable(function) and getattr(function, "__module__", "").startswith("jaxneuron")
+            if here and not name.startswith("_") and function not in (Affine, plot.plot_gates):
+                imported = module in (gates, plot) and function.__module__ != module.__name__
+                assert function in called or imported, name
+
+
+def test_good_arguments_are_taken(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for entry in FUNCTIONS:
+        required = [
+            parameter.name
+            for parameter in inspect.signature(entry.function).parameters.values()
+            if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+        ]
+        if set(required) <= set(entry.good):
+            entry.function(**entry.good)
+
+
+# --- the mechanism ---
+
+
+def test_the_name_is_that_of_the_function_that_was_called():
+    @public
+    def inner(x):
+        raise BadValue("x must be even, got 3")
+
+    @public
+    def outer(x):
+        with inside("row 2"):
+            inner.__wrapped__(x)
+
+    with pytest.raises(ValueError, match=r"^\S*inner: x must be even, got 3$"):
+        inner(3)
+    with pytest.raises(ValueError, match=r"^\S*outer: row 2: x must be even, got 3$") as caught:
+        outer(3)
+    assert type(caught.value) is ValueError
+
+
+def test_types_stay_types():
+    @public
+    def function(x):
+        raise BadType("x must be a number, got str")
+
+    with pytest.raises(TypeError, match="x must be a number") as caught:
+        function("a")
+    assert type(caught.value) is TypeError
