@@ -1,20 +1,25 @@
-"""Writes jaxneuron/_kernels/cpu/tables.h from the tables of jaxneuron/_math: `python scripts/tables.py`.
+"""Writes what follows from the tables of jaxneuron/_math: `python scripts/tables.py`.
 
-With `--check` nothing is written, and the exit status is 1 where the file is not what it would be.
+That is jaxneuron/_kernels/cpu/tables.h, and the table of promises in docs/numerics.md. With `--check` nothing
+is written, and the exit status is 1 where a file is not what it would be.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import ACTIVATIONS, Facts
 from jaxneuron._math.formats import FLOAT32, FLOAT64, Format
 from jaxneuron._math.tables import fingerprint, numbers
 
-HEADER = Path(__file__).parents[1] / "jaxneuron" / "_kernels" / "cpu" / "tables.h"
+ROOT = Path(__file__).parents[1]
+HEADER = ROOT / "jaxneuron" / "_kernels" / "cpu" / "tables.h"
+PROMISES = ROOT / "docs" / "numerics.md"
+BEFORE, AFTER = "<!-- by scripts/tables.py -->\n", "<!-- so far -->\n"
 CPP = {np.float32: "float", np.float64: "double"}
 
 
@@ -66,8 +71,29 @@ struct Format;
 """
 
 
+def promises() -> str:
+    """The text of docs/numerics.md, with the table of what the activations promise."""
+    rows = ["| function | float32 | float64 | never decreases | values |", "|---|---|---|---|---|"]
+    for name, facts in ACTIVATIONS.items():
+        low, high = (f"{end:g}".replace("inf", "∞") for end in facts.values)
+        values = "all" if (low, high) == ("-∞", "∞") else f"{low} to {high}"
+        rows.append(
+            f"| `{name}` | {bound(facts, 0)} | {bound(facts, 1)} | {'yes' * facts.rises} | {values} |"
+        )
+    table = BEFORE + "\n".join(rows) + "\n" + AFTER
+    return re.sub(f"{BEFORE}.*{AFTER}", lambda _: table, PROMISES.read_text(), flags=re.S)
+
+
+def bound(facts: Facts, i: int) -> str:
+    """The promise in float32 (0) or float64 (1)."""
+    if facts.ulp is None:
+        return facts.bound
+    return {0: "exact", 0.5: "correctly rounded"}.get(facts.ulp[i], f"{facts.ulp[i]:g} ULP")
+
+
 if __name__ == "__main__":
-    if "--check" not in sys.argv[1:]:
-        HEADER.write_text(header())
-    elif HEADER.read_text() != header():
-        sys.exit(f"{HEADER} is not current; run python scripts/tables.py")
+    for path, text in ((HEADER, header()), (PROMISES, promises())):
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text)
+        elif path.read_text() != text:
+            sys.exit(f"{path} is not current; run python scripts/tables.py")

@@ -13,7 +13,8 @@ from typing import NamedTuple
 class Facts(NamedTuple):
     """What is known of an activation f."""
 
-    ulp: tuple[float, float] | None = None  # the greatest error in float32 and float64; None where not in ULP
+    ulp: tuple[float, float] | None = None  # the greatest error in float32 and float64
+    bound: str = ""  # the same in words, where it is not stated in ULP
     slope: float = 1.0  # the greatest |f'|: by so much an error in z grows
     rises: bool = False  # f never decreases between neighbouring floats
     values: tuple[float, float] = (-math.inf, math.inf)  # f lies in this closed interval
@@ -25,8 +26,8 @@ class Facts(NamedTuple):
 ACTIVATIONS = {
     "identity": Facts((0, 0), rises=True),
     "relu": Facts((0, 0), rises=True, values=(0, math.inf), he=True),
-    "leaky_relu": Facts(rises=True, he=True),
-    "hard_sigmoid": Facts(slope=1 / 6, values=(0, 1)),
+    "leaky_relu": Facts(bound="16 u of the result", rises=True, he=True),
+    "hard_sigmoid": Facts(bound="16 u", slope=1 / 6, rises=True, values=(0, 1)),
     "sigmoid": Facts((1, 1), slope=0.25, rises=True, values=(0, 1), nearest16=True),
     "cr_sigmoid": Facts((0.5, 0.53), slope=0.25, rises=True, values=(0, 1), nearest16=True),
     "tanh": Facts((1.5, 2), rises=True, values=(-1, 1), nearest16=True),
@@ -37,5 +38,5 @@ ACTIVATIONS = {
     "softplus": Facts((1.5, 2), rises=True, values=(0, math.inf)),
     "elu": Facts((1.5, 2), rises=True, values=(-1, math.inf), he=True),
     "selu": Facts((1.5, 2), slope=1.76, rises=True),
-    "softmax": Facts(values=(0, 1)),
+    "softmax": Facts(bound="a factor of 1 + (units + 4) u", values=(0, 1)),
 }
