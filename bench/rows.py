@@ -25,7 +25,7 @@ import numpy as np
 
 import jaxneuron
 from jaxneuron import MLP, evaluate, mlp_forward
-from jaxneuron._evaluate import default_tile
+from jaxneuron._evaluate.batches import default_tile
 
 Call = Callable[[], object]
 DATA = Path(jaxneuron.__file__).parent / "data"

@@ -19,12 +19,11 @@ from jaxneuron._activations import (
     tanh,
 )
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
-from jaxneuron._evaluate import evaluate
+from jaxneuron._evaluate import RowEvaluator, evaluate
 from jaxneuron._files import load, save
 from jaxneuron._forward import affine, explain, mlp_forward, neuron
 from jaxneuron._init import init_mlp
 from jaxneuron._params import MLP, Affine, stack_neurons
-from jaxneuron._ray import RowEvaluator
 from jaxneuron._scaling import fold_input_scaling, fold_output_scaling
 
 __version__ = "0.1.0"

@@ -30,12 +30,29 @@ class BadType(TypeError):
     named = TypeError
 
 
-REFUSALS = (BadValue, BadType)
+class TooLarge(MemoryError):
+    """A size that no device can hold, before the function has its name."""
+
+    named = MemoryError
+
+
+class Missing(ImportError):
+    """An optional library that isn't installed, before the function has its name."""
+
+    named = ImportError
+
+
+REFUSALS = (BadValue, BadType, TooLarge, Missing)
+
+
+def missing(library: str, extra: str, what: str = "") -> Missing:
+    """The error for `what` (or the function itself) without `library`, which comes with `extra`."""
+    return Missing(f"{what} needs the {library} library; pip install 'jaxneuron[{extra}]'".lstrip())
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
     """`function`, whose refusals open with its name: `mlp_forward: x must ...`."""
-    name = function.__qualname__.removesuffix(".__init__")
+    name = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
 
     @functools.wraps(function)
     def edge(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -6,58 +6,56 @@ Tensors `layers.0.w`, `layers.0.b`, `layers.1.w`, ...; metadata `format`, `forma
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import json
 import os
-import stat
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._params import MLP, Affine
+from jaxneuron._atomic import replacing
+from jaxneuron._errors import BadType, BadValue, missing, public
+from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
 
 FORMAT = "jaxneuron"
 FORMAT_VERSION = 1
-MOST_HEADER = 2**20  # bytes; ten thousand tensors fit, and are read within a second
+LONGEST_HEADER = 2**20  # bytes: ten thousand tensors fit, and are read within a second
 DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", "F16", "F32", "F64"}
 
 
+@public
 def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     """Write a network to a safetensors file.
 
     Args:
-      path: the file; one that exists is replaced, in one step, when the new one is complete.
+      path: the file. A file that exists is replaced, in one step, when the new one is complete.
       mlp: an `MLP` whose activations have names.
 
     Raises:
-      ValueError: an activation that is a callable of your own, a stack of networks. TypeError: what is no
-        `MLP` of arrays. OSError: what the file system says. ImportError: without the extra `files`.
+      ValueError: an activation that is a callable of your own, or a stack of networks. TypeError: an `mlp`
+        that is not an `MLP` of arrays, a `path` that is not a path. OSError: the file can't be written.
+        ImportError: the extra `files` is not installed.
 
-    Numerics: `load` gives every bit back; held by tests/test_files.py.
+    Numerics: `load` gives every bit back. Held by tests/test_files.py.
 
     Example:
       >>> save("xor.safetensors", jaxneuron.gates.XOR)
       >>> load("xor.safetensors")
       MLP(float64[2,2]+float64[2] sigmoid, float64[2,1]+float64[1] sigmoid)
     """
-    library = safetensors_library("save")
-    if not isinstance(mlp, MLP):
-        raise TypeError(f"save: mlp must be an MLP, got {type(mlp).__name__}; pass MLP([layer]) for a layer")
-    MLP(mlp.layers, mlp.activation, mlp.final_activation)  # what a transform made may not be a network
+    library = safetensors_library()
+    check_mlp(mlp, "pass MLP([layer]) for a layer")
+    as_layers(mlp.layers)  # a transform can leave anything in them
     for activation in mlp.activations:
         if not isinstance(activation, str):
-            raise ValueError(
-                f"save: activations must have names to be saved, got {activation!r}; "
+            raise BadValue(
+                f"activations must have names to be saved, got {activation!r}; "
                 f"use one of jaxneuron's, or save the layers under 'identity' and apply yours after load"
             )
     tensors = {
-        # A file holds rows; safetensors writes the memory of anything else as if it were rows.
+        # C order: safetensors writes an array's memory as it lies, whatever its strides.
         f"layers.{i}.{name}": np.ascontiguousarray(array).reshape(array.shape)
         for i, layer in enumerate(mlp.layers)
         for name, array in layer._asdict().items()
@@ -70,76 +68,88 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
         "final_activation": json.dumps(mlp.final_activation),
     }
     content = library.numpy.save(tensors, metadata)
-    with replacing(Path(path)) as file:
+    with replacing(as_path(path)) as file:
         file.write(content)
 
 
+@public
 def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a network from a safetensors file that `save` wrote.
+    """Read a network from a safetensors file that `save` wrote. No code in the file is ever executed.
 
     Args:
       path: the file.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no
-      bit is lost; `jax.device_put(mlp)` rounds them to float32 once and for all.
+      An `MLP` of JAX arrays, on the default device. While jax_enable_x64 is off, float64 arrays stay NumPy
+      arrays, so that no bit is lost; `jax.device_put(mlp)` rounds them to float32.
 
     Raises:
-      OSError: what the file system says. ValueError: a file that is truncated, of something else,
-      of a newer format, with a layer missing, or with shapes that do not fit. ImportError: without
-      the extra `files`.
+      ValueError: a file that is truncated, not written by `save`, or of a newer format, lacks a layer, or
+        has shapes that do not fit. TypeError: a `path` that is not a path. OSError: the file can't be read.
+        ImportError: the extra `files` is not installed.
+
+    Numerics: every bit is as `save` found it. Held by tests/test_files.py.
+
+    Example:
+      >>> save("and.safetensors", jaxneuron.MLP([([[0.5], [0.5]], [-0.7])]))
+      >>> load("and.safetensors").layers[0].b.tolist()
+      [-0.7]
     """
     return on_device(read(path))
 
 
 def on_device(mlp: MLP) -> MLP:
-    """The network in JAX arrays; a type that JAX does not hold now would be narrowed, and stays NumPy's."""
+    """The network in JAX arrays, apart from those of a dtype that JAX would narrow now: they stay NumPy's."""
     return jax.tree.map(
         lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, mlp
     )
 
 
 def read(path: str | os.PathLike[str]) -> MLP:
-    """`load`, with NumPy arrays: the file as it is, and no device touched."""
-    library = safetensors_library("load")
-    header(path, "load")  # an OSError that names the file, too: safetensors has its own errors
+    """`load`, with NumPy arrays in the file's own dtypes; touches no device."""
+    library, path = safetensors_library(), as_path(path)
+    header(path)  # also for an OSError that names the file: safetensors' own errors don't
     try:
         with library.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata)
             names = file.keys()
             if foreign := {file.get_slice(name).get_dtype() for name in names} - DTYPES:
-                raise ValueError(f"load: {path} must hold {', '.join(sorted(DTYPES))}, got {min(foreign)}")
+                raise BadValue(f"{path} must hold {', '.join(sorted(DTYPES))}, got {min(foreign)}")
             tensors = {name: file.get_tensor(name) for name in names}
     except library.SafetensorError as error:
-        raise ValueError(
-            f"load: {path} is not a whole safetensors file ({error}); copy or save it again"
-        ) from None
+        raise BadValue(f"{path} is not a whole safetensors file ({error}); copy or save it again") from None
     try:
         activations = [json.loads(metadata[name]) for name in ("activation", "final_activation")]
-        return MLP(_layers(tensors), *activations)
+        return as_mlp(_layers(tensors), *activations)
     except KeyError as error:
-        raise ValueError(f"load: {path} holds no whole network: the metadata {error} is missing") from None
+        raise BadValue(f"{path} holds no whole network: the metadata {error} is missing") from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"load: {path} holds no whole network: {error}") from None
+        raise BadValue(f"{path} holds no whole network: {error}") from None
 
 
-def header(path: str | os.PathLike[str], where: str) -> dict[str, Any]:
+def as_path(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise BadType(f"path must be a string or a path, got {type(path).__name__}")
+    return Path(path)
+
+
+def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The header of a safetensors file: tensors by name, and `__metadata__`.
 
-    Raises a ValueError that names the file where it is no header, or too long a one.
+    Refuses a file without a header, or with one that is too long, by its name.
     """
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
-            raise ValueError(
-                f"{where}: {path} is not a whole safetensors file (its header should have {length} bytes, "
+            raise BadValue(
+                f"{path} is not a whole safetensors file (its header should have {length} bytes, "
                 f"the file has {size}); copy or save it again"
             )
-        if length > MOST_HEADER:
-            raise ValueError(
-                f"{where}: {path} must have a header of at most {MOST_HEADER} bytes, got {length}; "
+        if length > LONGEST_HEADER:
+            raise BadValue(
+                f"{path} must have a header of at most {LONGEST_HEADER} bytes, got {length}; "
                 f"save the part that is an MLP by itself"
             )
         text = file.read(length)
@@ -148,22 +158,20 @@ def header(path: str | os.PathLike[str], where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise ValueError(
-            f"{where}: {path} is not a whole safetensors file (no header); copy or save it again"
-        )
+        raise BadValue(f"{path} is not a whole safetensors file (no header); copy or save it again")
     return content
 
 
 def _check_metadata(path: Any, metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"load: {path} must be a file of jaxneuron.save, with the metadata format={FORMAT!r}, "
+        raise BadValue(
+            f"{path} must be a file of jaxneuron.save, with the metadata format={FORMAT!r}, "
             f"got {metadata.get('format')!r}; build an MLP from its tensors and save that"
         )
     version = metadata.get("format_version")
     if version != str(FORMAT_VERSION):
-        raise ValueError(
-            f"load: {path} must have format version {FORMAT_VERSION}, got {str(version)[:20]!r}; "
+        raise BadValue(
+            f"{path} must have format version {FORMAT_VERSION}, got {str(version)[:20]!r}; "
             f"a newer jaxneuron may read it"
         )
 
@@ -173,42 +181,17 @@ def _layers(tensors: dict[str, np.ndarray]) -> list[Affine]:
     layers = []
     for i in range(count):
         if f"layers.{i}.w" not in tensors:
-            raise ValueError(f"layers.{i}.w is missing among {count} layers")
+            raise BadValue(f"layers.{i}.w is missing among {count} layers")
         layers.append(Affine(tensors.pop(f"layers.{i}.w"), tensors.pop(f"layers.{i}.b", None)))
     if tensors:
-        raise ValueError(f"it has the tensor {min(tensors)!r} too, which is no part of {count} layers")
+        raise BadValue(f"unexpected tensor {min(tensors)!r}, which belongs to none of the {count} layers")
     return layers
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends, and vanishes if it fails.
-
-    Links are followed, and a file that is replaced keeps its mode.
-    """
-    target = Path(os.path.realpath(path))
-    partial = target.with_name(f".jaxneuron-{uuid.uuid4().hex[:12]}.partial")
-    try:
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with open(partial, "xb") as file:
-            if target.exists():
-                os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(partial)):
-            error.filename = str(path)  # the name that the caller knows
-        raise
-
-
-def safetensors_library(where: str) -> Any:
+def safetensors_library() -> Any:
     try:
         import safetensors
         import safetensors.numpy
     except ImportError:
-        raise ImportError(f"{where}: needs the safetensors library; pip install 'jaxneuron[files]'") from None
+        raise missing("safetensors", "files") from None
     return safetensors

@@ -1,7 +1,7 @@
 """Logic gates as neurons, and XOR, which one neuron can't compute, as a network of two layers.
 
-An output above 0.5 reads as true. AND, OR and NAND draw one straight line through the plane; XOR
-holds where both OR and NAND do.
+An output above 0.5 reads as true. AND, OR and NAND each divide the plane of their inputs by one straight
+line; XOR is true where both OR and NAND are.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import itertools
 import numpy as np
 from jax import Array
 
-from jaxneuron._forward import mlp_forward, neuron
-from jaxneuron._params import MLP, Affine, as_affine, stack_neurons
+from jaxneuron._errors import public
+from jaxneuron._forward import _mlp_forward, neuron
+from jaxneuron._params import MLP, Affine, as_affine, as_layers, stack_neurons
 
 __all__ = ["AND", "NAND", "OR", "XOR", "truth_table"]
 
 
 def _gate(weight: float, bias: float) -> Affine:
     w, b = np.array([weight, weight]), np.array(bias)
-    w.flags.writeable = b.flags.writeable = False  # shared by all who import it
+    w.flags.writeable = b.flags.writeable = False  # every importer shares them
     return Affine(w, b)
 
 
@@ -29,25 +30,29 @@ NAND = _gate(-0.5, 0.7)
 
 
 def _steeper(layer: Affine, factor: float = 20.0) -> Affine:
-    """The same boundary, with outputs nearer to 0 and 1. XOR comes out right from a factor of 3.5 on."""
+    """The same boundary, with outputs nearer to 0 and 1. XOR needs a factor of 3.5 or more."""
     return Affine(layer.w * factor, layer.b * factor)
 
 
 XOR = MLP([_steeper(stack_neurons([OR, NAND])), _steeper(stack_neurons([AND]))])
 
 
+@public
 def truth_table(params: Affine | MLP) -> tuple[np.ndarray, Array]:
-    """What a neuron, a layer or a network computes on all binary inputs.
+    """The outputs of a neuron, a layer or a network on all binary inputs.
+
+        outputs = mlp_forward(params, inputs), or neuron(params, inputs) for an `Affine`
 
     Args:
-      params: `Affine`, evaluated as sigmoid neurons, or `MLP`, of n_in inputs.
+      params: an `Affine`, evaluated as a sigmoid neuron or a layer of them, or an `MLP`; of n_in inputs.
 
     Returns:
-      The inputs `(2**n_in, n_in)`, counting up with the last input fastest, and the outputs
-      `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise.
+      The inputs `(2**n_in, n_in)`, int32, counting up in binary, the last input fastest; and the outputs
+      `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise, in the dtype of `params`.
 
     Raises:
-      ValueError, TypeError: parameters that make no neuron, layer or network.
+      ValueError: shapes that do not fit. TypeError: `params` that is neither an `MLP` nor an `Affine` of
+        arrays of real numbers.
 
     Example:
       >>> inputs, outputs = truth_table(AND)
@@ -58,6 +63,7 @@ def truth_table(params: Affine | MLP) -> tuple[np.ndarray, Array]:
       [1, 0] 0.450 False
       [1, 1] 0.574 True
     """
-    n_in = len((params.layers[0] if isinstance(params, MLP) else as_affine(params, "truth_table: params")).w)
+    layers = as_layers(params.layers) if isinstance(params, MLP) else [as_affine(params)]
+    n_in = len(layers[0].w)
     inputs = np.array(list(itertools.product((0, 1), repeat=n_in)), np.int32).reshape(2**n_in, n_in)
-    return inputs, mlp_forward(params, inputs) if isinstance(params, MLP) else neuron(params, inputs)
+    return inputs, _mlp_forward(params, inputs) if isinstance(params, MLP) else neuron(params, inputs)

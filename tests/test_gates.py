@@ -1,3 +1,6 @@
+import re
+
+import jax
 import numpy as np
 import pytest
 
@@ -37,6 +40,20 @@ def test_xor_is_or_and_nand_feeding_and_made_steeper():
 
     assert not right(3.0)
     assert right(3.5)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (3, TypeError, "truth_table: params must be an Affine or a (w, b) pair, got int"),
+        (Affine("ab", 0.0), TypeError, "truth_table: params: w must hold booleans, integers, or one of"),
+        (Affine([1.0], [1.0]), ValueError, "truth_table: params: b must have shape (), "),
+        (jax.tree.map(lambda a: np.stack([a, a]), gates.XOR), ValueError, "truth_table: layer 0: w must have shape"),
+    ],
+)  # fmt: skip
+def test_refusals(params, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        gates.truth_table(params)
 
 
 def test_tables_of_other_widths():

@@ -19,6 +19,7 @@ from jaxneuron import MLP, Affine, gates, init_mlp, mlp_forward, neuron
 from jaxneuron import plot as pictures
 from jaxneuron._activations import BY_NAME
 from jaxneuron._math import oracle
+from jaxneuron._ulp import ulp_error
 from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
 from tests import make_qlknn
 
@@ -268,7 +269,7 @@ def test_error_of_subnormal_and_infinite_results(ax):
     }
     for case, (y, exact, error) in cases.items():
         y = tiny if case.startswith("1.75") else y
-        assert pictures._ulp_error(np.array([y], np.float32), np.array([exact])) == [error], case
+        assert ulp_error(np.array([y], np.float32), np.array([exact])) == [error], case
     plot_error(lambda z: z / 0, reference=lambda z: z, ax=ax)
     ax.figure.canvas.draw()
     assert np.isinf(greatest(ax)[0]).all()
@@ -367,6 +368,36 @@ def test_without_fig_a_new_figure():
             lambda: plot_error(jnp.sin, reference="sin"),
             ValueError,
             "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got reference 'sin'; pass reference=",
+        ),
+        (
+            lambda: plot_activation(3),
+            TypeError,
+            "plot_activation: activation must be a name or a hashable callable, got int; pass a plain function",
+        ),
+        (
+            lambda: plot_activation("tanh", ax=3),
+            TypeError,
+            "plot_activation: ax must be matplotlib's Axes, got int; leave it out for a new figure",
+        ),
+        (
+            lambda: plot_gates(Figure().add_subplot()),
+            TypeError,
+            "plot_gates: fig must be matplotlib's Figure or SubFigure, got Axes; leave it out for a new figure",
+        ),
+        (
+            lambda: plot_error("tanh", reference=3),
+            ValueError,
+            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got reference 3; pass reference=",
+        ),
+        (
+            lambda: plot_error("tanh", reference=np.sum),
+            ValueError,
+            "plot_error: reference must give an array (8192,) for an array (8192,), got ()",
+        ),
+        (
+            lambda: plot_error(span=3),
+            ValueError,
+            "plot_error: span must be (low, high), low < high, both finite, got 3",
         ),
         (
             lambda: plot_error(span=(3, -3)),

@@ -14,7 +14,7 @@ from jax import Array
 from jax import export as jax_export
 
 from jaxneuron._arrays import as_operand, result_dtype
-from jaxneuron._files import replacing
+from jaxneuron._atomic import replacing
 from jaxneuron._forward import mlp_forward
 from jaxneuron._params import MLP
 from jaxneuron.convert._out import network

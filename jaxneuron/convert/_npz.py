@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxneuron._files import replacing
+from jaxneuron._atomic import replacing
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members, npy_array
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxneuron._activations import Activation
-from jaxneuron._files import replacing
+from jaxneuron._atomic import replacing
 from jaxneuron._params import MLP
 from jaxneuron.convert._functions import ELU, LeakyReLU
 from jaxneuron.convert._out import network

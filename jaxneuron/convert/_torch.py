@@ -84,8 +84,8 @@ def from_torch(
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], where: str) -> Iterator[Any]:
     """Any safetensors file, open, its header looked at before the library believes it."""
-    library = safetensors_library(where)
-    header(path, where)
+    library = safetensors_library()
+    header(path)
     try:
         with library.safe_open(path, framework="numpy") as file:
             yield file

@@ -28,7 +28,7 @@ from jaxneuron.convert import (
     to_keras,
     to_onnx,
 )
-from jaxneuron.convert._cli import described
+from jaxneuron.convert._files import described
 from jaxneuron.convert._npz import read_pairs, write_pairs
 from jaxneuron.convert._out import torch_arrays
 
@@ -275,7 +275,7 @@ PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
 import h5py, onnx, safetensors.numpy  # what a reader has loaded already in the process of who reads twice
-from jaxneuron.convert._cli import described
+from jaxneuron.convert._files import described
 from jaxneuron.convert import from_torch, from_pairs
 from jaxneuron.convert._npz import read_pairs
 

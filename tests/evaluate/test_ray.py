@@ -68,9 +68,22 @@ def test_refusals(model):
     ):
         RowEvaluator(model)({"a": rows(2), "b": rows(2)})
     with pytest.raises(
-        ValueError, match=re.escape("evaluate: rows must have shape (n, 3), one column for each input")
+        ValueError, match=re.escape("RowEvaluator: rows must have shape (n, 3), one column for each input")
     ):
         RowEvaluator(model)({"x": rows(2)[:, :2]})
+    for arguments, message in (
+        ((3,), "RowEvaluator: model must be an MLP or a path, got int; pass MLP(layers)"),
+        ((model, 3), "RowEvaluator: column must be a name or a sequence of names, got 3"),
+        ((model, []), "RowEvaluator: column must be a name or a sequence of names, got []"),
+        ((model, "x", 3), "RowEvaluator: output must be a name, got 3"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            RowEvaluator(*arguments)
+    with pytest.raises(TypeError, match="RowEvaluator: batch must be a dict of columns, got ndarray"):
+        RowEvaluator(model)(rows(2))
+    uneven = {"a": np.ones(2), "b": np.ones((2, 1)), "c": np.ones(2)}
+    with pytest.raises(ValueError, match=re.escape("RowEvaluator: column 'b' must have shape (2,), a number for each row, got (2, 1)")):  # fmt: skip
+        RowEvaluator(model, ["a", "b", "c"])(uneven)
     ragged = np.empty(2, object)
     ragged[:] = [np.ones(3), np.ones(2)]
     with pytest.raises(ValueError, match="give every row the same length"):

@@ -1,9 +1,10 @@
 """A network on any number of rows: `evaluate`.
 
-    rows -> tiles of one shape, the last padded -> one program on every device -> outputs, in order
+    rows  ->  batches of one shape, the last padded  ->  one program on every device  ->  outputs, in order
 
-The calling thread cuts tiles and dispatches them, devices compute, and one more thread waits for outputs
-and writes them: a tile is read while another is computed and a third is written.
+The calling thread cuts batches and dispatches them, the devices compute, and one more thread waits for
+outputs and writes them: one batch is read while another is computed and a third is written. A batch is a
+tile of rows for each device.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import collections
 import contextlib
 import functools
 import math
-import operator
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,19 +23,19 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxneuron import _tiles
 from jaxneuron._arrays import ArrayLike, as_operand
-from jaxneuron._forward import mlp_forward
-from jaxneuron._params import MLP
+from jaxneuron._errors import BadType, BadValue, TooLarge, missing, public
+from jaxneuron._evaluate import batches
+from jaxneuron._forward import _mlp_forward
+from jaxneuron._params import MLP, as_layers, check_mlp
 
-NUMBERS = 2**19  # in a tile's widest layer: enough to outweigh a call, few enough for the caches
-LANES = 16  # a tile is a multiple: XLA computes the rows of a remainder by other instructions
-IN_FLIGHT = 2  # tiles that may wait to be written while one more is read
+IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
 Progress = Callable[[int, int | None], object]
 
 
+@public
 def evaluate(
     mlp: MLP,
     rows: ArrayLike | Iterable[ArrayLike],
@@ -51,29 +51,35 @@ def evaluate(
 
     Args:
       mlp: an `MLP`.
-      rows: inputs, `(n, n_in)`: an array, a memory map, or what is sliced like one, such as an HDF5 data
-        set. Or an iterable of such chunks, of any sizes and one dtype, which the calling thread reads.
+      rows: inputs, `(n, n_in)`: an array, a memory map, or anything sliced like one, such as an HDF5 data
+        set. Or an iterable of such chunks, of any sizes and one dtype; the calling thread reads it.
       out: where outputs go. None for a new array; an array or a memory map `(n, n_out)` to fill; or a
-        function of a chunk `(m, n_out)`, read-only, called for one after the other, in order, in a
+        function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
         thread of its own.
-      tile: rows that a device evaluates at a time, rounded up to a multiple of 16; 2^19 numbers in the
-        widest layer unless given.
-      devices: of this process; all of them unless given. The weights are placed on each, once.
+      tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
+        two that puts about 2^19 numbers in the widest layer.
+      devices: devices of this process; by default all of them. The weights are copied to each, once.
       progress: True for a bar with rows, rate and time left (tqdm, extra `cli`), or a function of the
-        rows done and of all rows, None where unknown.
+        number of rows done and of all rows, None if unknown.
 
     Returns:
-      `out`, or None where that is a function; in the promoted dtype of the network and `rows`.
+      `out`, or None if that is a function; in the promoted dtype of the network and `rows`.
 
     Raises:
-      ValueError, TypeError: shapes, dtypes and arguments that do not fit, before anything is computed
-        where that can be known. MemoryError: a network or a tile that fits no device. Else what `rows`,
-        `out` or `progress` raised, once every thread has ended; until there whole chunks were written.
+      ValueError: shapes that do not fit, integers too large for JAX's, an `out` that is read-only or
+        overlaps `rows`, devices of another process or twice the same, a `tile` below 1.
+      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, a
+        `tile` that is not an integer.
+      MemoryError: a network or a tile that does not fit on a device, as far as its memory is known.
+      ImportError: `progress=True` without the extra `cli`.
+
+      Errors are raised before anything is computed where they can be known by then. Whatever `rows`, `out`
+      or `progress` raise comes through once every thread has ended; until then whole chunks were written.
 
     Numerics: each row within the bounds of `mlp_forward`. With the same `tile` on one kind of machine a
     row has the same bits whatever the number of rows, its place, the chunks they come in and the number
-    of devices, because every tile is of one shape and goes to one program, which is compiled once. Held
-    by tests/test_evaluate.py.
+    of devices, because every batch has one shape and goes to one program, which is compiled once. Held
+    by tests/evaluate/test_evaluate.py.
 
     JAX has threads: a process that has evaluated anything must not fork. Start others with spawn.
 
@@ -84,66 +90,71 @@ def evaluate(
              [ True],
              [False]])
     """
-    if not isinstance(mlp, MLP):
-        raise TypeError(
-            f"evaluate: mlp must be an MLP, got {type(mlp).__name__}; pass MLP(layers), parameters first"
-        )
+    return evaluate_rows(mlp, rows, out=out, tile=tile, devices=devices, progress=progress)
+
+
+def evaluate_rows(
+    mlp: MLP,
+    rows: Any,
+    *,
+    out: Any = None,
+    tile: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool | Progress = False,
+) -> np.ndarray | None:
+    """`evaluate`, for functions of the package, which give refusals their own names."""
+    check_mlp(mlp, "pass MLP(layers), parameters first")
+    as_layers(mlp.layers)  # a transform can leave anything in them
     if any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(mlp), rows)):
-        raise TypeError("evaluate: mlp and rows must hold numbers, got tracers; inside jit call mlp_forward")
+        raise BadType("mlp and rows must hold numbers, got tracers; inside jit call mlp_forward")
     mesh = _mesh(devices)
     if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
         mesh = _mesh(list(mesh.devices.flat[:1]))  # XLA refuses a program without operands on several devices
-    tile = default_tile(mlp) if tile is None else _whole_lanes(tile)
-    tiles, n, dtype = _tiles.cut(rows, mlp.layers[0].w.shape[-2], tile * mesh.size)
+    tile = batches.default_tile(mlp) if tile is None else batches.whole_lanes(tile)
+    cut, n, dtype = batches.cut(rows, mlp.layers[0].w.shape[0], tile * mesh.size)
     row = output_row(mlp, dtype)
     _check_memory(mlp, tile, row, mesh)
     write, written = _destination(out, rows, n, row)
     program, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
     weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
     with _reporting(progress, n) as report:
-        _stream(tiles, lambda x: program(weights, jax.device_put(x, by_rows)), write, report)
+        _stream(cut, lambda x: program(weights, jax.device_put(x, by_rows)), write, report)
     return written()
 
 
-def default_tile(mlp: MLP) -> int:
-    """The rows of a tile: a power of two, with some `NUMBERS` numbers in the widest layer."""
-    widest = max(mlp.layers[0].w.shape[-2], *(layer.w.shape[-1] for layer in mlp.layers), 1)
-    return max(LANES, 2 ** round(math.log2(NUMBERS / widest)))
-
-
 def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of the outputs for a row of `dtype`, after `mlp_forward`'s own checks."""
-    x = as_operand(np.empty((0, mlp.layers[0].w.shape[-2]), dtype), "evaluate: rows")
-    y = jax.eval_shape(mlp_forward, mlp, x)
+    """The shape and dtype of the outputs for one row of `dtype`; refuses what `mlp_forward` would refuse."""
+    x = as_operand(np.empty((0, mlp.layers[0].w.shape[0]), dtype), "rows")
+    y = jax.eval_shape(_mlp_forward, mlp, x)
     return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
 
 
 @functools.cache
 def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
-    """`mlp_forward` of the rows on each device: mapped, not partitioned, so that none waits for another."""
+    """`mlp_forward` of each device's rows: mapped, not partitioned, so that no device waits for another."""
     rows, everywhere = PartitionSpec("rows"), PartitionSpec()
     return jax.jit(
-        jax.shard_map(mlp_forward, mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
+        jax.shard_map(_mlp_forward, mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
     )
 
 
 def _stream(
-    tiles: _tiles.Tiles,
+    cut: batches.Batches,
     compute: Callable[[np.ndarray], Array],
     write: Write,
     report: Callable[[int], object],
 ) -> None:
-    """Computes tiles and writes their rows in order. Whatever fails, no thread and no gap is left behind."""
+    """Computes batches and writes their rows in order. Whatever fails, it leaves no thread and no gap."""
 
     def write_after(previous: Future[int] | None, y: Array, count: int) -> int:
-        done = previous.result() if previous else 0  # raises what that raised: nothing follows a failure
+        done = previous.result() if previous else 0  # raises again: nothing is written after a failure
         write(np.asarray(y)[:count])
         return done + count
 
     last, pending = None, collections.deque[Future[int]]()
     writer = ThreadPoolExecutor(1, "jaxneuron-evaluate")
     try:
-        for x, count in tiles:
+        for x, count in cut:
             last = writer.submit(write_after, last, compute(x), count)
             pending.append(last)
             if len(pending) > IN_FLIGHT:
@@ -157,7 +168,7 @@ def _stream(
 def _destination(
     out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
-    """What to call with each chunk of outputs, and in the end for what `evaluate` returns."""
+    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
     if out is None and n is None:
         chunks = [np.empty((0, *row.shape), row.dtype)]
         return chunks.append, lambda: np.concatenate(chunks)
@@ -170,15 +181,13 @@ def _destination(
     def fill(chunk: np.ndarray) -> None:
         nonlocal filled
         if filled + len(chunk) > len(array):
-            raise ValueError(
-                f"evaluate: out must have a row for each of rows, got {len(array)} for more than {filled}"
-            )
+            raise BadValue(f"out must have a row for each of rows, got {len(array)} for more than {filled}")
         array[filled : filled + len(chunk)] = chunk
         filled += len(chunk)
 
     def full() -> np.ndarray:
         if filled < len(array):
-            raise ValueError(f"evaluate: out must have a row for each of rows, got {len(array)} for {filled}")
+            raise BadValue(f"out must have a row for each of rows, got {len(array)} for {filled}")
         return array
 
     return fill, full
@@ -186,27 +195,21 @@ def _destination(
 
 def _check_out(out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct) -> None:
     if not isinstance(out, np.ndarray):
-        raise TypeError(
-            f"evaluate: out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}"
-        )
+        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
     if out.ndim != 2 or out.shape[1:] != row.shape or n not in (None, len(out)):
-        raise ValueError(
-            f"evaluate: out must have shape ({'n' if n is None else n}, {row.shape[0]}), got {out.shape}"
-        )
+        raise BadValue(f"out must have shape ({'n' if n is None else n}, {row.shape[0]}), got {out.shape}")
     if out.dtype != row.dtype:
-        raise TypeError(
-            f"evaluate: out must hold {row.dtype}, the promoted dtype of mlp and rows, got {out.dtype}"
-        )
+        raise BadType(f"out must hold {row.dtype}, the promoted dtype of mlp and rows, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError("evaluate: out must be writeable, got a read-only array; map files with mode='r+'")
-    # In place is fine, for a tile is read before it is written; anything else would read outputs.
+        raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
+    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
     if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
-        raise ValueError("evaluate: out must be rows or lie apart from them, got arrays that overlap")
+        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
 
 
 def _check_memory(mlp: MLP, tile: int, row: jax.ShapeDtypeStruct, mesh: Mesh) -> None:
-    """Refuses what no device can hold: a lower bound, so that only the impossible is refused."""
+    """Refuses what can't fit on a device, by a lower bound, so that only the impossible is refused."""
     leaves = jax.tree.leaves(mlp)
     weights = sum(
         math.prod(leaf.shape) * jax.dtypes.canonicalize_dtype(leaf.dtype).itemsize for leaf in leaves
@@ -214,40 +217,26 @@ def _check_memory(mlp: MLP, tile: int, row: jax.ShapeDtypeStruct, mesh: Mesh) ->
     rows = tile * (mlp.layers[0].w.shape[0] + row.shape[0]) * row.dtype.itemsize
     device = mesh.devices.flat[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit is None:  # CPU devices share the machine's memory
+    if limit is None and hasattr(os, "sysconf"):  # CPUs share the machine's memory, unknown on Windows
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // mesh.size
-    if weights + rows > limit:
-        raise MemoryError(
-            f"evaluate: mlp and a tile must fit in the {limit:,} bytes of {device}, got {weights:,} bytes of "
+    if limit is not None and weights + rows > limit:
+        raise TooLarge(
+            f"mlp and a tile must fit in the {limit:,} bytes of {device}, got {weights:,} bytes of "
             f"weights and {rows:,} of {tile:,} rows; pass a smaller tile or network, or fewer CPU devices"
         )
 
 
 def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
+    if not isinstance(devices, Iterable | None):
+        raise BadType(f"devices must be a sequence of devices, got {type(devices).__name__}; pass [device]")
     chosen = jax.local_devices() if devices is None else list(devices)
-    if (
-        not chosen
-        or len(set(chosen)) < len(chosen)
-        or any(
-            not isinstance(device, jax.Device) or device.process_index != jax.process_index()
-            for device in chosen
-        )
-    ):
-        raise ValueError(
-            f"evaluate: devices must be one or more of this process's, each once, got {chosen}; "
+    ours = all(isinstance(each, jax.Device) and each.process_index == jax.process_index() for each in chosen)
+    if not chosen or not ours or len(set(chosen)) < len(chosen):
+        raise BadValue(
+            f"devices must be one or more of this process's, each once, got {chosen}; "
             f"jax.local_devices() lists them"
         )
     return Mesh(np.array(chosen), ("rows",))
-
-
-def _whole_lanes(tile: int) -> int:
-    try:
-        rows = operator.index(tile)
-    except TypeError:
-        raise TypeError(f"evaluate: tile must be a number of rows, got {tile!r}") from None
-    if rows < 1:
-        raise ValueError(f"evaluate: tile must be at least 1 row, got {rows}; leave it out for the default")
-    return -(-rows // LANES) * LANES
 
 
 @contextlib.contextmanager
@@ -259,9 +248,7 @@ def _reporting(progress: bool | Progress, n: int | None) -> Iterator[Callable[[i
         try:
             from tqdm import tqdm
         except ImportError:
-            raise ImportError(
-                "evaluate: progress needs the tqdm library; pip install 'jaxneuron[cli]'"
-            ) from None
+            raise missing("tqdm", "cli", "progress") from None
         with tqdm(total=n, unit=" rows", unit_scale=True) as bar:
             yield lambda done: bar.update(done - bar.n)
     else:

@@ -150,6 +150,22 @@ def test_without_matplotlib(monkeypatch, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_mpmath(tmp_path):
+    program = """
+import sys
+sys.modules["mpmath"] = None
+from jaxneuron.cli import main
+sys.exit(main(["plot", "error", "-o", "error.png"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    message = "jaxneuron: plot_error: needs the mpmath library; pip install 'jaxneuron[plot]'\n"
+    assert (done.returncode, done.stderr) == (2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_importing_has_no_effect():
     program = """
 import sys, jaxneuron.plot

@@ -1,4 +1,4 @@
-"""`jaxneuron run` on files of any length: formats, resuming, and what may go wrong on the way."""
+"""A file of rows that appears when it is complete: killed, resumed, and refused where the bits could differ."""
 
 import json
 import multiprocessing
@@ -9,136 +9,28 @@ import signal
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 from pathlib import Path
 
+import filelock
 import jax
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 import jaxneuron
-from jaxneuron import _journal, cli, evaluate, init_mlp, save
-from jaxneuron._rows import CHUNK, read_rows
+from jaxneuron import evaluate, init_mlp, save
+from jaxneuron._evaluate import journal as journals
 from jaxneuron.cli import main
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save(path, init_mlp(jax.random.key(0), (3, 300, 2), activation="tanh", final_activation="identity"))
-    return path
-
-
-def numbers(n, columns=3):
-    return np.random.default_rng(0).normal(size=(n, columns)).astype(np.float32)
-
-
-def write_rows(path, rows):
-    if path.suffix == ".npy":
-        np.save(path, rows)
-    elif path.suffix == ".csv":
-        path.write_text("a,b,c\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows.tolist()))
-    else:
-        table = pa.table(dict(zip("abc", np.ascontiguousarray(rows.T), strict=True)))
-        pa.parquet.write_table(table, path, row_group_size=10_000)
-    return path
-
-
-def read_outputs(path):
-    if path.suffix == ".npy":
-        return np.load(path)
-    if path.suffix == ".csv":
-        return np.loadtxt(path, np.float32, delimiter=",", ndmin=2)
-    return np.stack([column.to_numpy() for column in pa.parquet.read_table(path).columns], axis=1)
-
-
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "jaxneuron", "run", *map(str, arguments)],
-        capture_output=True, text=True, check=False, **options,
-    )  # fmt: skip
-
-
-# --- truth ---
-
-
-@pytest.mark.parametrize("target", [".npy", ".csv", ".parquet"])
-@pytest.mark.parametrize("source", [".npy", ".csv", ".parquet"])
-def test_every_format_gives_the_bits_of_evaluate(model, tmp_path, source, target):
-    rows, out = numbers(25_003), tmp_path / f"out{target}"
-    assert main(["run", str(model), str(write_rows(tmp_path / f"rows{source}", rows)), "-o", str(out)]) == 0
-    assert read_outputs(out).tobytes() == evaluate(jaxneuron.load(model), rows).tobytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"rows{source}"]
-
-
-def test_rows_in_columns_order_and_of_many_dtypes(model, tmp_path):
-    expected = evaluate(jaxneuron.load(model), numbers(CHUNK // 12 + 1000))
-    np.save(tmp_path / "rows.npy", np.asfortranarray(numbers(CHUNK // 12 + 1000)))
-    main(["run", str(model), str(tmp_path / "rows.npy"), "-o", str(tmp_path / "out.npy")])
-    assert np.load(tmp_path / "out.npy").tobytes() == expected.tobytes()
-    table = pa.table({"a": pa.array([1, 2], pa.int8()), "b": [True, False], "c": pa.array([0.5, 0.25])})
-    pa.parquet.write_table(table, tmp_path / "rows.parquet")
-    (rows,) = read_rows(tmp_path / "rows.parquet", 3).chunks(0, [])
-    assert (rows.dtype, rows.tolist()) == (np.float64, [[1, 1, 0.5], [2, 0, 0.25]])
-
-
-def test_streams(model, tmp_path):
-    rows = numbers(1000)
-    text = write_rows(tmp_path / "rows.csv", rows).read_text()
-    done = run(model, "-", "-o", "-", input=text)
-    assert (done.returncode, "1,000 rows, 0 with NaN" in done.stderr) == (0, True)
-    y = np.loadtxt(done.stdout.splitlines(), np.float32, delimiter=",")
-    assert y.tobytes() == evaluate(jaxneuron.load(model), rows).tobytes()
-    done = run(model, "-", "-o", tmp_path / "out.npy", input=text)
-    assert np.load(tmp_path / "out.npy").tobytes() == y.tobytes()
-    shell = f"{sys.executable} -m jaxneuron run {model} - -o - < {tmp_path / 'rows.csv'} | head -n 1"
-    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
-    assert done.stdout.count("\n") == 1
-    assert "Traceback" not in done.stderr
-
-
-def test_nan_rows_are_counted(model, tmp_path, capsys):
-    rows = numbers(5000)
-    rows[[7, 4000], 1] = np.nan
-    np.save(tmp_path / "rows.npy", rows)
-    assert (
-        main(["run", str(model), str(tmp_path / "rows.npy"), "-o", str(tmp_path / "out.npy"), "--tile", "64"])
-        == 0
-    )
-    assert re.search(r"5,000 rows, 2 with NaN in \d", capsys.readouterr().err)
-
-
-def test_a_bar_on_a_terminal(model, tmp_path):
-    np.save(tmp_path / "rows.npy", numbers(5000))
-    ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    command = [
-        sys.executable,
-        "-m",
-        "jaxneuron",
-        "run",
-        model,
-        tmp_path / "rows.npy",
-        "-o",
-        tmp_path / "out.npy",
-    ]
-    process = subprocess.Popen(command, stderr=theirs)
-    assert process.wait(60) == 0
-    os.close(theirs)
-    assert b"5.00k/5.00k" in os.read(ours, 10_000)
-    os.close(ours)
-
+from tests.row_files import numbers, read_outputs, write_rows
 
 # --- killed and resumed ---
+
 
 KILLS = {(".npy", ".npy"): 8, (".csv", ".csv"): 6, (".parquet", ".parquet"): 6}
 
 
 def child(arguments):
-    _journal.INTERVAL = 0  # a line for each chunk, so that there is much to tear
+    journals.INTERVAL = 0  # a line for each chunk, so that there is much to tear
     sys.exit(main(arguments))
 
 
@@ -203,7 +95,7 @@ def stopped(model, tmp_path):
         interrupt.calls = 0
         original = np.isnan
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cli.np, "isnan", interrupt)
+            patch.setattr(np, "isnan", interrupt)
             assert main(arguments) == 130
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
             ["rows.npy", f"{name}.partial", f"{name}.journal"]
@@ -258,14 +150,13 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, mo
     os.utime(rows)
     assert "must be of a run with this rows, " in refused(*arguments, "--resume")
     os.utime(rows, ns=(kept.st_atime_ns, kept.st_mtime_ns))
-    with open(partial, "rb") as file:
-        _journal.fcntl.flock(file, _journal.fcntl.LOCK_EX)
+    with filelock.FileLock(tmp_path / "out.npy.lock"):
         assert "another run is writing it; let it end, or write to another file" in refused(
             *arguments, "--resume"
         )
     journal.write_bytes(b"{")
     before = partial.read_bytes(), journal.read_bytes()
-    assert "must be the journal of an unfinished run, got none that can be read" in refused(
+    assert "must be the journal of an unfinished run, got one that can't be read" in refused(
         *arguments, "--resume"
     )
     assert main([*arguments, "--force"]) == 0
@@ -319,40 +210,29 @@ sys.exit(main(sys.argv[1:]))
     )
 
 
-@pytest.mark.parametrize("source", [".npy", ".csv", ".parquet"])
-def test_an_input_that_is_cut_short_while_it_is_read(model, tmp_path, source, capsys, monkeypatch):
-    rows = write_rows(tmp_path / f"rows{source}", numbers(500_000))
-    size, original = rows.stat().st_size, np.isnan
-
-    def cut(chunk):
-        os.truncate(rows, size // 2)
-        return original(chunk)
-
-    monkeypatch.setattr(cli.np, "isnan", cut)
-    assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy"), "--tile", "64"]) == 2
-    error = capsys.readouterr().err
-    if source == ".npy":
-        assert error == f"jaxneuron: {rows}: must hold 500000 rows, was cut short while it was read\n"
-    assert str(rows) in error
-    assert [path.name for path in tmp_path.iterdir()] == [rows.name]
-
-
-def test_an_input_that_changes_while_it_is_read(model, tmp_path, capsys, monkeypatch):
-    rows, original = write_rows(tmp_path / "rows.npy", numbers(50)), np.isnan
-    monkeypatch.setattr(cli.np, "isnan", lambda chunk: (os.utime(rows), original(chunk))[1])
-    assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
+def test_a_run_keeps_others_out_until_it_is_killed(model, tmp_path, capsys):
+    rows, out = write_rows(tmp_path / "rows.npy", numbers(50)), tmp_path / "out.npy"
+    command = [sys.executable, "-m", "jaxneuron", "run", model, "-", "-o", out]
+    first = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "out.npy.partial").exists() and first.poll() is None:
+        time.sleep(0.01)
+    arguments = ["run", str(model), str(rows), "-o", str(out), "--force"]
+    assert main(arguments) == 2
     assert (
         capsys.readouterr().err
-        == f"jaxneuron: {rows}: must stay as it is while it is read, was changed; run again\n"
+        == f"jaxneuron: {out}.partial: another run is writing it; let it end, or write to another file\n"
     )
-    assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]
+    first.kill()
+    first.communicate()
+    assert main(arguments) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.npy", "rows.npy"]
 
 
 def test_a_file_that_another_run_took_over_is_left_alone(model, tmp_path, capsys, monkeypatch):
     rows, original = write_rows(tmp_path / "rows.npy", numbers(50)), np.isnan
     partial = tmp_path / "out.npy.partial"
     monkeypatch.setattr(
-        cli.np, "isnan", lambda chunk: (partial.unlink(), partial.write_bytes(b"theirs"), original(chunk))[-1]
+        np, "isnan", lambda chunk: (partial.unlink(), partial.write_bytes(b"theirs"), original(chunk))[-1]
     )
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
     assert "must stay where it is during a run, was moved or removed; run again" in capsys.readouterr().err
@@ -378,55 +258,3 @@ def test_a_folder_that_is_not_writable(model, capsys):
                 os.seteuid(0)
             os.chmod(folder, 0o755)
         assert capsys.readouterr().err == f"jaxneuron: {folder}/out.npy: Permission denied\n"
-
-
-@pytest.mark.parametrize(
-    ("name", "table", "message"),
-    [
-        ("rows.parquet", {"a": [1.0], "b": [1.0]}, "rows.parquet: must have 3 columns for this network, got 2"),
-        ("rows.parquet", {"a": [1.0], "b": [1.0], "c": ["x"]}, "rows.parquet: column 'c' must hold numbers, got string"),
-        ("rows.parquet", {"a": [1.0] * 3, "b": [1.0, 2.0, None], "c": [1.0] * 3}, "rows.parquet: row 2: column 'b' must be a number, got null"),
-        ("rows.parquet", None, "rows.parquet: must be a whole Parquet file ("),
-        ("rows.npy", None, "rows.npy: must be a .npy file of numbers ("),
-    ],
-)  # fmt: skip
-def test_bad_rows(model, tmp_path, capsys, name, table, message):
-    if table is None:
-        (tmp_path / name).write_bytes(write_rows(tmp_path / name, numbers(1000)).read_bytes()[:2000])
-    else:
-        pa.parquet.write_table(pa.table(table), tmp_path / name)
-    assert main(["run", str(model), str(tmp_path / name), "-o", str(tmp_path / "out.npy")]) == 2
-    printed = capsys.readouterr().err
-    assert message in printed
-    assert printed.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_bad_arguments(model, tmp_path, capsys):
-    rows = write_rows(tmp_path / "rows.npy", numbers(5))
-    for extra, message in (
-        (("--tile", "0"), "evaluate: tile must be at least 1 row, got 0; leave it out for the default"),
-        (("--devices", "3"), "run: --devices must be from 1 to 2, the devices here, got 3"),
-        (("--devices", "0"), "run: --devices must be from 1 to 2, the devices here, got 0"),
-    ):
-        assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy"), *extra]) == 2
-        assert capsys.readouterr().err == f"jaxneuron: {message}\n"
-    assert main(["run", str(model), str(rows), "-o", "-", "--resume"]) == 2
-    assert (
-        capsys.readouterr().err
-        == f"jaxneuron: run: --resume must have files as ROWS and OUT, got {rows} and -\n"
-    )
-    (tmp_path / "rows.csv").write_text("1," * CHUNK * 2)
-    assert main(["run", str(model), str(tmp_path / "rows.csv"), "-o", str(tmp_path / "out.npy")]) == 2
-    assert "rows.csv: line 1: must end within" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "rows.npy"]
-
-
-def test_without_pyarrow(model, tmp_path, monkeypatch, capsys):
-    rows = write_rows(tmp_path / "rows.csv", numbers(5))
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
-    assert (
-        capsys.readouterr().err
-        == "jaxneuron: run: CSV needs the pyarrow library; pip install 'jaxneuron[cli]'\n"
-    )

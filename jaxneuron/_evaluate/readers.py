@@ -1,11 +1,10 @@
-"""Rows of numbers in `.npy`, `.csv` and `.parquet` files, read and written a chunk at a time.
+"""Reads rows of numbers from `.npy`, `.csv` and `.parquet` files, a chunk at a time.
 
-A chunk is an array `(rows, columns)`: float64 from CSV, the file's own numbers from the others. CSV is
-comma-separated UTF-8; blank lines are skipped; a first line of names alone, each with a letter, none a
-number or a word for a missing one, is a header.
+A chunk is an array `(rows, columns)`: float64 from CSV, in the file's own dtype from the others. CSV is
+comma-separated UTF-8; blank lines are skipped; the first line is a header if it holds names only, each with a
+letter, none a number or a word for a missing one.
 
-Files are read and written, not mapped: under a map, a file that is cut short and a disk that is full end
-the process; this way they are errors.
+Files are read, not mapped: cutting short a mapped file kills the process; this way it is an error.
 """
 
 from __future__ import annotations
@@ -24,29 +23,26 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jaxneuron._arrays import as_array
+from jaxneuron._errors import missing
 
 STREAM = Path("-")  # standard input and output, in CSV
 CHUNK = 2**22  # bytes read at a time
-BATCH = 2**16  # rows of Parquet read or written at a time
+PARQUET_ROWS = 2**16  # rows of Parquet read or written at a time
 NUMBER = 128  # bytes that a number in CSV may take, on average
 MISSING = {"na", "n/a", "null", "none", "missing"}
 
 
 def read_rows(path: Path, columns: int) -> Reader:
-    """The rows of `path`.
+    """A reader of the rows of `path`.
 
-    Raises an OSError, or a ValueError or TypeError that names the file, and the line or row, where there
-    are not `columns` numbers in a row.
+    Raises OSError, or a ValueError or TypeError that names the file, and the line or row that doesn't hold
+    `columns` numbers.
     """
-    return _by_suffix(path, {".npy": Npy, ".csv": Csv, ".parquet": Parquet}, "be in")(path, columns)
+    return by_suffix(path, {".npy": Npy, ".csv": Csv, ".parquet": Parquet}, "be in")(path, columns)
 
 
-def row_writer(path: Path) -> type[Writer]:
-    """What writes rows for `path`."""
-    return _by_suffix(path, {".npy": NpyWriter, ".csv": CsvWriter, ".parquet": ParquetWriter}, "go to")
-
-
-def _by_suffix(path: Path, kinds: dict[str, Any], must: str) -> Any:
+def by_suffix(path: Path, kinds: dict[str, Any], must: str) -> Any:
+    """The one of `kinds` for `path`; rows `must` "be in" or "go to" such a file."""
     suffix = ".csv" if path == STREAM else path.suffix.lower()
     if suffix not in kinds:
         raise ValueError(
@@ -55,17 +51,17 @@ def _by_suffix(path: Path, kinds: dict[str, Any], must: str) -> Any:
     return kinds[suffix]
 
 
-def _pyarrow(what: str) -> Any:
+def pyarrow_for(what: str) -> Any:
     try:
         import pyarrow.csv
         import pyarrow.parquet
     except ImportError:
-        raise ImportError(f"run: {what} needs the pyarrow library; pip install 'jaxneuron[cli]'") from None
+        raise missing("pyarrow", "cli", f"run: {what}") from None
     return pyarrow
 
 
 class Npy:
-    """Rows of a `.npy` file, in either order."""
+    """Rows of a `.npy` file, in C or Fortran order."""
 
     def __init__(self, path: Path, columns: int) -> None:
         with open(path, "rb"):
@@ -116,7 +112,7 @@ class Csv:
         self.path, self.columns = path, columns
         if path != STREAM:
             os.stat(path)  # for an OSError that names the file
-        # The bytes, lines and rows before each block that is not wholly done.
+        # How many bytes, lines and rows come before each block that isn't done entirely.
         self._blocks: collections.deque[list[int]] = collections.deque()
 
     def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:
@@ -146,7 +142,7 @@ class Csv:
         return self._blocks[0]
 
     def _without_header(self, block: bytes, line: int) -> bytes:
-        """`block` with its first line blank, if that is a header."""
+        """`block`, with its first line blank if that is a header."""
         block = block.removeprefix(codecs.BOM_UTF8)
         start = len(block) - len(block.lstrip())
         first = re.split(rb"[\r\n]", block[start:], maxsplit=1)[0]
@@ -156,7 +152,7 @@ class Csv:
         return block[:start] + block[start + len(first) :]
 
     def _parse(self, block: bytes, line: int) -> np.ndarray:
-        arrow = _pyarrow("CSV")
+        arrow = pyarrow_for("CSV")
         names = [str(i) for i in range(self.columns)]
         try:
             table = arrow.csv.read_csv(
@@ -174,8 +170,8 @@ class Csv:
             return self._parse_slowly(block, line)
 
     def _parse_slowly(self, block: bytes, line: int) -> np.ndarray:
-        """What Arrow does not take: blank lines with spaces, numbers as only Python writes them, mistakes."""
-        # What is not UTF-8 is replaced, and then it is no number.
+        """Parses what Arrow refuses: lines of spaces, numbers as only Python writes them, and mistakes."""
+        # Bytes that are not UTF-8 are replaced by a character that no number has.
         lines = enumerate(io.TextIOWrapper(io.BytesIO(block), "utf-8", "replace"), line + 1)
         rows = []
         for number, text in lines:
@@ -201,7 +197,7 @@ class Csv:
 
 
 class Parquet:
-    """Rows of a `.parquet` file, all of whose columns are numbers."""
+    """Rows of a `.parquet` file whose columns all hold numbers."""
 
     def __init__(self, path: Path, columns: int) -> None:
         with open(path, "rb"):
@@ -212,7 +208,7 @@ class Parquet:
             self.groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         if len(schema) != columns:
             raise ValueError(f"{path}: must have {columns} columns for this network, got {len(schema)}")
-        types = _pyarrow("Parquet").types
+        types = pyarrow_for("Parquet").types
         for field in schema:
             if not (
                 types.is_floating(field.type) or types.is_integer(field.type) or types.is_boolean(field.type)
@@ -229,7 +225,7 @@ class Parquet:
                 if row + n <= start:
                     row += n
                     continue
-                for batch in file.iter_batches(BATCH, [group], use_threads=False):
+                for batch in file.iter_batches(PARQUET_ROWS, [group], use_threads=False):
                     row += batch.num_rows
                     if row > start:
                         yield self._numbers(batch, row - batch.num_rows)[
@@ -247,7 +243,7 @@ class Parquet:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
-        arrow = _pyarrow("Parquet")
+        arrow = pyarrow_for("Parquet")
         try:
             with arrow.parquet.ParquetFile(self.path) as file:
                 yield file
@@ -275,72 +271,7 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return "_" not in text  # Python reads 1_000, nobody else does
-
-
-class NpyWriter:
-    """Appends rows to a `.npy` file."""
-
-    def __init__(self, file: BinaryIO, columns: int, dtype: np.dtype) -> None:
-        self.file, self.columns, self.dtype = file, columns, dtype
-        if not file.tell():
-            self._header(0)
-
-    def _header(self, rows: int) -> None:
-        # NumPy leaves room for the first axis to grow: a header takes as many bytes for any number of rows.
-        descr, shape = np.lib.format.dtype_to_descr(self.dtype), (rows, self.columns)
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
-        write_all(self.file, header.getvalue())
-
-    def write(self, rows: np.ndarray) -> None:
-        write_all(self.file, np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
-
-    def finish(self, rows: int) -> None:
-        self.file.seek(0)
-        self._header(rows)
-
-
-class CsvWriter:
-    """Appends rows to CSV, each number in as few digits as give every bit back."""
-
-    def __init__(self, file: BinaryIO, columns: int, dtype: np.dtype) -> None:
-        self.file = file
-
-    def write(self, rows: np.ndarray) -> None:
-        arrow = _pyarrow("CSV")
-        text = arrow.BufferOutputStream()
-        if rows.dtype == np.float16:
-            rows = rows.astype(np.float32)
-        arrow.csv.write_csv(_table(arrow, rows), text, arrow.csv.WriteOptions(include_header=False))
-        write_all(self.file, text.getvalue())
-
-    def finish(self, rows: int) -> None:
-        pass
-
-
-class ParquetWriter(NpyWriter):
-    """Keeps rows as a `.npy` file does until all are there: a Parquet file can't be appended to."""
-
-    @staticmethod
-    def pack(source: Path, file: BinaryIO) -> None:
-        """Writes the finished rows of `source` to `file` as Parquet, in columns y0, y1, ..."""
-        arrow, rows = _pyarrow("Parquet"), np.lib.format.open_memmap(source, mode="r")
-        with arrow.parquet.ParquetWriter(file, _table(arrow, rows[:0]).schema) as parquet:
-            for start in range(0, len(rows), BATCH):
-                parquet.write_table(_table(arrow, rows[start : start + BATCH]))
-
-
-def _table(arrow: Any, rows: np.ndarray) -> Any:
-    return arrow.table({f"y{i}": column for i, column in enumerate(np.ascontiguousarray(rows.T))})
-
-
-def write_all(file: BinaryIO, content: Any) -> None:
-    """All of it: an unbuffered file may take a part."""
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
+    return "_" not in text  # only Python takes 1_000 for a number
 
 
 Reader = Npy | Csv | Parquet
-Writer = NpyWriter | CsvWriter | ParquetWriter

@@ -91,7 +91,7 @@ def test_refusals(run, tmp_path):
         (("convert", "m.safetensors", "m"), "m: must be .safetensors, .onnx, .keras, .npz or .stablehlo, got 'no suffix'"),
         (("convert", "m.safetensors", "m.npz"), "m.npz: exists; pass --force to replace it"),
         (("convert", "m.npz", "n.safetensors"), "m.npz: does not say --activation, --final-activation, --orientation; pass it"),
-        (("convert", "m.safetensors", "n.npz", *ACTIVATIONS), "m.safetensors: has no use for --activation, --final-activation; leave it out"),
+        (("convert", "m.safetensors", "n.npz", *ACTIVATIONS), "m.safetensors: --activation, --final-activation do not apply to this kind of file; leave them out"),
         (("convert", "m.safetensors", "n.npz", "--torch"), "n.npz: --torch is for .safetensors files; leave it out"),
         (("convert", "m.safetensors", "n.npz", "--weights", "inside"), "n.npz: --weights is for .stablehlo files; leave it out"),
         (("convert", "m.safetensors", "n.npz", "--dtype", "int8"), "dtype must be one of bfloat16, float16, float32, float64, got int8"),

@@ -20,7 +20,8 @@ from jax.sharding import Mesh
 
 import jaxneuron
 from jaxneuron import MLP, evaluate, init_mlp
-from jaxneuron._evaluate import _program, default_tile
+from jaxneuron._evaluate.batches import default_tile
+from jaxneuron._evaluate.evaluate import _program
 from jaxneuron.testing import assert_within_error_bound, count_compilations
 from tests import make_qlknn
 from tests.pools import mlps_and_inputs
@@ -224,40 +225,11 @@ def test_reading_computing_and_writing_overlap():
     raise AssertionError(ratios)
 
 
-def test_a_reader_may_use_its_buffer_again():
-    mlp, rows, buffer = network(), numbers(20 * TILE), np.empty((TILE, 3), np.float32)
-
-    def read():
-        for start in range(0, len(rows), TILE):
-            buffer[:] = rows[start : start + TILE]
-            yield buffer
-            buffer[:] = np.nan
-
-    assert evaluate(mlp, read(), tile=TILE).tobytes() == evaluate(mlp, rows, tile=TILE).tobytes()
-
-
 def test_in_place():
     mlp, rows = network((3, 5, 3)), numbers(10 * TILE + 3)
     expected = evaluate(mlp, rows, tile=TILE)
     assert evaluate(mlp, rows, out=rows, tile=TILE) is rows
     assert rows.tobytes() == expected.tobytes()
-
-
-def test_what_is_sliced_like_an_array_is_never_read_whole():
-    class Stored:
-        shape, dtype, most = (5 * TILE + 1, 3), np.dtype(np.float32), 0
-
-        def __getitem__(self, part):
-            self.most = max(self.most, part.stop - part.start)
-            return numbers(5 * TILE + 1)[part]
-
-        def __array__(self, dtype=None, copy=None):
-            raise AssertionError("read whole")
-
-    stored = Stored()
-    y = evaluate(network(), stored, tile=TILE, devices=jax.devices()[:1])
-    assert y.tobytes() == evaluate(network(), numbers(5 * TILE + 1), tile=TILE).tobytes()
-    assert stored.most == TILE
 
 
 def test_nan_rows_pass_through():
@@ -367,11 +339,13 @@ HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
         (lambda: evaluate(network(), ROWS, devices=[]), ValueError, "evaluate: devices must be one or more of this process's, each once, got []; jax.local_devices() lists them"),
         (lambda: evaluate(network(), ROWS, devices=jax.devices()[:1] * 2), ValueError, "each once"),
         (lambda: evaluate(network(), ROWS, devices=["cpu"]), ValueError, "got ['cpu']"),
+        (lambda: evaluate(network(), ROWS, devices=3), TypeError, "evaluate: devices must be a sequence of devices, got int; pass [device]"),
+        (lambda: evaluate(jax.tree.map(lambda _: "w", network()), ROWS), TypeError, "evaluate: layer 0: w must hold booleans, integers, or one of"),
         (lambda: evaluate(network(), ROWS, out=[]), TypeError, "evaluate: out must be a NumPy array, a function of a chunk, or None, got list"),
         (lambda: evaluate(network(), ROWS, out=np.empty((3, 2), np.float32)), ValueError, "evaluate: out must have shape (4, 2), got (3, 2)"),
         (lambda: evaluate(network(), ROWS, out=np.empty((4, 2), np.float64)), TypeError, "evaluate: out must hold float32, the promoted dtype of mlp and rows, got float64"),
         (lambda: evaluate(network(), ROWS, out=READ_ONLY), ValueError, "evaluate: out must be writeable, got a read-only array; map files with mode='r+'"),
-        (lambda: evaluate(network((3, 3)), ROWS[:3], out=ROWS[1:]), ValueError, "evaluate: out must be rows or lie apart from them, got arrays that overlap"),
+        (lambda: evaluate(network((3, 3)), ROWS[:3], out=ROWS[1:]), ValueError, "evaluate: out must be rows itself or share no memory with it, got arrays that overlap"),
         (lambda: evaluate(network(), iter([ROWS]), out=np.empty((3, 2), np.float32)), ValueError, "evaluate: out must have a row for each of rows, got 3 for more than 0"),
         (lambda: evaluate(network(), iter([ROWS]), out=np.empty((9, 2), np.float32)), ValueError, "evaluate: out must have a row for each of rows, got 9 for 4"),
         (lambda: evaluate(HUGE, np.ones((1, 2**22), np.float32)), MemoryError, "got 70,368,744,177,664 bytes of weights and"),

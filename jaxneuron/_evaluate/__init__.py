@@ -1,0 +1,11 @@
+"""A network on any number of rows: `evaluate`, and `RowEvaluator` for Ray Data.
+
+    readers  ->  batches  ->  evaluate  ->  writers, with a journal
+
+`evaluate` and `batches` are the Python function; readers, writers and the journal serve `jaxneuron run`.
+"""
+
+from jaxneuron._evaluate.evaluate import evaluate
+from jaxneuron._evaluate.ray import RowEvaluator
+
+__all__ = ["RowEvaluator", "evaluate"]

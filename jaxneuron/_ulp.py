@@ -1,0 +1,50 @@
+"""The errors of float32 functions in units in the last place (ULP), against an exact reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxneuron._activations import Activation
+from jaxneuron._arrays import ArrayLike
+from jaxneuron._errors import BadValue, missing
+
+
+def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """`|y - exact|` in ULP of float32 at `exact`; infinite where only one of them is infinite or NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = np.abs(y.astype(np.float64) - exact) / _oracle().ulp(exact, "float32")
+        same = (y == exact.astype(np.float32)) | (np.isnan(y) & np.isnan(exact))
+    return np.where(np.isfinite(error), error, np.where(same, 0, np.inf))
+
+
+def reference_of(
+    reference: str | Callable[[np.ndarray], ArrayLike] | None, names: Sequence[Activation]
+) -> Callable[[np.ndarray], ArrayLike]:
+    """`reference` as a function; if None, the exact value of the first of `names` that is jaxneuron's."""
+    if callable(reference):
+        return reference
+    oracle = _oracle()
+    wanted = names if reference is None else [reference]
+    known = [name for name in wanted if isinstance(name, str) and name in oracle.FORMULAS]
+    if not known:
+        given = ", ".join(map(name_of, names)) if reference is None else f"reference {reference!r}"
+        raise BadValue(
+            f"reference must be a function of a float64 array or one of "
+            f"{', '.join(oracle.FORMULAS)}, or one of these must be drawn, got {given}; pass reference="
+        )
+    return lambda z: oracle.activation(known[0], z)
+
+
+def name_of(activation: Activation) -> str:
+    return activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
+
+
+def _oracle() -> Any:
+    try:
+        from jaxneuron._math import oracle
+    except ImportError:
+        raise missing("mpmath", "plot") from None
+    return oracle

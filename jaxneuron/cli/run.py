@@ -1,0 +1,130 @@
+"""`jaxneuron run MODEL ROWS -o OUT`: a network on the rows of a file, resumed where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxneuron
+from jaxneuron._errors import missing
+from jaxneuron._evaluate.batches import default_tile
+from jaxneuron._evaluate.evaluate import evaluate_rows, output_row
+from jaxneuron._evaluate.journal import Run, fingerprint, resumable
+from jaxneuron._evaluate.readers import STREAM, read_rows
+from jaxneuron._evaluate.writers import row_writer
+from jaxneuron._files import read
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "run",
+        help="evaluate a network on the rows of a file",
+        description="Evaluate a network on the rows of a file of any length, in bounded memory. CSV may have "
+        "a header; none is written. A run that was stopped leaves OUT.partial and OUT.journal for --resume.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
+    parser.add_argument(
+        "rows",
+        metavar="ROWS",
+        type=Path,
+        help="inputs, one row each: .npy, .csv, .parquet, or - for CSV on stdin",
+    )
+    parser.add_argument(
+        "-o", dest="out", metavar="OUT", type=Path, required=True,
+        help="outputs: .npy, .csv, .parquet, or - for CSV on stdout",
+    )  # fmt: skip
+    parser.add_argument(
+        "--force", action="store_true", help="replace OUT if it exists, and the rows of an unfinished run"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="resume an unfinished run with the same inputs and settings"
+    )
+    parser.add_argument("--tile", metavar="ROWS", type=int, help="rows that a device evaluates at a time")
+    parser.add_argument("--devices", metavar="N", type=int, help="how many devices to use; all unless given")
+    parser.set_defaults(command=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise missing("tqdm", "cli", "run:") from None
+    started = time.perf_counter()
+    mlp = read(options.model)
+    rows, kind = read_rows(options.rows, mlp.layers[0].w.shape[0]), row_writer(options.out)
+    row = output_row(mlp, rows.dtype)
+    dtype = np.dtype(np.float32 if row.dtype.name == "bfloat16" else row.dtype)  # files have no bfloat16
+    tile = default_tile(mlp) if options.tile is None else options.tile
+    devices = _devices(options.devices)
+    batch = jax.ShapeDtypeStruct((tile, mlp.layers[0].w.shape[0]), row.dtype)
+    facts = _facts(options, tile, devices, jaxneuron.explain(mlp, batch))
+    if options.resume and not facts:
+        raise ValueError(
+            f"run: --resume must have files as ROWS and OUT, got {options.rows} and {options.out}"
+        )
+    if options.out == STREAM:
+        opened: contextlib.AbstractContextManager[Run] = contextlib.nullcontext(Run(sys.stdout.buffer))
+    else:
+        pack = getattr(kind, "pack", None)
+        opened = resumable(options.out, facts, force=options.force, resume=options.resume, pack=pack)
+    with opened as run:
+        writer, before = kind(run.file, row.shape[0], dtype), run.done["rows"]
+
+        def write(chunk: np.ndarray) -> None:
+            writer.write(chunk.astype(dtype, copy=False))
+            run.advance(len(chunk), int(np.isnan(chunk).any(axis=1).sum()), rows.place)
+
+        def report(done: int, _: int | None) -> None:
+            bar.update(before + done - bar.n)
+            if options.stops:
+                raise KeyboardInterrupt
+
+        with tqdm(total=rows.count, initial=before, unit=" rows", unit_scale=True, disable=None) as bar:
+            chunks = rows.chunks(before, run.done["place"])
+            evaluate_rows(mlp, chunks, out=write, tile=tile, devices=devices, progress=report)
+        if facts and fingerprint(options.rows) != facts["rows"]:
+            raise ValueError(f"{options.rows}: must stay as it is while it is read, was changed; run again")
+        writer.finish(run.done["rows"])
+    done, seconds = run.done, time.perf_counter() - started
+    now = f", the last {done['rows'] - before:,} of them" if before else ""
+    print(
+        f"jaxneuron: {done['rows']:,} rows, {done['nan_rows']:,} with NaN{now} in {seconds:.1f} s",
+        file=sys.stderr,
+    )
+
+
+def _devices(n: int | None) -> list[jax.Device]:
+    devices = jax.local_devices()
+    if n is not None and not 1 <= n <= len(devices):
+        raise ValueError(f"run: --devices must be from 1 to {len(devices)}, the devices here, got {n}")
+    return devices[:n]
+
+
+def _facts(
+    options: argparse.Namespace, tile: int, devices: list[jax.Device], evaluator: str
+) -> dict[str, object] | None:
+    """Everything the output's bits follow from; None if ROWS or OUT is not a file to come back to."""
+    if STREAM in (options.rows, options.out) or not options.rows.is_file():
+        return None
+    with open(options.model, "rb") as model:
+        digest = hashlib.file_digest(model, "sha256").hexdigest()
+    settings = ("jax_enable_x64", "jax_default_matmul_precision")
+    return {
+        "model": digest,
+        "rows": fingerprint(options.rows),
+        "tile": tile,
+        "jaxneuron": jaxneuron.__version__,
+        "jax": jax.__version__,
+        "device": f"{devices[0].device_kind}, {platform.node()}",
+        "evaluator": evaluator,
+        **{name: getattr(jax.config, name) for name in settings},
+    }

@@ -1,0 +1,91 @@
+"""The command line as a whole: help, refusals of one line, closed pipes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import jaxneuron
+from tests import make_qlknn
+from tests.row_files import run
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A path with 40 rows of three numbers."""
+    path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))
+    return path
+
+
+def test_help_everywhere():
+    for arguments in ((), ("demo",), ("info",), ("run",), ("plot",)):
+        done = run(*arguments, "--help")
+        assert done.returncode == 0
+        assert done.stdout.startswith("usage: jaxneuron")
+    assert run("--version").stdout == f"jaxneuron {jaxneuron.__version__}\n"
+
+
+# --- refusals: one line, status 2, nothing half-written ---
+
+
+def test_a_refusal_as_a_user_sees_it(model, rows, tmp_path):
+    for arguments in (("run", model, rows), ("run", model, rows, "-o", rows), ("info", tmp_path / "none")):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+
+
+def test_bad_files_and_arguments(model, rows, tmp_path, refused):
+    out = tmp_path / "out.npy"
+    (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "folder.npy").mkdir()
+    header = (
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999999, 3)}".ljust(117) + b"\n"
+    )
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    np.save(tmp_path / "pickled.npy", np.array([{}], object))
+    np.savez(tmp_path / "several.npz", a=np.ones(3))
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    for arguments, message in (
+        ((), "jaxneuron: the following arguments are required: COMMAND; see jaxneuron --help"),
+        (("frobnicate",), "invalid choice: 'frobnicate'"),
+        (("run", model, rows), "the following arguments are required: -o; see jaxneuron run --help"),
+        (("info", tmp_path / "none.safetensors"), "none.safetensors: No such file or directory"),
+        (("info", tmp_path), "Is a directory"),
+        (("info", rows), "is not a whole safetensors file"),
+        (("run", model, tmp_path / "none.npy", "-o", out), "none.npy: No such file or directory"),
+        (("run", model, tmp_path / "none.csv", "-o", out), "none.csv: No such file or directory"),
+        (("run", model, rows, "-o", tmp_path / "no" / "out.npy"), "no/out.npy: No such file or directory"),
+        (("run", model, rows, "-o", tmp_path / "folder.npy", "--force"), "folder.npy: Is a directory"),
+        (("run", model, tmp_path / "header.npy", "-o", out), "header.npy: must be a .npy file of numbers"),
+        (
+            ("run", model, rows, "-o", tmp_path / "out.txt"),
+            "rows must go to a .npy, .csv or .parquet file, got '.txt'",
+        ),
+        (
+            ("run", model, rows, "-o", tmp_path / "out"),
+            "rows must go to a .npy, .csv or .parquet file, got 'no suffix'",
+        ),
+        (("run", model, rows, "-o", rows), "rows.npy: exists; pass --force to replace it"),
+        (("run", model, tmp_path / "text.npy", "-o", out), "text.npy: must be a .npy file of numbers"),
+        (("run", model, tmp_path / "pickled.npy", "-o", out), "pickled.npy: must be a .npy file of numbers"),
+        (("run", model, tmp_path / "several.npy", "-o", out), "several.npy: must be a .npy file of numbers"),
+        (
+            ("run", model, model, "-o", out),
+            "rows must be in a .npy, .csv or .parquet file, got '.safetensors'",
+        ),
+    ):
+        assert message in refused(*arguments)
+
+
+def test_a_closed_pipe_is_no_traceback():
+    program = f"{sys.executable} -m jaxneuron info {make_qlknn.SHIPPED} | true"
+    done = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_a_device_that_is_not_there_is_no_traceback():
+    done = run("demo", JAX_PLATFORMS="nonsense")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "nonsense" in done.stderr

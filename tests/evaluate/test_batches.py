@@ -1,0 +1,70 @@
+"""Rows in any form, cut into batches of one shape."""
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxneuron import evaluate, init_mlp
+from jaxneuron._evaluate import batches
+
+TILE = 16
+
+
+def network():
+    return init_mlp(jax.random.key(0), (3, 133, 17, 2), activation="tanh", final_activation="softmax")
+
+
+def numbers(n, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, 3)).astype(np.float32)
+
+
+@given(n=st.integers(0, 40), size=st.integers(1, 16), cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_batches_are_the_rows_padded_with_the_last(n, size, cuts):
+    rows = numbers(n)
+    chunks = np.split(rows, sorted(min(cut, n) for cut in cuts))
+    for form, known in ((rows, n), (iter(chunks), None)):
+        cut, count, dtype = batches.cut(form, 3, size)
+        assert (count, dtype) == (known, np.float32)
+        pairs = list(cut)
+        assert {x.shape for x, _ in pairs} <= {(size, 3)}
+        assert [real for _, real in pairs] == [min(size, n - start) for start in range(0, n, size)]
+        for start, (x, real) in zip(range(0, n, size), pairs, strict=True):
+            assert x[:real].tobytes() == rows[start : start + real].tobytes()
+            assert (x[real:] == x[real - 1]).all()
+
+
+def test_a_reader_may_use_its_buffer_again():
+    mlp, rows, buffer = network(), numbers(20 * TILE), np.empty((TILE, 3), np.float32)
+
+    def read():
+        for start in range(0, len(rows), TILE):
+            buffer[:] = rows[start : start + TILE]
+            yield buffer
+            buffer[:] = np.nan
+
+    assert evaluate(mlp, read(), tile=TILE).tobytes() == evaluate(mlp, rows, tile=TILE).tobytes()
+
+
+def test_what_is_sliced_like_an_array_is_never_read_whole():
+    class Stored:
+        shape, dtype, most = (5 * TILE + 1, 3), np.dtype(np.float32), 0
+
+        def __getitem__(self, part):
+            self.most = max(self.most, part.stop - part.start)
+            return numbers(5 * TILE + 1)[part]
+
+        def __array__(self, dtype=None, copy=None):
+            raise AssertionError("read whole")
+
+    stored = Stored()
+    y = evaluate(network(), stored, tile=TILE, devices=jax.devices()[:1])
+    assert y.tobytes() == evaluate(network(), numbers(5 * TILE + 1), tile=TILE).tobytes()
+    assert stored.most == TILE
+
+
+@pytest.mark.parametrize("empty", [[], iter(())])
+def test_without_a_row_there_is_no_batch(empty):
+    cut, _, _ = batches.cut(empty, 3, 8)
+    assert list(cut) == []
