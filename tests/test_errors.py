@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ STACKED = jax.tree.map(lambda a: np.stack([a, a]), NETWORK)
 LAYER = Affine(np.ones((2, 3)), np.zeros(3))
 TREE = {f"Dense_{i}": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)} for i in range(2)}
 STATE = {
-    f"{i}.{name}": np.ones((2, 2)[: 3 - len(name) // 3]) for i in range(2) for name in ("weight", "bias")
+    f"{i}.{name}": a for i in range(2) for name, a in (("weight", np.ones((2, 2))), ("bias", np.zeros(2)))
 }
+NORMALIZER = types.SimpleNamespace(mean=np.zeros(2), std=np.ones(2))
 
 
 class Unhashable:
@@ -108,7 +110,7 @@ FUNCTIONS = [
     Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": (object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
     Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
     Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), **BAD_IMPORTED}),
-    Public(convert.from_brax, {"params": [TREE], "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
+    Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
     Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}), "layers": (3, ["5"]), **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}),
     Public(convert.from_nnx, {}, {"module": (object(), None, 3)}),
@@ -119,7 +121,7 @@ FUNCTIONS = [
     Public(convert.to_onnx, {"path": "network.onnx"}, {"mlp": NOT_NETWORKS}),
     Public(convert.export, {"mlp": NETWORK, "path": "network.stablehlo"}, {"mlp": NOT_NETWORKS, "weights": (None, "outside")}),
     Public(convert.load_exported, {}, {"path": (object(), None, 3)}),
-    *(Public(getattr(jaxneuron, name), {"z": 1.0}, {"z": NOT_NUMBERS}) for name in jaxneuron._activations.BY_NAME),
+    *(Public(getattr(jaxneuron, name), {"z": [1.0]}, {"z": NOT_NUMBERS}) for name in jaxneuron._activations.BY_NAME),
 ]  # fmt: skip
 
 

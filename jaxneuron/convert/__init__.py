@@ -1,18 +1,21 @@
-"""Networks from and to the other libraries.
+"""Networks from and to other libraries, a file for each.
 
-Every `from_` function reads a trained network into an `MLP`. What the source says is read from it: the
-orientation of the weights, the order of the layers, activations, normalisation. What it does not say is a
-required argument. Nothing is guessed, no code in a file is run.
+Every `from_` function reads a trained network into an `MLP`. Whatever the source records is read from it:
+orientation of the weights, order of the layers, activations, normalisation. Whatever it does not record is a
+required argument. Nothing is guessed, and no code in a file is run.
 """
 
-from jaxneuron.convert._export import export, load_exported
-from jaxneuron.convert._jax import from_brax, from_equinox, from_flax, from_haiku, from_nnx, from_pairs
-from jaxneuron.convert._keras import from_keras
-from jaxneuron.convert._onnx import from_onnx
-from jaxneuron.convert._out import to_equinox, to_flax_params, to_keras, to_torch_state_dict
+from jaxneuron.convert._brax import from_brax
+from jaxneuron.convert._equinox import from_equinox, to_equinox
+from jaxneuron.convert._flax import from_flax, from_nnx, to_flax_params
+from jaxneuron.convert._haiku import from_haiku
+from jaxneuron.convert._keras import from_keras, to_keras
+from jaxneuron.convert._onnx.reader import from_onnx
+from jaxneuron.convert._onnx.writer import to_onnx
+from jaxneuron.convert._pairs import from_pairs
 from jaxneuron.convert._sklearn import from_sklearn
-from jaxneuron.convert._to_onnx import to_onnx
-from jaxneuron.convert._torch import from_torch
+from jaxneuron.convert._stablehlo import export, load_exported
+from jaxneuron.convert._torch import from_torch, to_torch_state_dict
 
 __all__ = [
     "export",

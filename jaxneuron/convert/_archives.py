@@ -1,4 +1,4 @@
-"""Zip archives from strangers (`.keras`, `.npz`): the members asked for, bounded, and nothing written."""
+"""Members of zip archives from untrusted sources (`.keras`, `.npz`), of bounded size. Nothing is written."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from jaxneuron._errors import BadValue
+
 MOST_DIRECTORY = 2**20  # bytes; the names of ten thousand members
 MOST_EXPANSION = 10  # times the archive; Keras and NumPy store their members as they are
-FLOOR = 2**20  # bytes that any archive may unpack to
+FLOOR = 2**20  # bytes; any archive may unpack to so many
 
 
-def members(path: str | os.PathLike[str], where: str, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+def members(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """The members of the zip archive at `path` whose names are `wanted`, by name.
 
-    Raises a ValueError that names the file where it is no archive, or one that a sound program would not
-    write: names that lead out of a folder, members that unpack to many times its size.
+    Refuses a file that is not an archive, and archives that no sound program writes: with names that lead
+    out of the folder, or with members that unpack to many times the file's size.
     """
     with open(path, "rb") as file:
         try:
@@ -32,13 +34,16 @@ def members(path: str | os.PathLike[str], where: str, wanted: Callable[[str], bo
                 _check_members(listed, os.fstat(file.fileno()).st_size)
                 return {info.filename: archive.read(info) for info in listed if wanted(info.filename)}
         except Exception as error:  # zlib, lzma and struct have errors of their own
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # a seek to nowhere
+            if isinstance(error, OSError) and error.errno not in (
+                None,
+                errno.EINVAL,
+            ):  # EINVAL: a seek to before the start
                 raise
-            raise ValueError(f"{where}: {path} is not a sound archive ({error}); save it again") from None
+            raise BadValue(f"{path} is not a sound archive ({error}); save it again") from None
 
 
 def _check_directory(file: Any) -> None:
-    """Whatever Python takes for the directory of members, it must be small: it is read before any member."""
+    """Python reads the directory before any member: wherever it may find one, it must be small."""
     file.seek(-min(os.fstat(file.fileno()).st_size, 2**16 + 22), os.SEEK_END)
     tail = file.read()
     for found in re.finditer(b"PK\x05\x06", tail):
@@ -57,13 +62,13 @@ def _check_members(listed: list[zipfile.ZipInfo], size: int) -> None:
 
 
 def npy_array(content: bytes) -> np.ndarray:
-    """The array in a `.npy` member; a ValueError where its header and its bytes do not fit. No pickles."""
+    """The array in a `.npy` member; ValueError if header and bytes don't fit. Pickles are not opened."""
     stream: Any = io.BytesIO(content)
     formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         shape, fortran, dtype = formats[np.lib.format.read_magic(stream)](stream)
     except Exception as error:  # a header can make NumPy raise almost anything
-        raise ValueError(f"no .npy header: {str(error)[:100]}") from None
+        raise ValueError(f"not a .npy header: {str(error)[:100]}") from None
     rest = content[stream.tell() :]
     if dtype.hasobject or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(rest):
         raise ValueError(f"an array of {dtype} and shape {shape} does not have {len(rest)} bytes")

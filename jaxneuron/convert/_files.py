@@ -1,4 +1,4 @@
-"""Files of networks: the reader and the writer of each kind, and what `jaxneuron info` says of it."""
+"""Files of networks, by suffix: what reads and writes each kind, and what `jaxneuron info` says of it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jax.typing import DTypeLike
 
 from jaxneuron._atomic import replacing
 from jaxneuron._counts import summary
 from jaxneuron._files import FORMAT, header, read, safetensors_library, save
 from jaxneuron._params import MLP
-from jaxneuron.convert._export import export, read_exported
-from jaxneuron.convert._jax import from_pairs
-from jaxneuron.convert._keras import from_keras
+from jaxneuron.convert._keras import from_keras, to_keras
 from jaxneuron.convert._npz import read_pairs, write_pairs
-from jaxneuron.convert._onnx import from_onnx
-from jaxneuron.convert._out import to_keras, torch_arrays
-from jaxneuron.convert._to_onnx import to_onnx
-from jaxneuron.convert._torch import from_torch, opened
+from jaxneuron.convert._onnx.reader import from_onnx
+from jaxneuron.convert._onnx.writer import to_onnx
+from jaxneuron.convert._pairs import from_pairs
+from jaxneuron.convert._stablehlo import export, read_exported
+from jaxneuron.convert._torch import from_torch, opened, torch_arrays
 
-SUFFIXES = ".safetensors, .onnx, .keras, .npz or .stablehlo"
-# Options for what a file of each kind does not say itself.
-ACTIVATIONS = ("activation", "final_activation")
-TAKES = {
-    "jaxneuron": (), "torch": (*ACTIVATIONS, "prefix"), ".onnx": ("output",), ".keras": (),
-    ".npz": (*ACTIVATIONS, "orientation"),
-}  # fmt: skip
+
+class Kind(NamedTuple):
+    """What reads a kind of file, what writes it, and the options for what such a file does not record."""
+
+    read: Callable[..., MLP] | None
+    write: Callable[..., object] | None
+    takes: tuple[str, ...] = ()
 
 
 def described(path: Path, output: str | None = None) -> str:
@@ -40,13 +41,13 @@ def described(path: Path, output: str | None = None) -> str:
         inputs, outputs = (", ".join(map(str, avals)) for avals in (program.in_avals, program.out_avals))
         return f"a compiled program for {', '.join(program.platforms)}: ({inputs}) -> {outputs}"
     if kind == "torch":
-        with opened(path, "info") as file:
+        with opened(path) as file:
             slices = {name: file.get_slice(name) for name in sorted(file.keys())}
             tensors = {name: (part.get_dtype(), part.get_shape()) for name, part in slices.items()}
     elif kind == ".npz":
         tensors = {
             f"{name}{i}": (array.dtype.name, list(array.shape))
-            for i, pair in enumerate(read_pairs(path, "info"))
+            for i, pair in enumerate(read_pairs(path))
             for name, array in zip("wb", pair, strict=True)
             if array is not None
         }
@@ -61,33 +62,34 @@ def described(path: Path, output: str | None = None) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """The kind of a file: "jaxneuron" or "torch", who wrote it, for .safetensors; its suffix otherwise."""
-    if path.suffix in (".onnx", ".keras", ".npz", ".stablehlo"):
+    """The key of `KINDS` for a file: "torch" for a .safetensors file of another program, else its suffix."""
+    if path.suffix in KINDS and path.suffix != ".safetensors":
         return path.suffix
     content = header(path)
     metadata = content.pop("__metadata__", {})
     ours = not content or (isinstance(metadata, dict) and metadata.get("format") == FORMAT)
-    return "jaxneuron" if ours else "torch"
+    return ".safetensors" if ours else "torch"
 
 
 def read_any(path: Path, given: dict[str, Any]) -> MLP:
     """The network in a file; `given` holds the options that `TAKES` lists for its kind, and `dtype`."""
-    kind = kind_of(path)
-    if kind == "jaxneuron":
-        mlp = read(path)
-        if "dtype" not in given:
-            return mlp
-        return from_pairs(
-            mlp.layers,
-            orientation="in_out",
-            activation=mlp.activation,
-            final_activation=mlp.final_activation,
-            **given,
-        )
-    if kind == ".npz":
-        return from_pairs(read_pairs(path, "convert"), **given)
-    readers: dict[str, Callable[..., MLP]] = {"torch": from_torch, ".onnx": from_onnx, ".keras": from_keras}
-    return readers[kind](path, **given)
+    reader = KINDS[kind_of(path)].read
+    if reader is None:
+        raise ValueError(f"{path}: can't be read as a network; read the file it was made from")
+    return reader(path, **given)
+
+
+def _read_safetensors(path: Path, dtype: DTypeLike | None = None) -> MLP:
+    mlp = read(path)
+    if dtype is None:
+        return mlp
+    return from_pairs(
+        mlp.layers,
+        orientation="in_out",
+        activation=mlp.activation,
+        final_activation=mlp.final_activation,
+        dtype=dtype,
+    )
 
 
 def _write_safetensors(mlp: MLP, out: Path, torch: bool = False) -> None:
@@ -107,10 +109,19 @@ def _write_keras(mlp: MLP, out: Path) -> None:
             file.write((Path(folder) / "model.keras").read_bytes())
 
 
-WRITERS: dict[str, Callable[..., object]] = {
-    ".safetensors": _write_safetensors,
-    ".onnx": to_onnx,
-    ".keras": _write_keras,
-    ".npz": write_pairs,
-    ".stablehlo": export,
+def _read_npz(path: Path, **given: Any) -> MLP:
+    return from_pairs(read_pairs(path), **given)
+
+
+ACTIVATIONS = ("activation", "final_activation")
+KINDS = {
+    ".safetensors": Kind(_read_safetensors, _write_safetensors),
+    "torch": Kind(from_torch, None, (*ACTIVATIONS, "prefix")),
+    ".onnx": Kind(from_onnx, to_onnx, ("output",)),
+    ".keras": Kind(from_keras, _write_keras),
+    ".npz": Kind(_read_npz, write_pairs, (*ACTIVATIONS, "orientation")),
+    ".stablehlo": Kind(None, export),
 }
+TAKES = {name: kind.takes for name, kind in KINDS.items()}
+WRITERS = {name: kind.write for name, kind in KINDS.items() if kind.write}
+SUFFIXES = " or ".join(", ".join(WRITERS).rsplit(", ", 1))

@@ -1,4 +1,4 @@
-"""Keras 3 models and `.keras` files. The file's configuration is read as data: nothing in it is run."""
+"""Keras 3: models, both ways, and `.keras` files, whose configuration is read as data, never run."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._activations import BY_NAME
+from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
+from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._activations import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._archives import members
-from jaxneuron.convert._functions import LeakyReLU, elu, leaky_relu
-from jaxneuron.convert._steps import Scaling, Step, assemble
+from jaxneuron.convert.steps import Scaling, Step, assemble, network
 
-# Those that Keras calls as we do, and the others.
-SAME = ("relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax", "hard_sigmoid")
-ACTIVATIONS: dict[str, Step] = {
-    **dict(zip(SAME, SAME, strict=True)),
+# Keras's names that are not ours, or mean something else; the others are the same in both.
+DIFFERENT: dict[str, Step] = {
     "linear": "identity",
     "swish": "silu",
     "softsign": jax.nn.soft_sign,
     "exponential": jnp.exp,
     "leaky_relu": LeakyReLU(0.2),
 }
-EPSILON = 1e-7  # keras.config.epsilon(), the least deviation that Normalization divides by
-DEEPEST = 20  # models in models
-MOST_CONFIG = 2**20  # bytes; a layer takes a thousand
-# What h5py and a configuration that is not Keras's raise.
+READ: dict[str, Step] = {**dict(zip(BY_NAME, BY_NAME, strict=True)), **DIFFERENT}
+EPSILON = 1e-7  # keras.config.epsilon(), the smallest deviation that Normalization divides by
+DEEPEST = 20  # levels of models in models
+MOST_CONFIG = 2**20  # bytes; a layer takes about a thousand
+# Raised by h5py, and by reading a configuration that Keras did not write.
 STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights file
 
 
+@public
 def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
     """A network from a Keras 3 model or a `.keras` file, activations and scalings included.
 
@@ -50,31 +53,35 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
       dtype: to convert the layers to; None keeps theirs.
 
     Returns:
-      As for `from_pairs`.
+      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
+      is lost.
 
     Raises:
-      ValueError: a file that is not whole, a layer that is no part of an MLP, code in the file.
-        ImportError: without the extra `keras`, for a file.
+      ValueError: a file that is not whole, a layer that can't be part of an MLP, code in the file, a
+        number too large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the
+        file system says. ImportError: without the extra `keras`, for a file.
 
-    Numerics: weights are the source's, bit for bit, where no scaling stands beside them; scalings are folded
-    in float64 and rounded once, a mean of more than 16 deviations apart, which is subtracted in a layer of
-    its own. Held by tests/interop/test_keras.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
+    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
+    own. Held by tests/interop/test_keras.py.
+
+    Example:
+      `from_keras("model.keras")`
     """
-    where = "from_keras"
     if isinstance(source, (str, os.PathLike)):
-        return assemble(list(_file_steps(source)), where, dtype=dtype)
+        return assemble(list(_file_steps(source)), "source", dtype=dtype)
     if not hasattr(source, "layers") or not type(source).__module__.startswith("keras."):
-        raise TypeError(
-            f"{where}: source must be a Sequential, a functional model, or the path of a .keras file, "
-            f"got {type(source).__name__}; subclassed models make no chain that can be read: use from_pairs"
+        raise BadType(
+            f"source must be a Sequential, a functional model, or the path of a .keras file, "
+            f"got {type(source).__name__}; a subclassed model records no order of layers: use from_pairs"
         )
     import keras
 
     content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
     if not source.built:
-        raise ValueError(f"{where}: the model must be built; begin it with keras.Input, or call it once")
+        raise BadValue("source must be a built model; begin it with keras.Input, or call it once")
     arrays = dict(_live(source, "", keras.ops.convert_to_numpy))
-    return assemble(list(_model_steps(content, "", arrays.__getitem__)), where, dtype=dtype)
+    return assemble(_model_steps(content, "", arrays.__getitem__), "source", dtype=dtype)
 
 
 def _live(
@@ -88,15 +95,14 @@ def _live(
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
-    where = "from_keras"
     try:
         import h5py
     except ImportError:
-        raise ImportError(f"{where}: needs the h5py library; pip install 'jaxneuron[keras]'") from None
-    found = members(path, where, lambda name: name in ("config.json", "model.weights.h5"))
+        raise missing("h5py", "keras") from None
+    found = members(path, lambda name: name in ("config.json", "model.weights.h5"))
     if len(found) != 2:
-        raise ValueError(
-            f"{where}: {path} must hold config.json and model.weights.h5, "
+        raise BadValue(
+            f"{path} must hold config.json and model.weights.h5, "
             f"got {', '.join(found) or 'neither'}; save the model with model.save('name.keras')"
         )
     most = len(found["model.weights.h5"])
@@ -105,22 +111,20 @@ def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
             raise ValueError(f"more than {MOST_CONFIG} bytes")
         content = json.loads(found["config.json"])
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: {path} is not a sound .keras file (config.json: {error})") from None
+        raise BadValue(f"{path} is not a sound .keras file (config.json: {error})") from None
     try:
-        with h5py.File(io.BytesIO(found["model.weights.h5"]), "r") as file:
+        with h5py.File(io.BytesIO(found["model.weights.h5"]), "r") as file, inside("source"):
             yield from _model_steps(content, "", lambda name: _stored(file, f"{name}/vars", most, h5py))
     except (_Unsound, *STRANGE) as error:
-        raise ValueError(
-            f"{where}: {path} is not a sound .keras file ({error!s:.200}); save it again"
-        ) from None
+        raise BadValue(f"{path} is not a sound .keras file ({error!s:.200}); save it again") from None
 
 
 class _Unsound(Exception):
-    """What no Keras writes."""
+    """Keras does not write such a file."""
 
 
 def _stored(file: Any, path: str, most: int, h5py: Any) -> list[np.ndarray]:
-    """The numbered datasets of the group at `path`, each in the file as it is, in `most` bytes."""
+    """The numbered datasets of the group at `path`, each stored whole in at most `most` bytes."""
     try:
         group = file
         for name in path.split("/"):
@@ -135,16 +139,16 @@ def _stored(file: Any, path: str, most: int, h5py: Any) -> list[np.ndarray]:
                 and data.dtype.kind in "fiubV"
             )
             if not plain or not data.nbytes == data.id.get_storage_size() <= most:
-                raise _Unsound(f"{path[:60]}/{i} is no plain dataset, or not all there")
+                raise _Unsound(f"{path[:60]}/{i} is not a plain dataset, or not complete")
             array = data[()]
             arrays.append(array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array)
         return arrays
-    except (ValueError, *STRANGE) as error:  # what HDF5 meets in other bytes
+    except (ValueError, *STRANGE) as error:  # of HDF5 on bytes that are not a file
         raise _Unsound(f"{path[:60]}: {error}") from None
 
 
 def _hard(group: Any, name: str, h5py: Any) -> Any:
-    """A member of a group that is in the same file, no link to elsewhere."""
+    """A member of a group that is in the same file, not a link to elsewhere."""
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise _Unsound(f"no {name[:60]!r} in it")
     return group[name]
@@ -163,12 +167,12 @@ def _file_names(classes: Any) -> Iterator[str]:
 def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
     if not isinstance(content, dict) or content.get("class_name") not in ("Sequential", "Functional"):
         kind = content.get("class_name") if isinstance(content, dict) else content
-        raise ValueError(
-            f"from_keras: the model must be a Sequential or a functional one, got {str(kind)[:60]!r}; "
+        raise BadValue(
+            f"models must be Sequential or functional, got {str(kind)[:60]!r}; "
             f"convert the part of it that is one"
         )
     if path.count("layers/") > DEEPEST:
-        raise ValueError(f"from_keras: models must be nested at most {DEEPEST} deep")
+        raise BadValue(f"models must be nested at most {DEEPEST} deep")
     layers = content["config"]["layers"]
     named = list(zip(_file_names(layer["class_name"] for layer in layers), layers, strict=True))
     if content["class_name"] == "Functional":
@@ -205,8 +209,8 @@ def _in_order(named: list[tuple[str, Any]], config: dict[str, Any]) -> list[tupl
         )
         name = tensors[0]["config"]["keras_history"][0] if one else None
     at = chain[-1][1]["config"]["name"] if chain else "its ends"
-    raise ValueError(
-        f"from_keras: a functional model must be one chain from one input to one output, got another at "
+    raise BadValue(
+        f"a functional model must be one chain from one input to one output, got another at "
         f"{str(at)[:60]!r}; convert the part of it that is a chain"
     )
 
@@ -216,9 +220,7 @@ def _layer_steps(
 ) -> Iterator[Step]:
     kind, config = layer["class_name"], layer["config"]
     if not str(layer.get("module")).startswith("keras.") or layer.get("registered_name"):
-        raise ValueError(
-            f"from_keras: the layer {str(kind)[:60]!r} is not Keras's own; convert the part without it"
-        )
+        raise BadValue(f"the layer {str(kind)[:60]!r} is not one of Keras's own; convert the part without it")
     if kind == "Dense":
         w, *b = _numbers(kind, arrays(), 1 + config["use_bias"])
         yield Affine(w, *b)
@@ -238,13 +240,9 @@ def _layer_steps(
     elif kind == "Softmax" and config["axis"] == -1:
         yield "softmax"
     elif kind == "Flatten" and not at_start and not _are_rows(layer):
-        raise ValueError(
-            "from_keras: Flatten must stand in front of an MLP, or flatten rows; got it after other layers"
-        )
+        raise BadValue("Flatten must stand in front of an MLP, or flatten rows; got one after other layers")
     elif kind not in ("InputLayer", "Dropout", "Flatten"):
-        raise ValueError(
-            f"from_keras: the layer {str(kind)[:60]!r} is no part of an MLP; convert the part without it"
-        )
+        raise BadValue(f"the layer {str(kind)[:60]!r} can't be part of an MLP; convert the part without it")
 
 
 def _are_rows(layer: dict[str, Any]) -> bool:
@@ -252,19 +250,19 @@ def _are_rows(layer: dict[str, Any]) -> bool:
 
 
 def _activation(name: Any) -> Step:
-    if not isinstance(name, str) or name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in READ:
         shown = name.get("class_name") if isinstance(name, dict) else name
-        raise ValueError(
-            f"from_keras: activations must be one of {', '.join(sorted(ACTIVATIONS))}, "
+        raise BadValue(
+            f"activations must be one of {', '.join(sorted(READ))}, "
             f"got {str(shown)[:60]!r}; code in a file is not run: use from_pairs with your own function"
         )
-    return ACTIVATIONS[name]
+    return READ[name]
 
 
 def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
     if len(arrays) != count:
-        raise ValueError(
-            f"from_keras: the layer {kind!r} must have {count} arrays, got {len(arrays)}; "
+        raise BadValue(
+            f"the layer {kind!r} must have {count} arrays, got {len(arrays)}; "
             f"quantised and adapted layers are not read: merge them first"
         )
     return arrays
@@ -272,9 +270,7 @@ def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
 
 def _normalization(config: dict[str, Any], arrays: Callable[[], Sequence[Any]]) -> Scaling:
     if config["axis"] not in ([-1], [1], None, []):
-        raise ValueError(
-            f"from_keras: Normalization must be over the last axis, got axis {str(config['axis'])[:60]}"
-        )
+        raise BadValue(f"Normalization must be over the last axis, got axis {str(config['axis'])[:60]}")
     if config["mean"] is None:
         mean, variance, _ = _numbers("Normalization", arrays(), 3)
     else:
@@ -289,12 +285,53 @@ def _batch_normalization(layer: dict[str, Any], arrays: Callable[[], Sequence[An
     config = layer["config"]
     axis = config["axis"][0] if isinstance(config["axis"], list) else config["axis"]
     if axis != -1 and not (axis == 1 and _are_rows(layer)):
-        raise ValueError(
-            f"from_keras: BatchNormalization must be over the last axis, got axis {str(axis)[:60]}"
-        )
+        raise BadValue(f"BatchNormalization must be over the last axis, got axis {str(axis)[:60]}")
     found = iter(_numbers("BatchNormalization", arrays(), 2 + bool(config["scale"]) + bool(config["center"])))
     gamma = np.asarray(next(found), np.float64) if config["scale"] else 1.0
     beta = np.asarray(next(found), np.float64) if config["center"] else 0.0
     mean, variance = (np.asarray(a, np.float64) for a in found)
     with np.errstate(invalid="ignore", divide="ignore"):
         return Scaling(mean, gamma / np.sqrt(variance + config["epsilon"]), beta)
+
+
+@public
+def to_keras(mlp: MLP) -> Any:
+    """The Keras model that computes what the network does.
+
+    Args:
+      mlp: an `MLP` whose activations Keras has by name, or `leaky_relu`.
+
+    Returns:
+      A `keras.Sequential` of `Dense` and, for `leaky_relu`, `LeakyReLU`.
+
+    Raises:
+      TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks, an activation that Keras
+        would save as code. ImportError: Keras or its backend is not installed.
+
+    Numerics: the weights are the network's, bit for bit. Held by tests/interop/test_keras.py.
+
+    Example:
+      `to_keras(jaxneuron.gates.XOR).save("xor.keras")`
+    """
+    network(mlp)
+    try:
+        import keras
+    except ImportError as error:  # its backend may be what is missing
+        raise Missing(f"needs the keras library and its backend ({error}); pip install keras") from None
+    written: dict[Any, Any] = {name: name for name in BY_NAME if hasattr(keras.activations, name)}
+    written |= {"identity": "linear", "leaky_relu": LeakyReLU(LEAKY_SLOPE)}
+    model = keras.Sequential([keras.Input((mlp.layers[0].w.shape[0],))])
+    for (w, b), activation in zip(mlp.layers, mlp.activations, strict=True):
+        known = activation if isinstance(activation, LeakyReLU) else written.get(activation)
+        if known is None:
+            raise BadValue(
+                f"activations must be one of {', '.join(sorted(written))}, got {activation!r}; "
+                f"export writes any of them as a program that runs without jaxneuron"
+            )
+        plain = known if isinstance(known, str) else "linear"
+        dense = keras.layers.Dense(w.shape[1], plain, use_bias=b is not None, dtype=np.dtype(w.dtype).name)
+        model.add(dense)
+        dense.set_weights([np.asarray(array) for array in (w, b) if array is not None])
+        if isinstance(known, LeakyReLU):
+            model.add(keras.layers.LeakyReLU(known.slope, dtype=np.dtype(w.dtype).name))
+    return model

@@ -1,7 +1,7 @@
 """Layers found by their names in nested parameters: `{"Dense_0": {"kernel": ..., "bias": ...}, ...}`.
 
-The order of layers is read from numbers in their names, and only where the names differ in one place and
-by the number alone: `Dense_10` comes after `Dense_9`. Nothing else says it.
+Layers are ordered by the numbers in their names, and only if the names differ in one place and there by the
+number alone: `Dense_10` comes after `Dense_9`. Nothing else is taken for an order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxneuron._arrays import as_array
+from jaxneuron._errors import BadType, BadValue
 from jaxneuron._params import Affine
 
 Path = tuple[str, ...]
@@ -19,7 +20,7 @@ MOST_NAMED = 5  # in a message
 
 def named_layers(
     tree: Mapping[Any, Any],
-    where: str,
+    argument: str,
     *,
     names: tuple[str, str] = ("kernel", "bias"),
     separator: str = "/",
@@ -30,65 +31,57 @@ def named_layers(
     """The layers in `tree`, in order.
 
     Args:
-      tree: nested mappings, whose innermost hold a layer's weights and bias under `names`.
-      where: opens every message.
-      separator: what splits a name into its places.
-      layers: the names of the layers in order, where their numbers don't tell it.
-      first: the number of a name that has none, where the source's convention gives it one.
-      array: makes an array of a leaf.
+      tree: nested mappings; the innermost ones hold a layer's weights and bias under `names`.
+      argument: the importer's argument that holds the tree; opens the messages about it.
+      separator: stands between the places of a name.
+      layers: the names of the layers in order, if their numbers don't tell it.
+      first: the number of a name without one, where the source's convention has such a name.
+      array: converts a leaf to an array.
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
-    for path, leaf in _leaves(tree, separator, where):
+    for path, leaf in _leaves(tree, argument, separator):
         if path[-1] not in names:
-            raise ValueError(
-                f"{where}: params must hold layers of {weight!r} and {bias!r} alone, "
+            raise BadValue(
+                f"{argument} must hold only layers of {weight!r} and {bias!r}, "
                 f"got {separator.join(path)!r:.80}; pass the part that is an MLP"
             )
         if leaf is not None:
             found.setdefault(path[:-1], {})[path[-1]] = leaf
     if not found:
-        raise ValueError(
-            f"{where}: params must hold at least one layer of {weight!r}, got none; pass the params"
+        raise BadValue(
+            f"{argument} must hold at least one layer of {weight!r}, got none; pass the network's parameters"
         )
     order = (
-        _numeric(list(found), where, separator, first)
+        _numeric(list(found), separator, first)
         if layers is None
-        else _given(found, layers, where, separator)
+        else _given(found, layers, argument, separator)
     )
     affines = []
     for path in order:
-        name = separator.join((*path, weight))
+        name = f"{argument}: {separator.join((*path, weight))!r:.80}"
         if weight not in found[path]:
-            raise ValueError(
-                f"{where}: {name!r:.80} must be there beside its {bias!r}, got none; pass whole layers"
-            )
-        w = as_array(array(found[path][weight]), f"{where}: {name}")
+            raise BadValue(f"{name} must be there beside its {bias!r}, got none; pass whole layers")
+        w = as_array(array(found[path][weight]), name)
         if w.ndim != 2:
-            raise ValueError(
-                f"{where}: {name!r:.80} must have two axes, got {w.shape}; "
-                f"layers that are not dense make no MLP"
-            )
+            raise BadValue(f"{name} must have two axes, got {w.shape}; only dense layers make an MLP")
         b = found[path].get(bias)
-        affines.append(
-            Affine(w, None if b is None else as_array(array(b), f"{where}: {separator.join((*path, bias))}"))
-        )
+        name = f"{argument}: {separator.join((*path, bias))!r:.80}"
+        affines.append(Affine(w, None if b is None else as_array(array(b), name)))
     return affines
 
 
-def _leaves(tree: Any, separator: str, where: str, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if not isinstance(tree, Mapping):
         if not path:
-            raise TypeError(
-                f"{where}: params must be a mapping, got {type(tree).__name__}; pass nested dicts"
-            )
+            raise BadType(f"{argument} must be a mapping, got {type(tree).__name__}; pass nested dicts")
         yield path, tree
         return
     for name, branch in tree.items():
-        yield from _leaves(branch, separator, where, (*path, *str(name).split(separator)))
+        yield from _leaves(branch, argument, separator, (*path, *str(name).split(separator)))
 
 
-def _numeric(paths: list[Path], where: str, separator: str, first: int | None) -> list[Path]:
+def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]:
     """`paths` in the order of the numbers in the one place where they differ."""
     if len(paths) == 1:
         return paths
@@ -101,27 +94,31 @@ def _numeric(paths: list[Path], where: str, separator: str, first: int | None) -
             return [path for _, path in sorted(zip(numbers, paths, strict=True))]
     named = [separator.join(path) for path in paths[:MOST_NAMED]]
     more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
-    raise ValueError(
-        f"{where}: layers must be numbered under one name to have an order, "
+    raise BadValue(
+        f"layers must be given where the names of layers are not one name with numbers, "
         f"got {', '.join(f'{name!r:.80}' for name in named)}{more}; "
-        f"pass the part that is one network, or layers=[...] with their names in order"
+        f"pass layers=[...] with their names in order, or the part that is one network"
     )
 
 
-def _given(found: Mapping[Path, Any], layers: Sequence[str], where: str, separator: str) -> list[Path]:
+def _given(found: Mapping[Path, Any], layers: Sequence[str], argument: str, separator: str) -> list[Path]:
+    if not isinstance(layers, (tuple, list)) or not all(isinstance(name, str) for name in layers):
+        raise BadType(
+            f"layers must be a list of names, got {type(layers).__name__}; pass strings, in the layers' order"
+        )
     order = [tuple(name.split(separator)) for name in layers]
     for path in order:
         if path not in found:
-            raise ValueError(
-                f"{where}: layers must name layers of params, got {separator.join(path)!r}; "
+            raise BadValue(
+                f"layers must name layers of {argument}, got {separator.join(path)!r}; "
                 f"there are {', '.join(repr(separator.join(p)) for p in list(found)[:MOST_NAMED])}"
             )
     named = [separator.join(path) for path in order]
     wrong = [f"{name!r} twice" for name in named if named.count(name) > 1]
     wrong += [f"{separator.join(path)!r} left out" for path in found if path not in order]
     if wrong:
-        raise ValueError(
-            f"{where}: layers must name each of the {len(found)} layers once, got {wrong[0]}; "
+        raise BadValue(
+            f"layers must name each of the {len(found)} layers once, got {wrong[0]}; "
             f"pass the part that is one network"
         )
     return order

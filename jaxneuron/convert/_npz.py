@@ -1,4 +1,4 @@
-"""Layers in `.npz` files: `w0`, `b0`, `w1`, `b1`, ..., without activations."""
+"""Layers in `.npz` files, both ways: `w0`, `b0`, `w1`, `b1`, ..., without activations."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from pathlib import Path
 import numpy as np
 
 from jaxneuron._atomic import replacing
+from jaxneuron._errors import BadValue
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members, npy_array
 
 
-def read_pairs(path: Path, where: str) -> list[Affine]:
-    """The layers in a file; a ValueError where it holds anything else."""
-    found = members(path, where, lambda name: True)
+def read_pairs(path: Path) -> list[Affine]:
+    """The layers in a file, which must hold nothing else."""
+    found = members(path, lambda name: True)
     arrays = {}
     for member, content in found.items():
         match = re.fullmatch(r"([wb])(0|[1-9]\d{0,4})\.npy", member, re.ASCII)
         if not match:
-            raise ValueError(f"{where}: {path} must hold w0, b0, w1, b1, ... alone, got {member[:60]!r}")
+            raise BadValue(f"{path} must hold only w0, b0, w1, b1, ..., got {member[:60]!r}")
         try:
             arrays[match[1], int(match[2])] = npy_array(content)
         except ValueError as error:
-            raise ValueError(f"{where}: {path}: {member} is no sound array ({error})") from None
+            raise BadValue(f"{path}: {member} is not a sound array ({error})") from None
     count = sum(name == "w" for name, _ in arrays)
     for i in range(count):
         if ("w", i) not in arrays:
-            raise ValueError(f"{where}: {path} must hold w0 to w{count - 1}, got no w{i}")
+            raise BadValue(f"{path} must hold w0 to w{count - 1}, got no w{i}")
     layers = [Affine(arrays.pop(("w", i)), arrays.pop(("b", i), None)) for i in range(count)]
     if arrays:
         name, i = min(arrays)
-        raise ValueError(f"{where}: {path} must hold a w for each b, got {name}{i} beside {count} layers")
+        raise BadValue(f"{path} must hold a w for each b, got {name}{i} beside {count} layers")
     return layers
 
 
@@ -44,6 +45,6 @@ def write_pairs(mlp: MLP, path: Path) -> None:
         if array is not None
     }
     if any(array.dtype.name == "bfloat16" for array in arrays.values()):
-        raise ValueError(f"{path}: NumPy's files hold no bfloat16; pass --dtype float32")
+        raise BadValue(f"{path}: NumPy's files hold no bfloat16; pass --dtype float32")
     with replacing(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type] # to mypy any name may be allow_pickle

@@ -10,12 +10,15 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._activations import Activation
+from jaxneuron._errors import BadValue, public
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._steps import Scaling, Step, assemble, chain
+from jaxneuron.convert.steps import Scaling, Step, assemble, chain
 
-ACTIVATIONS: dict[str, Activation] = {"logistic": "sigmoid", "exp": jnp.exp}  # the other names are ours
+# scikit-learn's names that are not ours; the others are the same in both.
+DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid", "exp": jnp.exp}
 
 
+@public
 def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None) -> MLP:
     """A network from a fitted scikit-learn estimator, activations and scalings included.
 
@@ -25,18 +28,23 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None) -> MLP:
       dtype: to convert the layers to; None keeps theirs, float64 unless it was fitted on float32.
 
     Returns:
-      As for `from_pairs`. Its outputs are those of `predict` for a regressor, always with an axis of
-      units, and those of `predict_proba` for a classifier: two columns, 1 - p and p, for two classes; one for
-      each of more classes, or for each label.
+      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
+      is lost. Its outputs are those of `predict` for a regressor, always with an axis of units, and those
+      of `predict_proba` for a classifier: two columns, 1 - p and p, for two classes; one column for each of
+      more classes, or for each label.
 
     Raises:
-      ValueError: an estimator of another kind, or one that is not fitted.
+      ValueError: an estimator of another kind, or one that is not fitted, a number too large for `dtype`.
+        TypeError: another dtype.
 
-    Numerics: the weights are the source's, bit for bit, those beside a scaling apart: folded in float64
-    and rounded once. A mean of more than 16 deviations is subtracted in a layer of its own.
-    Held by tests/interop/test_sklearn.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
+    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
+    own. Held by tests/interop/test_sklearn.py.
+
+    Example:
+      `from_sklearn(make_pipeline(StandardScaler(), MLPRegressor()).fit(x, y))`
     """
-    return assemble(_steps(estimator), "from_sklearn", dtype=dtype)
+    return assemble(_steps(estimator), "estimator", dtype=dtype)
 
 
 def _steps(estimator: Any) -> Iterator[Step]:
@@ -47,8 +55,8 @@ def _steps(estimator: Any) -> Iterator[Step]:
     elif name == "TransformedTargetRegressor":
         yield from _steps(_fitted(estimator, "regressor_"))
         if type(estimator.transformer_).__name__ != "StandardScaler":
-            raise ValueError(
-                f"from_sklearn: the target must be scaled by a StandardScaler, "
+            raise BadValue(
+                f"the target must be scaled by a StandardScaler, "
                 f"got {type(estimator.transformer_).__name__}; "
                 f"convert estimator.regressor_ and undo the rest after it"
             )
@@ -64,12 +72,12 @@ def _steps(estimator: Any) -> Iterator[Step]:
         if name == "MLPClassifier" and estimator.n_outputs_ == 1:
             # predict_proba has a column for either class: sigmoid(-z) = 1 - sigmoid(z)
             layers[-1] = Affine(*(np.concatenate([-a, a], axis=-1) for a in layers[-1]))
-        hidden, final = (ACTIVATIONS.get(a, a) for a in (estimator.activation, estimator.out_activation_))
+        hidden, final = (DIFFERENT.get(a, a) for a in (estimator.activation, estimator.out_activation_))
         yield from chain(layers, hidden, final)
     else:
-        raise ValueError(
-            f"from_sklearn: estimator must be an MLPClassifier or MLPRegressor, alone or in a Pipeline or "
-            f"TransformedTargetRegressor with StandardScaler, got {name}; convert the part that is one"
+        raise BadValue(
+            f"every part must be an MLPClassifier or MLPRegressor, or a Pipeline or "
+            f"TransformedTargetRegressor of one with StandardScaler, got {name}; convert the part that is one"
         )
 
 
@@ -81,5 +89,5 @@ def _moments(scaler: Any) -> tuple[Any, Any]:
 
 def _fitted(estimator: Any, attribute: str) -> Any:
     if not hasattr(estimator, attribute):
-        raise ValueError(f"from_sklearn: {type(estimator).__name__} must be fitted; call fit first")
+        raise BadValue(f"{type(estimator).__name__} must be fitted; call fit first")
     return getattr(estimator, attribute)

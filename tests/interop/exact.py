@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxneuron import mlp_forward
+from jaxneuron import MLP, Affine, init_mlp, mlp_forward
 from jaxneuron._math import oracle
 from jaxneuron.testing._laws import _assert_within
 
@@ -49,6 +49,14 @@ def trained(loss, params, steps=30, rate=0.1):
         for _ in range(steps):
             params = step(params)
     return params
+
+
+def network(name="tanh", sizes=(4, 6, 6, 2)):
+    """A network with this activation in every layer that takes it, one layer without a bias."""
+    mlp = init_mlp(
+        jax.random.key(0), sizes, activation="relu" if name == "softmax" else name, final_activation=name
+    )
+    return MLP((mlp.layers[0], Affine(mlp.layers[1].w), *mlp.layers[2:]), mlp.activation, name)
 
 
 ROWS = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)

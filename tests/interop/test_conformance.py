@@ -51,9 +51,9 @@ TRUE = {
     "its values are integers": lambda c: inputs(c)[0].dtype.kind in "iu",
     "it normalises axis 1": lambda c: inputs(c)[0].ndim != 2,
     "it is in training mode": lambda c: len(outputs(c)) > 1 or any(x.dtype == bool and x for x in inputs(c)),
-    "it merges other axes": lambda c: outputs(c)[0].shape != (len(inputs(c)[0]), inputs(c)[0][0].size),
+    "it merges axes other": lambda c: outputs(c)[0].shape != (len(inputs(c)[0]), inputs(c)[0][0].size),
     "it sums over axis": lambda c: [a.i for a in node(c).attribute] != [inputs(c)[0].ndim - 1],
-    "it is neither affine": lambda c: c.name == "test_Softsign",  # PyTorch wrote x / (1 + |x|), with Abs
+    "it is not affine": lambda c: c.name == "test_Softsign",  # PyTorch wrote x / (1 + |x|), with Abs
 }
 
 

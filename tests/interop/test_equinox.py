@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxneuron.convert import from_equinox
-from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, trained
+from jaxneuron._activations import BY_NAME
+from jaxneuron.convert import from_equinox, to_equinox
+from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, network, trained
 
 equinox = pytest.importorskip("equinox", reason="equinox is in the extra interop")
 nn, KEY = equinox.nn, jax.random.key(0)
@@ -57,10 +58,22 @@ def test_sequential():
     assert_outputs(mlp, X, forward64(module, X))
 
 
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+def test_there_and_back(name):
+    mlp = network(name)
+    module = to_equinox(mlp)
+    assert_bits(from_equinox(module), *jax.tree.leaves(mlp))
+    assert from_equinox(module).activations == mlp.activations
+    assert_outputs(mlp, X, forward64(module, X))
+
+
 def test_refusals():
-    with pytest.raises(ValueError, match=r"from_equinox: activations must be without parameters, got PReLU"):
+    with pytest.raises(
+        ValueError, match=r"from_equinox: module: activations must have no parameters, got PReLU"
+    ):
         from_equinox(nn.MLP(4, 2, 6, 1, activation=nn.PReLU(), key=KEY))
     with pytest.raises(
-        ValueError, match=r"or a Sequential of Linear and Lambda, got LayerNorm; pass the part"
+        ValueError,
+        match=r"from_equinox: module: layers must be Linear, Lambda, or an MLP or Sequential of them, got LayerNorm; pass",
     ):
         from_equinox(nn.Sequential([nn.LayerNorm(3)]))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxneuron.convert import from_flax, from_nnx
-from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, trained
+from jaxneuron.convert import from_flax, from_nnx, to_flax_params
+from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, network, trained
 
 pytest.importorskip("flax", reason="flax is in the extra interop")
 
@@ -97,7 +97,7 @@ def test_nnx_module_and_state():
         mlp = from_nnx(source, activation="relu", final_activation="identity")
         assert_outputs(mlp, X, y)
     with pytest.raises(
-        ValueError, match=r"from_nnx: activation and final_activation must be given, as only an nnx"
+        ValueError, match=r"from_nnx: activation and final_activation must be given, because only an nnx"
     ):
         from_nnx(module)
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_nnx_module_and_state():
     ):
         from_nnx(nnx.Sequential(module.linear1), activation="relu")
     with pytest.raises(
-        ValueError, match=r"from_nnx: module must hold nnx.Linear and activations alone, got Custom"
+        ValueError, match=r"from_nnx: module: layers must be nnx.Linear or activations, got Custom"
     ):
         from_nnx(nnx.Sequential(module))
 
@@ -120,5 +120,22 @@ def test_other_layers_are_named():
     with pytest.raises(ValueError, match=r"got 'LayerNorm_0/scale'; pass the part that is an MLP"):
         from_flax(params, activation="relu", final_activation="identity")
     conv = linen.Conv(3, (2,)).init(jax.random.key(0), ROWS[None])
-    with pytest.raises(ValueError, match=r"from_flax: 'kernel' must have two axes, got \(2, 4, 3\)"):
+    with pytest.raises(ValueError, match=r"from_flax: params: 'kernel' must have two axes, got \(2, 4, 3\)"):
         from_flax(conv, activation="relu", final_activation="identity")
+
+
+def test_there_and_back():
+    mlp = network()
+
+    class Module(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.tanh(linen.Dense(6)(x))
+            x = linen.tanh(linen.Dense(6, use_bias=False)(x))
+            return linen.tanh(linen.Dense(2)(x))
+
+    params = to_flax_params(mlp)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
+        assert_outputs(mlp, X, Module().apply(wide, X.astype(np.float64)))
+    assert_bits(from_flax(params, activation="tanh", final_activation="tanh"), *jax.tree.leaves(mlp))

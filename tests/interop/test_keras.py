@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxneuron.convert import from_keras
-from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs
+from jaxneuron._activations import BY_NAME
+from jaxneuron.convert import from_keras, to_keras
+from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, network
 
 keras = pytest.importorskip("keras", reason="keras is in the extra interop")
 pytest.importorskip("h5py", reason="h5py is in the extra keras")
@@ -154,11 +155,28 @@ def test_activations_are_keras_s(name):
     np.testing.assert_allclose(np.asarray(found, np.float64), theirs, rtol=40 * 2**-24, atol=40 * 2**-24)
 
 
+@pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"gelu_tanh", "cr_sigmoid", "cr_tanh"}))
+def test_there_and_back(name):
+    mlp = network(name)
+    model = to_keras(mlp)
+    again = from_keras(model)
+    assert_bits(again, *jax.tree.leaves(mlp))
+    assert again.activations == mlp.activations
+    np.testing.assert_allclose(model(X), jaxneuron.mlp_forward(mlp, X), rtol=2e-5, atol=2e-6)
+
+
+def test_an_activation_that_keras_has_not():
+    with pytest.raises(
+        ValueError, match=r"to_keras: activations must be one of .*, got 'gelu_tanh'; export writes any"
+    ):
+        to_keras(network("gelu_tanh"))
+
+
 def test_refusals(read):
     inputs = keras.Input((4,))
     one = layers.Dense(4)
     for model, message in (
-        (keras.Sequential([keras.Input((4,)), layers.LayerNormalization()]), "the layer 'LayerNormalization' is no part of an MLP"),
+        (keras.Sequential([keras.Input((4,)), layers.LayerNormalization()]), "the layer 'LayerNormalization' can't be part of an MLP"),
         (keras.Sequential([keras.Input((4,)), layers.Dense(2, keras.activations.mish)]), "activations must be one of .*, got 'mish'"),
         (keras.Model(inputs, one(inputs) + inputs), "must be one chain from one input to one output"),
         (keras.Model(inputs, one(one(inputs))), "must be one chain from one input to one output, got another at 'dense"),
@@ -172,13 +190,14 @@ def test_refusals(read):
 def test_code_in_a_file_is_not_run(tmp_path):
     model = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x), layers.Dense(2)])
     model.save(tmp_path / "lambda.keras")
-    with pytest.raises(ValueError, match="from_keras: the layer 'Lambda' is no part of an MLP"):
+    with pytest.raises(ValueError, match="from_keras: source: the layer 'Lambda' can't be part of an MLP"):
         from_keras(tmp_path / "lambda.keras")
 
 
 def test_a_model_without_weights_yet():
     with pytest.raises(
-        ValueError, match=r"from_keras: the model must be built; begin it with keras.Input, or call it once"
+        ValueError,
+        match=r"from_keras: source must be a built model; begin it with keras.Input, or call it once",
     ):
         from_keras(keras.Sequential([layers.Dense(2)]))
 
@@ -187,5 +206,8 @@ def test_subclassed_models_are_refused():
     class Own(keras.Model):
         pass
 
-    with pytest.raises(TypeError, match="got Own; subclassed models make no chain that can be read"):
+    with pytest.raises(
+        TypeError,
+        match=r"from_keras: source must be .*, got Own; a subclassed model records no order",
+    ):
         from_keras(Own())

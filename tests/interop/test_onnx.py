@@ -10,7 +10,7 @@ import jaxneuron
 from jaxneuron import MLP, Affine, init_mlp, mlp_forward
 from jaxneuron._activations import BY_NAME
 from jaxneuron.convert import from_onnx, to_onnx
-from jaxneuron.convert._functions import ELU, LeakyReLU
+from jaxneuron.convert._activations import ELU, LeakyReLU
 from tests import make_qlknn
 from tests.interop.exact import X, assert_bits, assert_outputs
 
@@ -94,7 +94,7 @@ def test_qlknn_up_to_its_last_layer():
 
 
 def test_qlknn_whole_is_no_mlp():
-    message = r"from_onnx: node '/Gather' \(Gather\) is no part of an MLP: .*; pass output='/Add_output_0' to end before it"
+    message = r"from_onnx: source: node '/Gather' \(Gather\) can't be part of an MLP: .*; pass output='/Add_output_0' to end before it"
     with pytest.raises(ValueError, match=message):
         from_onnx(QLKNN)
     with pytest.raises(ValueError, match=message):
@@ -236,7 +236,7 @@ def test_float64_runs_in_float64(tmp_path):
             to_onnx(MLP(mlp.layers, name, "identity"), tmp_path / "n.onnx")
     for unknown in (jax.numpy.sin, "cr_tanh"):  # what ONNX has isn't correctly rounded
         with pytest.raises(
-            ValueError, match=r"to_onnx: activations must be one of elu, .*, got .*; export runs"
+            ValueError, match=r"to_onnx: activations must be one of elu, .*, got .*; export writes"
         ):
             to_onnx(MLP(mlp.layers, unknown), tmp_path / "n.onnx")
     with pytest.raises(
@@ -260,18 +260,18 @@ def test_every_dtype_comes_back(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(("nodes", "constants", "message"), [
-    ([("Gemm", ["x", "w"], ["y"], {"transA": 1})], {"w": normal(4, 4)}, r"node Gemm of \['y'\] is no part of an MLP: it transposes its input \(transA\)"),
+    ([("Gemm", ["x", "w"], ["y"], {"transA": 1})], {"w": normal(4, 4)}, r"node Gemm of \['y'\] can't be part of an MLP: it transposes its input \(transA\)"),
     ([("MatMul", ["w", "x"], ["y"], {})], {"w": normal(4, 4)}, "its weights stand on the left"),
     ([("Add", ["x", "x"], ["y"], {})], {}, "it joins two values that are computed from the input"),
     ([("Mul", ["x", "x"], ["y"], {})], {}, "it multiplies two values that are computed from the input"),
-    ([("Tanh", ["x"], ["h"], {}), ("Sin", ["h"], ["y"], {})], {}, r"node Sin of \['y'\] is no part of an MLP: it is neither .*; pass output='h' to end before it"),
+    ([("Tanh", ["x"], ["h"], {}), ("Sin", ["h"], ["y"], {})], {}, r"node Sin of \['y'\] can't be part of an MLP: it is not affine, .*; pass output='h' to end before it"),
     ([("Div", ["c", "x"], ["y"], {})], {"c": normal(4)}, "it divides by a value that is computed from the input"),
     ([("Div", ["x", "c"], ["y"], {})], {"c": np.float32([1, 0, 1, 1])}, "step 0: scale must be finite, got inf; a scaling by 0"),
     ([("Add", ["x", "c"], ["y"], {})], {"c": normal(3)}, "its constant must have 4 numbers, one for each unit, got 3"),
     ([("Add", ["x", "c"], ["y"], {})], {"c": normal(2, 4)}, "must be one number or one for each unit, got the shape (2, 4)"),
-    ([("Cast", ["x"], ["y"], {"to": 7})], {}, "it casts to what is no floating-point number"),
-    ([("MatMul", ["x", "w"], ["y"], {})], {}, "it reads 'w', which nothing before it gives"),
-    ([("Softmax", ["x"], ["h"], {}), ("Relu", ["h"], ["y"], {})], {}, "from_onnx: softmax must come last"),
+    ([("Cast", ["x"], ["y"], {"to": 7})], {}, "it casts to a type that is not floating-point"),
+    ([("MatMul", ["x", "w"], ["y"], {})], {}, "it reads 'w', which no earlier node computes"),
+    ([("Softmax", ["x"], ["h"], {}), ("Relu", ["h"], ["y"], {})], {}, "from_onnx: source: softmax must come last"),
     ([("LeakyRelu", ["x"], ["y"], {"alpha": float("nan")})], {}, "its attribute alpha is nan"),
     ([("LeakyRelu", ["x"], ["y"], {"alpha": 1})], {}, "its attribute alpha is of another type"),
 ])  # fmt: skip
@@ -285,7 +285,7 @@ def test_dropout_of_old_models_says_that_it_is_in_use():
         proto = model([("Dropout", ["x"], ["h"], attributes), ("Tanh", ["h"], ["y"], {})], {}, opset=6)
         if training:
             with pytest.raises(
-                ValueError, match=r"Dropout of \['h'\] is no part of an MLP: it is in training mode"
+                ValueError, match=r"Dropout of \['h'\] can't be part of an MLP: it is in training mode"
             ):
                 from_onnx(proto)
         else:
@@ -296,7 +296,8 @@ def test_several_ends_need_a_choice():
     proto = model([("Tanh", ["x"], ["y"], {}), ("Relu", ["x"], ["z"], {})], {})
     proto.graph.output.append(helper.make_empty_tensor_value_info("z"))
     with pytest.raises(
-        ValueError, match=r"from_onnx: output must name one of 'y', 'z', got None; an MLP has one end"
+        ValueError,
+        match=r"from_onnx: source must have one output, got 2 \('y', 'z'\); pass output= to choose one",
     ):
         from_onnx(proto)
     assert from_onnx(proto, output="z").final_activation == "relu"

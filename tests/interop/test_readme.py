@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from jaxneuron import init_mlp
 from jaxneuron.convert import to_flax_params
-from jaxneuron.convert._out import torch_arrays
+from jaxneuron.convert._torch import torch_arrays
 
 pytest.importorskip("onnx", reason="onnx is in the extra interop")
 

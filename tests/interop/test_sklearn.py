@@ -133,7 +133,9 @@ def test_poisson():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="from_sklearn: MLPClassifier must be fitted; call fit first"):
+    with pytest.raises(
+        ValueError, match="from_sklearn: estimator: MLPClassifier must be fitted; call fit first"
+    ):
         from_sklearn(MLPClassifier())
     with pytest.raises(ValueError, match="with StandardScaler, got RandomForestClassifier; convert the part"):
         from_sklearn(RandomForestClassifier())

@@ -115,7 +115,10 @@ def activations(mlp):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match=r"got Conv1d; pass module.state_dict\(\) and the activations"):
+    with pytest.raises(
+        ValueError,
+        match=r"from_torch: source: layers must be .*, got Conv1d; pass module.state_dict\(\) and the activations",
+    ):
         from_torch(nn.Sequential(nn.Conv1d(1, 1, 1)))
     with pytest.raises(ValueError, match=r"'1.running_mean'; pass the part that is an MLP"):
         from_torch(

@@ -1,10 +1,9 @@
-"""Networks as compiled programs, which run where jaxneuron is not installed."""
+"""Networks as programs in StableHLO, which run where jaxneuron is not installed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,13 +14,16 @@ from jax import export as jax_export
 
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._atomic import replacing
-from jaxneuron._forward import mlp_forward
+from jaxneuron._errors import BadType, BadValue, missing, public
+from jaxneuron._files import as_path
+from jaxneuron._forward import _mlp_forward
 from jaxneuron._params import MLP
-from jaxneuron.convert._out import network
+from jaxneuron.convert.steps import network
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+@public
 def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -> None:
     """Write a network as a program in StableHLO, which `jax.export` runs without jaxneuron.
 
@@ -29,7 +31,7 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
 
     Args:
       mlp: an `MLP`, with any activations.
-      path: the file; one that exists is replaced, in one step, when the new one is complete.
+      path: the file. An existing one is replaced, in one step, once the new one is complete.
       weights: "inside" the program; or "arguments", and it is called as `.call(arrays, x)`, where arrays
         is the list `jax.tree.leaves(mlp)`, of any network of these shapes.
 
@@ -37,22 +39,21 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
     tpu. A float64 network needs `jax_enable_x64` where it runs, and jax.export needs flatbuffers.
 
     Raises:
-      ValueError: another `weights`, a stack of networks. TypeError: what is no `MLP`. OSError: what the file
-        system says. ImportError: without the extra `export`.
+      ValueError: another `weights`, a stack of networks. TypeError: an `mlp` that is not an `MLP`. OSError:
+        what the file system says. ImportError: without the extra `export`.
 
-    Numerics: those of `mlp_forward` on XLA's own path; held by tests/test_export.py.
+    Numerics: those of `mlp_forward` on XLA's own path. Held by tests/convert/test_stablehlo.py.
 
     Example:
       >>> export(jaxneuron.gates.XOR, "xor.stablehlo")
       >>> load_exported("xor.stablehlo")([[0, 1], [1, 1]]).shape
       (2, 1)
     """
-    if weights not in ("inside", "arguments"):
-        raise ValueError(
-            f"export: weights must be 'inside' or 'arguments', got {weights!r}; pass one of them"
-        )
-    leaves, structure = jax.tree.flatten(network(mlp, "export"))
-    _check_flatbuffers("export")
+    if not isinstance(weights, str) or weights not in ("inside", "arguments"):
+        raise BadValue(f"weights must be 'inside' or 'arguments', got {weights!r}; pass one of them")
+    path = as_path(path)
+    leaves, structure = jax.tree.flatten(network(mlp))
+    _check_flatbuffers()
     wide = any(np.dtype(leaf.dtype) == np.float64 for leaf in leaves)
     with jax.enable_x64(wide or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
         arrays = [jnp.asarray(leaf) for leaf in leaves]
@@ -60,29 +61,28 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
             jax_export.symbolic_shape(f"batch, {mlp.layers[0].w.shape[0]}"), result_dtype(*arrays)
         )
         if weights == "inside":
-            program = _lowered(lambda x: mlp_forward(jax.tree.unflatten(structure, arrays), x), x)
+            program = _lowered(lambda x: _mlp_forward(jax.tree.unflatten(structure, arrays), x), x)
         else:
             shapes = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
             program = _lowered(
-                lambda arrays, x: mlp_forward(jax.tree.unflatten(structure, arrays), x), shapes, x
+                lambda arrays, x: _mlp_forward(jax.tree.unflatten(structure, arrays), x), shapes, x
             )
-    with replacing(Path(path)) as file:
+    with replacing(path) as file:
         file.write(program.serialize())
 
 
-def _check_flatbuffers(where: str) -> None:
+def _check_flatbuffers() -> None:
     try:
-        import flatbuffers  # noqa: F401 # jax.export's own need
+        import flatbuffers  # noqa: F401 # jax.export needs it
     except ImportError:
-        raise ImportError(
-            f"{where}: needs the flatbuffers library; pip install 'jaxneuron[export]'"
-        ) from None
+        raise missing("flatbuffers", "export") from None
 
 
 def _lowered(function: Callable[..., Array], *shapes: Any) -> Any:
     return jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes)
 
 
+@public
 def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
     """The function in a file that `export` wrote.
 
@@ -90,12 +90,19 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
       path: the file. It is a program: run those of people you trust.
 
     Returns:
-      A function of `x (batch, n_in)`, or of `(arrays, x)` if its weights are arguments, differentiable
-      nowhere. `x` may be anything array-like; it is converted to the network's dtype.
+      A function of `x (batch, n_in)`, or of `(arrays, x)` if its weights are arguments, which can't be
+      differentiated. `x` may be anything array-like; it is converted to the network's dtype.
 
     Raises:
-      OSError: what the file system says. ValueError: what is no such file. ImportError: without the extra
-        `export`.
+      OSError: what the file system says. ValueError: a file that `export` did not write, or that is not
+        whole. ImportError: without the extra `export`.
+
+    Numerics: those of `mlp_forward` on XLA's own path. Held by tests/convert/test_stablehlo.py.
+
+    Example:
+      >>> export(jaxneuron.gates.XOR, "xor.stablehlo")
+      >>> load_exported("xor.stablehlo")([[0, 1], [1, 1]]).shape
+      (2, 1)
     """
     program = read_exported(path)
     *weights, inputs = program.in_avals
@@ -104,21 +111,22 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
     def run(*arguments: Any) -> Array:
         if len(arguments) != (2 if weights else 1):
             taken = "(arrays, x)" if weights else "x alone"
-            raise TypeError(f"load_exported: the program takes {taken}, got {len(arguments)} arguments")
+            raise BadType(f"the program takes {taken}, got {len(arguments)} arguments")
         *arrays, x = arguments
+        if arrays and not isinstance(arrays[0], (list, tuple)):
+            raise BadType(f"arrays must be a list, got {type(arrays[0]).__name__}; pass jax.tree.leaves(mlp)")
         if arrays and [np.shape(array) for array in arrays[0]] != [aval.shape for aval in weights]:
-            raise ValueError(
-                f"load_exported: arrays must be the {len(weights)} leaves of an MLP of these shapes: "
+            raise BadValue(
+                f"arrays must be the {len(weights)} leaves of an MLP of these shapes: "
                 f"{', '.join(str(aval.shape) for aval in weights)}, got {len(arrays[0])}"
             )
         with jax.enable_x64(wide or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
-            x = as_operand(x, "load_exported: x")
+            x = as_operand(x, "x")
             if x.ndim != 2 or x.shape[1] != inputs.shape[1]:
-                raise ValueError(
-                    f"load_exported: x must have shape (batch, {inputs.shape[1]}) for this program, "
-                    f"got {x.shape}; pass rows"
+                raise BadValue(
+                    f"x must have shape (batch, {inputs.shape[1]}) for this program, got {x.shape}; pass rows"
                 )
-            if not len(x):  # a symbolic batch is one row at least
+            if not len(x):  # jax.export takes a symbolic size for 1 at least
                 return jnp.zeros((0, *program.out_avals[0].shape[1:]), program.out_avals[0].dtype)
             cast = (
                 [[jnp.asarray(a, aval.dtype) for a, aval in zip(arrays[0], weights, strict=True)]]
@@ -127,17 +135,17 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
             )
             return program.call(*cast, jnp.asarray(x, inputs.dtype))
 
-    return run
+    run.__qualname__ = "load_exported"  # which its refusals open with
+    return public(run)
 
 
 def read_exported(path: str | os.PathLike[str]) -> Any:
     """The `jax.export.Exported` in a file."""
-    _check_flatbuffers("load_exported")
-    content = Path(path).read_bytes()
+    _check_flatbuffers()
+    content = as_path(path).read_bytes()
     try:
         return jax_export.deserialize(bytearray(content))
-    except Exception as error:  # whatever reads flatbuffers meets in other bytes
-        raise ValueError(
-            f"load_exported: {path} is not a whole file of jaxneuron's export ({str(error)[:100]}); "
-            f"write it again"
+    except Exception as error:  # of many kinds, on bytes that are not such a file
+        raise BadValue(
+            f"{path} is not a whole file of jaxneuron's export ({str(error)[:100]}); write it again"
         ) from None

@@ -1,7 +1,8 @@
-"""Activations as other libraries have them: JAX functions by our names, and families with a parameter.
+"""Activations as other libraries have them: JAX's functions, and families with a parameter.
 
-Where a parameter is a scaling of one of ours it is written as one, and folds into the layers beside it; the
-families that are not, `LeakyReLU` and `ELU`, are callables that compare by their parameters.
+A name means the same function in JAX as here, unless `JAX_FUNCTIONS` lists a difference. A parameter that
+only scales one of the named activations is written as a `Scaling` and folded into the layers beside it; the
+families `LeakyReLU` and `ELU` can't be, and are callables that compare by their parameters.
 """
 
 from __future__ import annotations
@@ -14,24 +15,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxneuron._activations import Activation
+from jaxneuron._activations import BY_NAME, Activation
+from jaxneuron._math.formats import LEAKY_SLOPE
 
 JAX_FUNCTIONS: dict[Any, str] = {
-    jax.nn.sigmoid: "sigmoid",
-    jax.nn.relu: "relu",
-    jax.nn.tanh: "tanh",
+    **{getattr(jax.nn, name): name for name in BY_NAME if hasattr(jax.nn, name)},
+    jax.nn.gelu: "gelu_tanh",  # by default, approximate=True
     jnp.tanh: "tanh",
     jax.lax.tanh: "tanh",
     jax.lax.logistic: "sigmoid",
-    jax.nn.identity: "identity",
-    jax.nn.silu: "silu",
-    jax.nn.gelu: "gelu_tanh",  # approximate unless told otherwise
-    jax.nn.softplus: "softplus",
-    jax.nn.elu: "elu",
-    jax.nn.selu: "selu",
-    jax.nn.leaky_relu: "leaky_relu",
-    jax.nn.hard_sigmoid: "hard_sigmoid",
-    jax.nn.softmax: "softmax",
 }
 
 
@@ -57,7 +49,7 @@ class ELU:
 
 
 def known(function: Activation) -> Activation:
-    """`function` by our name, if it is one of JAX's that we have."""
+    """The name of one of JAX's functions that this package has; any other activation as it is."""
     if isinstance(function, functools.partial) and not function.args:
         if function.func is jax.nn.gelu and function.keywords == {"approximate": False}:
             return "gelu"
@@ -67,13 +59,15 @@ def known(function: Activation) -> Activation:
             return elu(function.keywords["alpha"])
     try:
         return JAX_FUNCTIONS.get(function, function)
-    except TypeError:  # not hashable: who checks the activations says so
+    except TypeError:  # not hashable: `canonical` refuses it
         return function
 
 
 def leaky_relu(slope: float) -> Activation:
-    return "relu" if slope == 0 else "leaky_relu" if slope == 0.01 else LeakyReLU(float(slope))
+    """The activation z for z >= 0, slope z otherwise, by its name if it has one."""
+    return "relu" if slope == 0 else "leaky_relu" if slope == LEAKY_SLOPE else LeakyReLU(float(slope))
 
 
 def elu(alpha: float) -> Activation:
+    """The activation z for z > 0, alpha (exp(z) - 1) otherwise, by its name if it has one."""
     return "elu" if alpha == 1 else ELU(float(alpha))

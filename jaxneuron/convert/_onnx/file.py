@@ -1,4 +1,4 @@
-"""ONNX files and the tensors in them, bounded before they are parsed. Nothing in them is run."""
+"""ONNX files and the tensors in them, whose size is bounded before they are parsed. No code is run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-MOST_FIELDS = 30_000  # in messages other than a tensor's numbers: an MLP of a thousand layers has 20,000
-# Which fields of which message hold messages of what kind, by the numbers of onnx.proto.
+from jaxneuron._errors import BadValue
+
+MOST_FIELDS = 30_000  # apart from the numbers in tensors; an MLP of a thousand layers has 20,000
+# The fields that hold messages: message -> field number in onnx.proto -> message.
 INNER: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function", 20: "training"},
     "training": {1: "graph", 2: "graph"},
@@ -24,18 +26,19 @@ DTYPES = {
     **{1: "float32", 11: "float64", 10: "float16", 16: ml_dtypes.bfloat16, 9: "bool"},
     **{2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64"},
 }
-FLOATS = (1, 10, 11, 16)
-# Numbers that are not in raw_data stand in these fields, bfloat16 and float16 by their bits.
+DOUBLE = 11
+FLOATS = (1, 10, DOUBLE, 16)
+# The fields for numbers that are not in raw_data; int32_data for other dtypes, bfloat16 and float16 as bits.
 TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}
 
 
 def read_model(path: str | os.PathLike[str], library: Any) -> Any:
-    """The model in a file; a ValueError where it is not one, or holds far more than an MLP would."""
+    """The model in a file, which must be one and hold no more than an MLP would."""
     with open(path, "rb") as file:
         content = file.read()
     if _fields(memoryview(content)) > MOST_FIELDS:
-        raise ValueError(
-            f"from_onnx: {path} must hold at most {MOST_FIELDS:,} fields, got more; "
+        raise BadValue(
+            f"{path} must hold at most {MOST_FIELDS:,} fields, got more; "
             f"extract the part that is an MLP with onnx.utils.extract_model"
         )
     try:
@@ -43,14 +46,14 @@ def read_model(path: str | os.PathLike[str], library: Any) -> Any:
     except Exception:  # google.protobuf.message.DecodeError, or whatever parses for it
         model = library.ModelProto()
     if not model.HasField("graph"):
-        raise ValueError(f"from_onnx: {path} is not a whole ONNX file; copy or export it again")
+        raise BadValue(f"{path} is not a whole ONNX file; copy or export it again")
     return model
 
 
 def _fields(content: memoryview) -> int:
-    """How many fields the messages in a serialised model hold, at most one more than MOST_FIELDS.
+    """The number of fields in the messages of a serialised model, or MOST_FIELDS + 1 if there are more.
 
-    What is no protobuf ends its message: the parser has the last word on that.
+    Counting a message ends where its bytes stop being protobuf; the parser then refuses it.
     """
     count, waiting = 0, [(content, "model")]
     while waiting:
@@ -97,18 +100,18 @@ def tensor(proto: Any, folder: str | None) -> np.ndarray:
       folder: where its external data must lie; None if it cannot have any.
     """
     if proto.data_type not in DTYPES:
-        raise ValueError(
+        raise BadValue(
             f"the tensor {_short(proto.name)} has the data type {proto.data_type}, which holds no numbers"
         )
     dtype, shape = np.dtype(DTYPES[proto.data_type]), tuple(proto.dims)
     size = math.prod(shape)
     if min(shape, default=0) < 0 or size * dtype.itemsize > 2**48:
-        raise ValueError(f"the tensor {_short(proto.name)} has the shape {shape}")
+        raise BadValue(f"the tensor {_short(proto.name)} has the shape {shape}")
     if proto.data_location == 1:
         array = np.frombuffer(_external(proto, folder, size * dtype.itemsize), dtype)
     elif proto.HasField("raw_data"):
         if len(proto.raw_data) != size * dtype.itemsize:
-            raise ValueError(
+            raise BadValue(
                 f"the tensor {_short(proto.name)} must have {size * dtype.itemsize} bytes "
                 f"for its shape {shape}, got {len(proto.raw_data)}"
             )
@@ -116,7 +119,7 @@ def tensor(proto: Any, folder: str | None) -> np.ndarray:
     else:
         numbers = getattr(proto, TYPED.get(proto.data_type, "int32_data"))
         if len(numbers) != size:
-            raise ValueError(
+            raise BadValue(
                 f"the tensor {_short(proto.name)} must have {size} numbers for its shape {shape}, "
                 f"got {len(numbers)}"
             )
@@ -129,13 +132,13 @@ def _external(proto: Any, folder: str | None, size: int) -> bytes:
     entries = {entry.key: entry.value for entry in proto.external_data}
     name = entries.get("location", "")
     if folder is None:
-        raise ValueError(
+        raise BadValue(
             f"the tensor {_short(proto.name)} lies in a file of its own; pass the path of the model"
         )
     folder = os.path.realpath(folder)
     path = os.path.realpath(os.path.join(folder, name))
     if not name or os.path.isabs(name) or "\0" in name or os.path.commonpath([folder, path]) != folder:
-        raise ValueError(
+        raise BadValue(
             f"the tensor {_short(proto.name)} must lie in a file beside the model, got {_short(name)}"
         )
     try:
@@ -144,7 +147,7 @@ def _external(proto: Any, folder: str | None, size: int) -> bytes:
         offset = length = -1
     with open(path, "rb") as file:
         if offset < 0 or length != size or os.fstat(file.fileno()).st_size < offset + length:
-            raise ValueError(
+            raise BadValue(
                 f"the tensor {_short(proto.name)} must have {size} bytes in {_short(name)}, got fewer or more"
             )
         file.seek(offset)

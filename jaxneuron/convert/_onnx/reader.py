@@ -7,39 +7,29 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._functions import ELU, elu, leaky_relu
-from jaxneuron.convert._onnx_file import DTYPES, FLOATS, read_model, tensor
-from jaxneuron.convert._steps import Scaling, Step, assemble
-
-PLAIN: dict[str, Step] = {
-    "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Softplus": "softplus",
-    "Softsign": jax.nn.soft_sign,
-}  # fmt: skip
-
-SELU = (1.6732632423543772, 1.0507009873554805)  # alpha and gamma
-
-
-class _Refusal(Exception):
-    """Why a node is no part of an MLP."""
+from jaxneuron.convert._onnx.activations import steps as activation_steps
+from jaxneuron.convert._onnx.attributes import Attributes, Refusal
+from jaxneuron.convert._onnx.file import DOUBLE, DTYPES, FLOATS, read_model, tensor
+from jaxneuron.convert.steps import Scaling, Step, assemble
 
 
 class _Value(NamedTuple):
-    """What is computed from the input: the value before it, and the step from there."""
+    """A value computed from the input: the value before it, and the step from there."""
 
     before: Any  # _Value, None for the input
     step: Step
-    rank: int | None  # how many axes it has, where the file says so
-    units: int | None  # and how many numbers on the last one
-    kind: int  # its element type, by ONNX's number
-    row: int | None = None  # of the input: how many numbers a row holds, on all axes but the first
+    rank: int | None  # the number of its axes, if the file records it
+    units: int | None  # the size of its last axis, likewise
+    kind: int  # its dtype, by ONNX's number
+    row: int | None = None  # of the input alone: the product of all axes but the first
 
     def then(self, *steps: Step, **changed: Any) -> _Value:
         value = self
@@ -55,45 +45,54 @@ class _Value(NamedTuple):
         return steps[::-1]
 
 
+@public
 def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None = None) -> MLP:
     """A network from an ONNX model, activations and scalings included.
 
     Args:
       source: the path of an `.onnx` file, or an `onnx.ModelProto`. The graph up to the output must be a
-        chain of Gemm, MatMul, Add, Sub, Mul and Div by constants, BatchNormalization of rows,
-        activations, and what changes nothing in inference: Identity, Dropout, Cast, Flatten. A Flatten in
-        front means that the network takes its rows flattened.
-      output: the name of the value to end at, an inner one perhaps; needed where there are several.
+        chain of Gemm, MatMul, Add, Sub, Mul and Div by constants, BatchNormalization of rows, activations,
+        and nodes that change nothing in inference: Identity, Dropout, Cast, Flatten. A Flatten in front
+        means that the network takes its rows flattened.
+      output: the name of the value to end at, which may be an inner one; needed if there are several
+        outputs.
       dtype: to convert the layers to; None keeps theirs.
 
     Returns:
-      As for `from_pairs`.
+      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
+      is lost.
 
     Raises:
-      ValueError: a file that is not whole, or of far more than an MLP; a graph that is no MLP, naming its
-        first node that is no part of one; weights in a file outside the model's folder. ImportError:
-        without the extra `onnx`.
+      ValueError: a file that is not whole, or holds far more than an MLP; a graph that is not an MLP, naming
+        its first node that can't be part of one; weights in a file outside the model's folder; a number too
+        large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the file system
+        says. ImportError: without the extra `onnx`.
 
-    Numerics: weights are the source's, bit for bit, where no scaling stands beside them; scalings are folded
-    in float64 and rounded once, a mean of more than 16 deviations apart, which is subtracted in a layer of
-    its own. Held by tests/interop/test_onnx.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
+    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
+    own. Held by tests/interop/test_onnx.py.
+
+    Example:
+      `from_onnx("model.onnx", output="/Add_output_0")`
     """
     try:
         import onnx
     except ImportError:
-        raise ImportError("from_onnx: needs the onnx library; pip install 'jaxneuron[onnx]'") from None
+        raise missing("onnx", "onnx") from None
     if isinstance(source, (str, os.PathLike)):
         model, folder = read_model(source, onnx), os.path.dirname(os.path.abspath(source))
     elif isinstance(source, onnx.ModelProto):
         model, folder = source, None
     else:
-        raise TypeError(
-            f"from_onnx: source must be a path or an onnx.ModelProto, got {type(source).__name__}; "
+        raise BadType(
+            f"source must be a path or an onnx.ModelProto, got {type(source).__name__}; "
             f"pass the path of an .onnx file"
         )
+    if not isinstance(output, str | None):
+        raise BadType(f"output must be the name of a value, got {type(output).__name__}; pass a string")
     value, n_in = _walk(model, folder, output)
     like = DTYPES[value.kind] if value.kind in FLOATS else np.float32
-    return assemble(value.steps(), "from_onnx", n_in=n_in, like=like, dtype=dtype)
+    return assemble(value.steps(), "source", n_in=n_in, like=like, dtype=dtype)
 
 
 def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, int | None]:
@@ -109,23 +108,23 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
         try:
             read = [_read(name, values, tensors, folder) for name in node.input]
             result = _result(node, read, opset, folder)
-        except (_Refusal, ValueError) as refusal:
+        except (Refusal, ValueError) as refusal:
             hint = f"; pass output={last!r:.80} to end before it" if last else ""
             name = f"{node.name!r} ({node.op_type})" if node.name else f"{node.op_type} of {node.output[:1]}"
-            raise ValueError(f"from_onnx: node {name[:120]} is no part of an MLP: {refusal}{hint}") from None
+            raise BadValue(f"source: node {name[:120]} can't be part of an MLP: {refusal}{hint}") from None
         if isinstance(result, _Value):
             last = node.output[0]
         values |= dict.fromkeys(node.output[:1], result)
     found = [values.get(end) for end in ends]
     if len(found) != 1:
-        raise ValueError(
-            f"from_onnx: output must name one of {', '.join(map(repr, ends[:10])):.300}, got None; "
-            f"an MLP has one end"
+        raise BadValue(
+            f"source must have one output, got {len(ends)} ({', '.join(map(repr, ends[:10])):.300}); "
+            f"pass output= to choose one"
         )
     if not isinstance(found[0], _Value):
         known = dict.fromkeys(name for node in graph.node for name in node.output[:1])
-        raise ValueError(
-            f"from_onnx: output must be a value that is computed from the input, got {ends[0]!r:.80}; "
+        raise BadValue(
+            f"output must be a value that is computed from the input, got {ends[0]!r:.80}; "
             f"there are {', '.join(map(repr, list(known)[:10])):.300}"
         )
     start = found[0]
@@ -146,7 +145,7 @@ def _leading_to(ends: Iterable[str], nodes: Any) -> list[Any]:
 
 def _input(value: Any) -> _Value:
     kind = value.type.tensor_type
-    sizes = [size.dim_value for size in kind.shape.dim]  # 0 where it is not fixed
+    sizes = [size.dim_value for size in kind.shape.dim]  # 0 if it is not fixed
     rank = len(sizes) if kind.HasField("shape") else None
     units, row = sizes[-1] if sizes else 0, math.prod(sizes[1:])
     return _Value(
@@ -155,21 +154,21 @@ def _input(value: Any) -> _Value:
 
 
 def _read(name: str, values: dict[str, Any], tensors: dict[str, Any], folder: str | None) -> Any:
-    """A value by its name: None for an input that is left out."""
+    """A value by its name: None for an input that is omitted."""
     if not name:
         return None
     if name not in values:
         if name not in tensors:
-            raise _Refusal(f"it reads {name[:60]!r}, which nothing before it gives")
+            raise Refusal(f"it reads {name[:60]!r}, which no earlier node computes")
         values[name] = tensor(tensors[name], folder)
     return values[name]
 
 
 def _result(node: Any, read: list[Any], opset: int, folder: str | None) -> Any:
-    """The array or the _Value that a node gives."""
+    """The array or the _Value that a node computes."""
     if node.domain not in ("", "ai.onnx"):
-        raise _Refusal(f"it is of the domain {node.domain[:60]!r}")
-    attributes = _Attributes(node, folder)
+        raise Refusal(f"it is of the domain {node.domain[:60]!r}")
+    attributes = Attributes(node, folder)
     data = [value for value in read if isinstance(value, _Value)]
     if not data:
         return _constant(node, read, attributes)
@@ -177,21 +176,21 @@ def _result(node: Any, read: list[Any], opset: int, folder: str | None) -> Any:
     if operation == "Mul" and len(data) == 2:
         return _swish(*data)
     if len(data) != 1:
-        raise _Refusal("it joins two values that are computed from the input")
+        raise Refusal("it joins two values that are computed from the input")
     if operation == "Cast":
         if attributes.integer("to", 0) not in FLOATS:
-            raise _Refusal("it casts to what is no floating-point number")
+            raise Refusal("it casts to a type that is not floating-point")
         return value._replace(kind=attributes.integer("to", 0))
     if value.kind not in FLOATS:
-        raise _Refusal(
-            "its values are integers, which wrap around in ONNX and would be floats here; begin with a Cast"
+        raise Refusal(
+            "its values are integers, which wrap around in ONNX but would be floats here; begin with a Cast"
         )
     if operation in ("Gemm", "MatMul"):
         return _affine(operation, read, attributes)
     if operation in ("Add", "Sub", "Mul", "Div"):
         return _scaled(operation, read, attributes)
     if read[0] is not value:
-        raise _Refusal("its first input is a constant")
+        raise Refusal("its first input is a constant")
     if operation == "BatchNormalization":
         return _batch_norm(node, read, attributes, opset)
     if operation == "Flatten":
@@ -199,38 +198,14 @@ def _result(node: Any, read: list[Any], opset: int, folder: str | None) -> Any:
     if operation == "Dropout" and (
         (len(read) > 2 and np.any(read[2])) or (opset < 7 and not attributes.integer("is_test", 0))
     ):
-        raise _Refusal("it is in training mode")
+        raise Refusal("it is in training mode")
     if operation in ("Identity", "Dropout"):
         return value
-    return value.then(*_activation(operation, value, attributes, opset))
+    double = value.kind == DOUBLE
+    return value.then(*activation_steps(operation, attributes, opset=opset, double=double, rank=value.rank))
 
 
-class _Attributes:
-    """A node's attributes, each of the type that it must have."""
-
-    def __init__(self, node: Any, folder: str | None) -> None:
-        self.by_name = {attribute.name: attribute for attribute in node.attribute}
-        self.folder = folder
-
-    def number(self, name: str, default: float) -> float:
-        value = self._field(name, "f") if name in self.by_name else np.float32(default)
-        if not np.isfinite(value):
-            raise _Refusal(f"its attribute {name} is {value}")
-        return float(value)
-
-    def integer(self, name: str, default: int) -> int:
-        return self._field(name, "i") if name in self.by_name else default
-
-    def text(self, name: str, default: str) -> str:
-        return self._field(name, "s").decode(errors="replace") if name in self.by_name else default
-
-    def _field(self, name: str, field: str) -> Any:
-        if not self.by_name[name].HasField(field):
-            raise _Refusal(f"its attribute {name} is of another type")
-        return getattr(self.by_name[name], field)
-
-
-def _constant(node: Any, read: list[Any], attributes: _Attributes) -> np.ndarray:
+def _constant(node: Any, read: list[Any], attributes: Attributes) -> np.ndarray:
     if node.op_type == "Constant" and len(node.attribute) == 1:
         (attribute,) = node.attribute
         if attribute.name == "value":
@@ -248,19 +223,19 @@ def _constant(node: Any, read: list[Any], attributes: _Attributes) -> np.ndarray
                 return read[0].transpose(order)
         if node.op_type == "Cast" and attributes.integer("to", 0) in FLOATS:
             return read[0].astype(DTYPES[attributes.integer("to", 0)])
-    raise _Refusal("it has no value that is computed from the input, and it is no Constant")
+    raise Refusal("it reads nothing that is computed from the input, and it is not a Constant")
 
 
-def _affine(operation: str, read: list[Any], attributes: _Attributes) -> _Value:
+def _affine(operation: str, read: list[Any], attributes: Attributes) -> _Value:
     value, w = read[0], read[1] if len(read) > 1 else None
     if not isinstance(value, _Value) or w is None:
-        raise _Refusal("its weights stand on the left: it is no x @ w")
+        raise Refusal("its weights stand on the left: it is not x @ w")
     if w.ndim != 2:
-        raise _Refusal(f"its weights must have two axes, got {w.shape}")
+        raise Refusal(f"its weights must have two axes, got {w.shape}")
     if operation == "MatMul":
         return value.then(Affine(w), units=w.shape[1])
     if attributes.integer("transA", 0):
-        raise _Refusal("it transposes its input (transA), which mixes the rows")
+        raise Refusal("it transposes its input (transA), which mixes the rows")
     w = w.T if attributes.integer("transB", 0) else w
     alpha, beta = attributes.number("alpha", 1.0), attributes.number("beta", 1.0)
     b = None if len(read) < 3 or read[2] is None else _vector(read[2], w.shape[1])
@@ -271,39 +246,37 @@ def _affine(operation: str, read: list[Any], attributes: _Attributes) -> _Value:
 
 
 def _vector(constant: np.ndarray, units: int | None) -> np.ndarray:
-    """A constant that is the same for every row, as one number or one for each unit."""
+    """A constant that is the same for every row: one number, or one for each unit."""
     if constant.size != (constant.shape or (1,))[-1]:
-        raise _Refusal(
-            f"its constant must be one number or one for each unit, got the shape {constant.shape}"
-        )
+        raise Refusal(f"its constant must be one number or one for each unit, got the shape {constant.shape}")
     vector = constant.reshape(() if constant.size == 1 else -1)
     if vector.ndim and units not in (None, len(vector)):
-        raise _Refusal(f"its constant must have {units} numbers, one for each unit, got {len(vector)}")
+        raise Refusal(f"its constant must have {units} numbers, one for each unit, got {len(vector)}")
     return vector
 
 
-def _scaled(operation: str, read: list[Any], attributes: _Attributes) -> _Value:
+def _scaled(operation: str, read: list[Any], attributes: Attributes) -> _Value:
     left = isinstance(read[0], _Value)
     value, constant = (read[0], read[1]) if left else (read[1], read[0])
     if constant is None:
-        raise _Refusal("it has one input")
+        raise Refusal("it has one input")
     axis = attributes.integer("axis", -1)  # of opset 6
     if axis != -1 and value.rank != axis + constant.ndim:
-        raise _Refusal("its constant does not stand on the last axis")
+        raise Refusal("its constant does not stand on the last axis")
     if value.rank is not None and constant.ndim > value.rank:
-        raise _Refusal(f"its constant has more axes, {constant.shape}, than its input")
+        raise Refusal(f"its constant has more axes, {constant.shape}, than its input")
     c = _vector(constant, value.units).astype(np.float64)
     units = len(c) if c.ndim else value.units
     if operation == "Add":
         if isinstance(value.step, Affine) and value.step.b is None and value.before is not None:
-            # a layer's bias, as it is
+            # a layer's bias, kept bit for bit
             bias = np.broadcast_to(_vector(constant, value.units), value.step.w.shape[1:])
             return value._replace(step=Affine(value.step.w, bias))
         return value.then(Scaling(mean=-c), units=units)
     if operation == "Sub":
         return value.then(Scaling(mean=c) if left else Scaling(scale=-1.0, shift=c), units=units)
     if operation == "Div" and not left:
-        raise _Refusal("it divides by a value that is computed from the input")
+        raise Refusal("it divides by a value that is computed from the input")
     with np.errstate(divide="ignore"):
         return value.then(Scaling(scale=c if operation == "Mul" else 1 / c), units=units)
 
@@ -313,22 +286,22 @@ def _swish(a: _Value, b: _Value) -> _Value:
     for x, gate in ((a, b), (b, a)):
         if gate.step == "sigmoid" and gate.before is x:
             return x.then("silu")
-    raise _Refusal("it multiplies two values that are computed from the input")
+    raise Refusal("it multiplies two values that are computed from the input")
 
 
-def _batch_norm(node: Any, read: list[Any], attributes: _Attributes, opset: int) -> _Value:
+def _batch_norm(node: Any, read: list[Any], attributes: Attributes, opset: int) -> _Value:
     value, *rest = read
     if attributes.integer("training_mode", 0) or len([name for name in node.output if name]) > 1 or (
         opset < 7 and not attributes.integer("is_test", 0)
     ):  # fmt: skip
-        raise _Refusal("it is in training mode")
+        raise Refusal("it is in training mode")
     if value.rank != 2:
-        raise _Refusal(
+        raise Refusal(
             f"it normalises axis 1, which is the last of rows (batch, units) only, "
             f"got {value.rank or 'unknown'} axes"
         )
     if len(rest) != 4 or any(constant is None for constant in rest):
-        raise _Refusal("its scale, bias, mean and variance must be constants")
+        raise Refusal("its scale, bias, mean and variance must be constants")
     scale, shift, mean, variance = (_vector(constant, value.units).astype(np.float64) for constant in rest)
     with np.errstate(all="ignore"):
         return value.then(
@@ -343,44 +316,5 @@ def _flatten(value: _Value, axis: int) -> _Value:
     if rank == 2 and axis == 1:
         return value
     if axis != 1 or value.before is not None:
-        raise _Refusal("it merges other axes than those of one row, or not at the start")
+        raise Refusal("it merges axes other than those of one row, or does not stand at the start")
     return value._replace(rank=2, units=value.row)
-
-
-def _activation(operation: str, value: _Value, attributes: _Attributes, opset: int) -> Iterator[Step]:
-    double = value.kind == 11  # attributes are float32: a float64 network is meant to have just that number
-
-    def equal(number: float, ours: float) -> bool:
-        return number == ours if double else np.float32(number) == np.float32(ours)
-
-    if operation in PLAIN:
-        yield PLAIN[operation]
-    elif operation == "LeakyRelu":
-        slope = attributes.number("alpha", 0.01)
-        yield "leaky_relu" if equal(slope, 0.01) else leaky_relu(slope)
-    elif operation == "Elu":
-        yield elu(attributes.number("alpha", 1.0))
-    elif operation == "Selu":
-        alpha, gamma = (
-            attributes.number(name, ours) for name, ours in zip(("alpha", "gamma"), SELU, strict=True)
-        )
-        yield "selu" if equal(alpha, SELU[0]) and equal(gamma, SELU[1]) else ELU(alpha, gamma)
-    elif operation == "HardSigmoid":
-        alpha, beta = attributes.number("alpha", 0.2), attributes.number("beta", 0.5)
-        if not (equal(alpha, 1 / 6) and beta == 0.5):
-            yield Scaling(scale=6 * alpha, shift=6 * beta - 3)
-        yield "hard_sigmoid"
-    elif operation == "Gelu":
-        yield "gelu_tanh" if attributes.text("approximate", "none") == "tanh" else "gelu"
-    elif operation == "Swish":
-        alpha = attributes.number("alpha", 1.0)
-        if alpha == 0:
-            raise _Refusal("its attribute alpha is 0, which makes it no activation")
-        yield from (Scaling(scale=alpha), "silu", Scaling(scale=1 / alpha))
-    elif operation == "Softmax":
-        axis = attributes.integer("axis", -1 if opset >= 13 else 1)
-        if axis != -1 and axis + 1 != value.rank:
-            raise _Refusal(f"it sums over axis {axis}, which is not known to be the last")
-        yield "softmax"
-    else:
-        raise _Refusal("it is neither affine, nor a scaling, nor one of the activations")

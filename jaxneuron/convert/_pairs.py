@@ -1,0 +1,67 @@
+"""Layers as pairs of arrays, `(w, b)`: for every source without an importer of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jax.typing import DTypeLike
+
+from jaxneuron._activations import Activation
+from jaxneuron._arrays import as_array
+from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._params import MLP, Affine
+from jaxneuron.convert.steps import Activations, assemble, chain
+
+
+@public
+def from_pairs(
+    pairs: Iterable[Sequence[Any]],
+    *,
+    orientation: str,
+    activation: Activations,
+    final_activation: Activation,
+    dtype: DTypeLike | None = None,
+) -> MLP:
+    """A network from a list of `(w, b)` pairs.
+
+    Args:
+      pairs: `(w, b)` for every layer, `b (n_out,)` or None.
+      orientation: "in_out" for `w (n_in, n_out)`, "out_in" for `w (n_out, n_in)`. A square layer fits
+        both ways, so it is never guessed.
+      activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
+        sequence with one for each.
+      final_activation: the last layer's.
+      dtype: to convert the layers to; None keeps theirs.
+
+    Returns:
+      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
+      is lost.
+
+    Raises:
+      ValueError: another orientation, layers that do not fit, an unknown activation, a number too large
+        for `dtype`. TypeError: anything that is not a pair of arrays of numbers, another dtype.
+
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
+    tests/convert/test_pairs.py.
+
+    Example:
+      >>> pairs = [([[1.0, 2.0]], [0.5])]
+      >>> from_pairs(pairs, orientation="out_in", activation="relu", final_activation="tanh")
+      MLP(float64[2,1]+float64[1] tanh)
+    """
+    if not isinstance(orientation, str) or orientation not in ("in_out", "out_in"):
+        raise BadValue(
+            f"orientation must be 'in_out' for w (n_in, n_out) or 'out_in' for w (n_out, n_in), "
+            f"got {orientation!r}; if the source multiplies x @ w it is in_out, if w @ x it is out_in"
+        )
+    if not isinstance(pairs, Iterable):
+        raise BadType(f"pairs must be a sequence of (w, b) pairs, got {type(pairs).__name__}; pass a list")
+    layers = []
+    for i, pair in enumerate(pairs):
+        name = f"pairs: layer {i}"
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise BadType(f"{name} must be a (w, b) pair, got {type(pair).__name__}; pass b=None for no bias")
+        w, b = as_array(pair[0], f"{name}: w"), pair[1]
+        layers.append(Affine(w.T if orientation == "out_in" else w, b))
+    return assemble(chain(layers, activation, final_activation), "pairs", dtype=dtype)

@@ -1,0 +1,58 @@
+"""The policies that Brax trains, without Brax; with it: tests/interop/test_brax.py."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from jaxneuron import Affine, mlp_forward
+from jaxneuron._math import oracle
+from jaxneuron.convert import from_brax
+from jaxneuron.convert.steps import Scaling
+from tests.convert.networks import bits, dense, normal, run
+
+
+class Normalizer:
+    """The two fields of Brax's RunningStatisticsState that its normalisation reads."""
+
+    def __init__(self, mean, std):
+        self.mean, self.std = mean, std
+
+
+def policy(*sizes):
+    return {"params": {f"hidden_{i}": dense(*pair) for i, pair in enumerate(itertools.pairwise(sizes))}}
+
+
+def test_brax_policy():
+    params = policy(3, 5, 5, 4)
+    normalizer = Normalizer(normal(3), 1 + normal(3) ** 2)
+    value = policy(3, 1)
+    mlp = from_brax((normalizer, params, value), activation="silu")
+    assert mlp.activations == ("silu", "silu", "tanh")
+    x = normal(4, 3)
+    steps = [Scaling(normalizer.mean, 1 / normalizer.std.astype(np.float64))]
+    for i in range(3):
+        layer = params["params"][f"hidden_{i}"]
+        steps += [Affine(layer["kernel"], layer["bias"]), "silu" if i < 2 else "identity"]
+    truth = np.tanh(run(steps, x)[0][:, :2])
+    _, error = oracle.mlp(mlp.layers, mlp.activations, x, "float32")
+    assert (np.abs(np.asarray(mlp_forward(mlp, x)) - truth) <= error * 4 / 3).all()
+    several = Normalizer({"state": normalizer.mean, "extra": None}, {"state": normalizer.std, "extra": None})
+    assert bits(from_brax((several, params), activation="silu", obs_key="state")) == bits(mlp)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ((1,), "from_brax: params must be (normalizer, policy, value) or (normalizer, policy), got tuple; pass what the training function returned"),
+        ((Normalizer({"state": 1}, 1), policy(3, 2)), "from_brax: obs_key must be one of 'state', got None; pass the observations that the policy sees"),
+        ((None, policy(3, 2)), "from_brax: params[0] must be a normalizer with mean and std, got NoneType; without normalisation use from_flax on the policy"),
+        ((Normalizer(normal(3), normal(3)), policy(3, 3)), "from_brax: params[1] must have an even number of outputs, location and spread of each action, got 3"),
+        ((Normalizer(normal(3), np.zeros(3)), policy(3, 2)), "from_brax: params: step 0: scale must be finite, got inf"),
+        ((Normalizer(normal(2), 1 + normal(2) ** 2), policy(3, 2)), "from_brax: params: step 0: mean must have shape (3,) or be one number, got (2,)"),
+    ],
+)  # fmt: skip
+def test_refused_policies(params, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        from_brax(params, activation="silu")
