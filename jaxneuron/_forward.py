@@ -103,7 +103,7 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
     Numerics: each layer within the bounds of `affine` and its activation. By the fused CPU kernel a row has
     the same bits in any batch, at any place, mapped or not, by any number of threads; on XLA's own path its
     last bits may depend on the batch. `explain` says which of them evaluates. Held by tests/test_forward.py
-    and tests/test_kernel.py.
+    and tests/kernels/test_primitive.py.
 
     Example:
       >>> mlp_forward(jaxneuron.gates.XOR, [[0, 1], [1, 1]]) > 0.5
@@ -132,7 +132,7 @@ def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
 
     Example:
       >>> explain(MLP([([[1.0], [2.0]], None)], final_activation=jnp.sin), [1.0, 2.0])
-      "XLA, layer by layer: layer 0's activation is not one of jaxneuron's"
+      "XLA, layer by layer: layer 0's activation is not in the kernel's list"
     """
     check_mlp(mlp)
     found = []

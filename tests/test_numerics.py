@@ -17,7 +17,7 @@ import pytest
 import jaxneuron
 from bench import accuracy
 from jaxneuron._activations import BY_NAME
-from jaxneuron._kernels import _cpu, _library
+from jaxneuron._kernels import library, primitive
 from jaxneuron._math import correct, oracle
 from jaxneuron._math.formats import FLOAT32, FLOAT64
 from jaxneuron.testing import assert_bounded, assert_monotone
@@ -36,7 +36,7 @@ HARD = np.float32([
 ])  # fmt: skip
 
 
-SETS = () if _library.missing() else _library.instruction_sets()
+SETS = () if library.missing() else library.instruction_sets()
 # What computes an activation: XLA, and the fused kernel by the least and the best instruction set.
 WAYS = ("xla", *dict.fromkeys((*SETS[:1], *SETS[-1:])))
 
@@ -49,7 +49,7 @@ def by(way, function):
     @jax.jit
     def call(z):
         one = jnp.ones((1, 1), z.dtype)
-        return _cpu.forward([(one, None)], [BY_NAME[function]], z[:, None], SETS.index(way))[:, 0]
+        return primitive.forward([(one, None)], [BY_NAME[function]], z[:, None], SETS.index(way))[:, 0]
 
     return call
 

@@ -7,25 +7,25 @@ from collections.abc import Callable, Sequence
 import jax
 from jax import Array
 
-from jaxneuron._kernels import _cpu, _library, _xla
+from jaxneuron._kernels import library, primitive, xla
 
 
 def forward(
-    layers: Sequence[_xla.Layer],
+    layers: Sequence[xla.Layer],
     activations: Sequence[Callable[[Array], Array]],
     x: Array,
 ) -> Array:
     """For every layer, x = activation(x @ w + b); shapes fit."""
-    if _cpu.reason_against(layers, activations, x) is None:
-        return _cpu.forward(layers, activations, x)
-    return _xla.forward(layers, activations, x)
+    if primitive.reason_against(layers, activations, x) is None:
+        return primitive.forward(layers, activations, x)
+    return xla.forward(layers, activations, x)
 
 
-def choice(layers: Sequence[_xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
+def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
     """What `forward` chooses, in words."""
-    reason = _cpu.reason_against(layers, activations, x)
+    reason = primitive.reason_against(layers, activations, x)
     if reason is None and (platform := jax.default_backend()) != "cpu":
         reason = f"the platform is {platform}"
     if reason:
         return f"XLA, layer by layer: {reason}"
-    return f"fused CPU kernel, {_library.instruction_sets()[-1]}: all {len(layers)} layers in one call"
+    return f"fused CPU kernel, {library.instruction_sets()[-1]}: all {len(layers)} layers in one call"

@@ -141,7 +141,7 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, mo
         == f"jaxneuron: {journal}: must be of a run with this tile, 256, got 128; pass --force without --resume to begin again\n"
     )
     with monkeypatch.context() as patch:  # as where no kernel has been compiled
-        patch.setattr("jaxneuron._kernels._library.missing", lambda: "gone")
+        patch.setattr("jaxneuron._kernels.library.missing", lambda: "gone")
         assert "with this evaluator, XLA, layer by layer: gone, got " in refused(*arguments, "--resume")
     with jax.default_matmul_precision("bfloat16"):
         assert "with this jax_default_matmul_precision, bfloat16, got None" in refused(*arguments, "--resume")

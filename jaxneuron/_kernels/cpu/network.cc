@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "tuning.h"
+
 namespace jaxneuron {
 namespace {
 
@@ -35,11 +37,10 @@ std::int64_t widest(const Network& network) {
 }
 
 std::int64_t tile_rows(const Network& network) {
-  const std::int64_t row_bytes = widest(network) * (network.number == Number::float64 ? 8 : 4);
-  const bool copied =
-      network.number == Number::bfloat16 || network.number == Number::float16 || row_bytes > LONG_ROW;
-  std::int64_t rows = copied ? 256 : 64;  // that the copies pay
-  while (rows > 16 && rows * row_bytes > 1 << 20) rows /= 2;
+  const bool is_16_bit = network.dtype == Dtype::bfloat16 || network.dtype == Dtype::float16;
+  const std::int64_t row_bytes = widest(network) * (network.dtype == Dtype::float64 ? 8 : 4);
+  std::int64_t rows = is_16_bit || row_bytes > LONG_ROW ? PACKED_TILE_ROWS : TILE_ROWS;
+  while (rows > MIN_TILE_ROWS && rows * row_bytes > TILE_BYTES) rows /= 2;
   return rows;
 }
 

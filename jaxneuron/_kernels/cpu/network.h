@@ -1,37 +1,40 @@
-// What a forward pass is given: networks of one shape, their rows, and what evaluates them.
+// A network and its rows as the kernel takes them, and an instruction set's way to evaluate them.
+//
+// The structs are plain, so that C and ctypes can fill them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "tables.h"
+
 namespace jaxneuron {
 
-enum class Number : std::int32_t { float32, float64, bfloat16, float16 };
+enum class Dtype : std::int32_t { float32, float64, bfloat16, float16 };
 
-// In the order of ACTIVATIONS in _cpu.py.
 enum class Activation : std::int64_t {
-  identity,
-  relu,
-  leaky_relu,
-  hard_sigmoid,
-  sigmoid,
-  cr_sigmoid,
-  tanh,
-  cr_tanh,
-  silu,
-  gelu,
-  gelu_tanh,
-  softplus,
-  elu,
-  selu,
-  softmax,
+#define ENUMERATOR(name) name,
+  JAXNEURON_ACTIVATIONS(ENUMERATOR)
+#undef ENUMERATOR
 };
 
+constexpr const char* ACTIVATION_NAMES[] = {
+#define NAME(name) #name,
+    JAXNEURON_ACTIVATIONS(NAME)
+#undef NAME
+};
+constexpr std::int64_t ACTIVATIONS = sizeof ACTIVATION_NAMES / sizeof *ACTIVATION_NAMES;
+
+// Whether a unit's value depends on the other units of its row: all others are applied to numbers.
+constexpr bool is_of_rows(Activation activation) { return activation == Activation::softmax; }
+
 struct Layer {
-  const void* w;  // (n_in, n_out) for each member
-  const void* b;  // (n_out,) for each member, or null
-  std::int64_t n_in, n_out;
-  std::int64_t w_step, b_step;  // numbers between one member's and the next one's; 0 if they share them
+  const void* w;      // (n_in, n_out) for each member
+  const void* b;      // (n_out,) for each member, or null
+  std::int64_t n_in;  // as many as the layer before has outputs
+  std::int64_t n_out;
+  std::int64_t w_stride;  // numbers from one member's w to the next one's; 0 if they share it
+  std::int64_t b_stride;
   Activation activation;
 };
 
@@ -39,31 +42,46 @@ struct Layer {
 struct Network {
   const Layer* layers;
   std::int64_t depth;
-  Number number;
-  std::int64_t members, rows;
-  const void* x;  // (rows, n_in) for each member
-  std::int64_t x_step;
-  void* y;  // (members, rows, n_out)
+  std::int64_t members;
+  Dtype dtype;
 };
 
-// How one instruction set evaluates a network. `run` takes at most tile_rows(network) rows of one member from
-// x to y, in scratch(network, rows) bytes of memory aligned to 64, and allocates none. Fewer rows may need
-// more of it.
+struct Batch {
+  const void* x;  // (rows, n_in) for each member
+  void* y;        // (members, rows, n_out)
+  std::int64_t rows;
+  std::int64_t x_stride;  // numbers from one member's x to the next one's; 0 if they share it
+};
+
+// Rows of one member: first, first + 1, ..., first + count - 1.
+struct Tile {
+  std::int64_t member;
+  std::int64_t first;
+  std::int64_t count;
+};
+
+// How one instruction set evaluates a network.
 struct Kernel {
   const char* name;
+
+  // Bytes of memory that `run` needs for a tile of so many rows. Fewer rows may need more.
   std::size_t (*scratch)(const Network&, std::int64_t rows);
-  void (*run)(const Network&, std::int64_t member, std::int64_t first, std::int64_t rows, void* memory);
+
+  // Evaluates at most tile_rows(network) rows, in scratch(network, tile.count) bytes aligned to 64; allocates
+  // nothing. Subnormal numbers count if the calling thread's floating-point mode lets them.
+  void (*run)(const Network&, const Batch&, const Tile&, void* memory);
 };
 
-extern const Kernel baseline, avx2, avx512, neon;  // those that the processor's family has
+// Those of the CPU's family are defined.
+extern const Kernel baseline;
+extern const Kernel avx2;
+extern const Kernel avx512;
+extern const Kernel neon;
 
-int kernel_count();            // of those, how many this processor can run
-const Kernel& kernel_of(int);  // each of them, the best one last
+int kernel_count();            // how many of them this CPU has
+const Kernel& kernel_of(int);  // each of those, the best one last
 
-std::int64_t widest(const Network&);     // numbers between two layers, inputs and outputs included
-std::int64_t tile_rows(const Network&);  // rows whose numbers stay in the second cache
-
-// Bytes: longer rows of weights lie in few sets of the caches, and are copied.
-constexpr std::int64_t LONG_ROW = 2048;
+std::int64_t widest(const Network&);  // the most numbers that a row has between two layers, x and y included
+std::int64_t tile_rows(const Network&);  // rows of a tile that fits in L2
 
 }  // namespace jaxneuron

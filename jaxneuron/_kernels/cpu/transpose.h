@@ -60,19 +60,20 @@ inline void join(Vector<T> (&v)[C]) {
   }
 }
 
-// C features of W rows, whose vectors start `stride` numbers apart, to columns of length ld.
+// C features of W rows, whose vectors start `stride` numbers apart, to columns that start `column_stride`
+// numbers apart.
 template <class T, int C>
-inline void block_to_columns(const T* rows, std::int64_t stride, T* columns, std::int64_t ld) {
+inline void block_to_columns(const T* rows, std::int64_t stride, T* columns, std::int64_t column_stride) {
   Vector<T> v[C];
   for (int i = 0; i < C; ++i) v[i] = load(rows + i * stride);
   separate<T, C>(v);
-  for (int f = 0; f < C; ++f) store(columns + f * ld, v[f]);
+  for (int f = 0; f < C; ++f) store(columns + f * column_stride, v[f]);
 }
 
 template <class T, int C>
-inline void block_to_rows(const T* columns, std::int64_t ld, T* rows, std::int64_t stride) {
+inline void block_to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t stride) {
   Vector<T> v[C];
-  for (int f = 0; f < C; ++f) v[f] = load(columns + f * ld);
+  for (int f = 0; f < C; ++f) v[f] = load(columns + f * column_stride);
   join<T, C>(v);
   for (int i = 0; i < C; ++i) store(rows + i * stride, v[i]);
 }
@@ -96,33 +97,36 @@ inline bool in_blocks(std::int64_t n, F f) {
   return false;
 }
 
-// (count, n) rows to (n, ld) columns, zeros after them.
+// (count, n) rows to (n, column_stride) columns, zeros after them.
 template <class T>
-void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, std::int64_t ld) {
+void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, std::int64_t column_stride) {
   constexpr int W = lanes<T>;
-  for (std::int64_t r = 0; r < ld; r += W) {
+  for (std::int64_t r = 0; r < column_stride; r += W) {
     const T* from = rows + r * n;
-    const bool whole = r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
-                         block_to_columns<T, c()>(from + f, stride, columns + f * ld + r, ld);
-                       });
+    const bool whole =
+        r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
+          block_to_columns<T, c()>(from + f, stride, columns + f * column_stride + r, column_stride);
+        });
     if (whole) continue;
     for (std::int64_t i = 0; i < W; ++i)
-      for (std::int64_t f = 0; f < n; ++f) columns[f * ld + r + i] = r + i < count ? from[i * n + f] : T(0);
+      for (std::int64_t f = 0; f < n; ++f)
+        columns[f * column_stride + r + i] = r + i < count ? from[i * n + f] : T(0);
   }
 }
 
-// (n, ld) columns to (count, n) rows.
+// (n, column_stride) columns to (count, n) rows.
 template <class T>
-void to_rows(const T* columns, std::int64_t ld, T* rows, std::int64_t count, std::int64_t n) {
+void to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t count, std::int64_t n) {
   constexpr int W = lanes<T>;
   for (std::int64_t r = 0; r < count; r += W) {
     T* to = rows + r * n;
-    const bool whole = r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
-                         block_to_rows<T, c()>(columns + f * ld + r, ld, to + f, stride);
-                       });
+    const bool whole =
+        r + W <= count && in_blocks<T>(n, [&](auto c, std::int64_t f, std::int64_t stride) {
+          block_to_rows<T, c()>(columns + f * column_stride + r, column_stride, to + f, stride);
+        });
     if (whole) continue;
     for (std::int64_t i = 0; i < W && r + i < count; ++i)
-      for (std::int64_t f = 0; f < n; ++f) to[i * n + f] = columns[f * ld + r + i];
+      for (std::int64_t f = 0; f < n; ++f) to[i * n + f] = columns[f * column_stride + r + i];
   }
 }
 

@@ -1,7 +1,7 @@
-// Vectors of float or double, as wide as the processor's, and the fused multiply-add that every sum uses.
+// Vectors of float or double, as wide as the processor's registers, and the fused multiply-add of every sum.
 //
-// Included once for each instruction set, with ISA its namespace and BYTES the width of its vectors: inline
-// functions compiled for one processor must never serve another.
+// Compiled once for each instruction set, with ISA its namespace and BYTES the width of its vectors. The
+// namespace keeps the linker from merging an inline function that needs AVX-512 with the one for any CPU.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,7 @@ struct Lanes<double> {
 template <class T>
 using Vector = typename Lanes<T>::Vector;
 template <class T>
-using Integers = typename Lanes<T>::Integers;  // bit patterns, and masks: all ones where true
+using Integers = typename Lanes<T>::Integers;  // bits, and masks: every bit set where true
 template <class T>
 constexpr int lanes = BYTES / sizeof(T);
 
@@ -51,49 +51,56 @@ inline void store(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+// x in every lane; -0 stays -0.
 template <class T>
-inline Vector<T> all(T x) {
-  return x - Vector<T>{};  // keeps -0
+inline Vector<T> splat(T x) {
+  return x - Vector<T>{};
 }
 
+// The same bits as integers, and back.
 template <class T>
-inline Integers<T> bits(Vector<T> v) {
+inline Integers<T> bit_cast(Vector<T> v) {
   return (Integers<T>)v;
 }
 
 template <class T>
-inline Vector<T> number(Integers<T> bits) {
-  return (Vector<T>)bits;
+inline Vector<T> bit_cast(Integers<T> v) {
+  return (Vector<T>)v;
 }
 
-// Without a comparison's mask, as the processor has it: a < b ? a : b and a > b ? a : b.
-#if defined(__AVX512F__)  // with a mask of all: g++ 12 warns of the others' own code
-inline Vector<float> lesser(Vector<float> a, Vector<float> b) { return _mm512_maskz_min_ps(65535, a, b); }
-inline Vector<float> greater(Vector<float> a, Vector<float> b) { return _mm512_maskz_max_ps(65535, a, b); }
-inline Vector<double> lesser(Vector<double> a, Vector<double> b) { return _mm512_maskz_min_pd(255, a, b); }
-inline Vector<double> greater(Vector<double> a, Vector<double> b) { return _mm512_maskz_max_pd(255, a, b); }
+// a < b ? a : b and a > b ? a : b, in one instruction: b where one of them is NaN.
+#if defined(__AVX512F__)  // masked, with every lane on: g++ 12 warns about the source of the unmasked
+                          // intrinsics
+inline Vector<float> min(Vector<float> a, Vector<float> b) { return _mm512_maskz_min_ps(65535, a, b); }
+inline Vector<float> max(Vector<float> a, Vector<float> b) { return _mm512_maskz_max_ps(65535, a, b); }
+inline Vector<double> min(Vector<double> a, Vector<double> b) { return _mm512_maskz_min_pd(255, a, b); }
+inline Vector<double> max(Vector<double> a, Vector<double> b) { return _mm512_maskz_max_pd(255, a, b); }
 #elif defined(__AVX__)
-inline Vector<float> lesser(Vector<float> a, Vector<float> b) { return _mm256_min_ps(a, b); }
-inline Vector<float> greater(Vector<float> a, Vector<float> b) { return _mm256_max_ps(a, b); }
-inline Vector<double> lesser(Vector<double> a, Vector<double> b) { return _mm256_min_pd(a, b); }
-inline Vector<double> greater(Vector<double> a, Vector<double> b) { return _mm256_max_pd(a, b); }
+inline Vector<float> min(Vector<float> a, Vector<float> b) { return _mm256_min_ps(a, b); }
+inline Vector<float> max(Vector<float> a, Vector<float> b) { return _mm256_max_ps(a, b); }
+inline Vector<double> min(Vector<double> a, Vector<double> b) { return _mm256_min_pd(a, b); }
+inline Vector<double> max(Vector<double> a, Vector<double> b) { return _mm256_max_pd(a, b); }
 #else
-inline Vector<float> lesser(Vector<float> a, Vector<float> b) { return a < b ? a : b; }
-inline Vector<float> greater(Vector<float> a, Vector<float> b) { return a > b ? a : b; }
-inline Vector<double> lesser(Vector<double> a, Vector<double> b) { return a < b ? a : b; }
-inline Vector<double> greater(Vector<double> a, Vector<double> b) { return a > b ? a : b; }
+inline Vector<float> min(Vector<float> a, Vector<float> b) { return a < b ? a : b; }
+inline Vector<float> max(Vector<float> a, Vector<float> b) { return a > b ? a : b; }
+inline Vector<double> min(Vector<double> a, Vector<double> b) { return a < b ? a : b; }
+inline Vector<double> max(Vector<double> a, Vector<double> b) { return a > b ? a : b; }
 #endif
 
-// x where it is within the bound; NaN stays.
+// x, limited by a bound; NaN stays NaN.
 template <class T>
 inline Vector<T> at_most(Vector<T> x, T bound) {
-  return lesser(all<T>(bound), x);
+  return min(splat<T>(bound), x);
 }
 
 template <class T>
 inline Vector<T> at_least(Vector<T> x, T bound) {
-  return greater(all<T>(bound), x);
+  return max(splat<T>(bound), x);
 }
+
+// For sizes: those of the standard library could be linked from one instruction set into another.
+constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
 #if defined(__FMA__) || defined(__aarch64__)
 constexpr bool has_fma = true;
@@ -101,7 +108,7 @@ constexpr bool has_fma = true;
 constexpr bool has_fma = false;
 #endif
 
-// a b + c, rounded once; without FMA in the processor, twice.
+// a b + c, rounded once; twice where the processor has no fused multiply-add.
 inline Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);

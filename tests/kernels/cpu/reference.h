@@ -17,45 +17,45 @@ namespace jaxneuron::reference {
 
 using Real = long double;
 
-inline std::int64_t size_of(Number number) {
-  return number == Number::float64 ? 8 : number == Number::float32 ? 4 : 2;
+inline std::int64_t size_of(Dtype dtype) {
+  return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 
-// One of the numbers that `number` has, by its place in an array.
-inline Real get(const void* from, Number number, std::int64_t at) {
-  const char* bytes = static_cast<const char*>(from) + at * size_of(number);
-  if (number == Number::float64) {
+// The number at a place of an array.
+inline Real get(const void* from, Dtype dtype, std::int64_t at) {
+  const char* bytes = static_cast<const char*>(from) + at * size_of(dtype);
+  if (dtype == Dtype::float64) {
     double d;
     std::memcpy(&d, bytes, 8);
     return d;
   }
   std::uint32_t bits = 0;
-  std::memcpy(&bits, bytes, size_of(number));
-  if (number == Number::float16) {
+  std::memcpy(&bits, bytes, size_of(dtype));
+  if (dtype == Dtype::float16) {
     const Real sign = bits >> 15 ? -1 : 1;
     const int exponent = bits >> 10 & 31;
     const Real fraction = bits & 1023;
     if (exponent == 31) return fraction != 0 ? NAN : sign * INFINITY;
     return sign * std::ldexp(exponent != 0 ? fraction + 1024 : fraction, std::max(exponent, 1) - 25);
   }
-  if (number == Number::bfloat16) bits <<= 16;
+  if (dtype == Dtype::bfloat16) bits <<= 16;
   float f;
   std::memcpy(&f, &bits, 4);
   return f;
 }
 
-// The number, cut off where it has more digits than `number` has.
-inline void put(void* to, Number number, std::int64_t at, double x) {
-  char* bytes = static_cast<char*>(to) + at * size_of(number);
-  if (number == Number::float64) {
+// The number, cut off where it has more bits than the dtype.
+inline void put(void* to, Dtype dtype, std::int64_t at, double x) {
+  char* bytes = static_cast<char*>(to) + at * size_of(dtype);
+  if (dtype == Dtype::float64) {
     std::memcpy(bytes, &x, 8);
     return;
   }
   const float f = static_cast<float>(x);
   std::uint32_t bits;
   std::memcpy(&bits, &f, 4);
-  if (number == Number::bfloat16) bits >>= 16;
-  if (number == Number::float16) {
+  if (dtype == Dtype::bfloat16) bits >>= 16;
+  if (dtype == Dtype::float16) {
     const std::uint32_t sign = bits >> 16 & 0x8000;
     const double size = std::fabs(x);
     if (!(size < 65504)) {
@@ -68,12 +68,16 @@ inline void put(void* to, Number number, std::int64_t at, double x) {
     }
     bits |= sign;
   }
-  std::memcpy(bytes, &bits, size_of(number));
+  std::memcpy(bytes, &bits, size_of(dtype));
 }
 
+// An activation of numbers; NaN for one that isn't known here, whose outputs the driver only compares with
+// each other. The package's tests hold it to the oracle.
 inline Real formula(Activation activation, Real z) {
   const Real root = std::sqrt(std::acos(Real(-1)) / 2);  // of pi / 2
   switch (activation) {
+    case Activation::identity:
+      return z;
     case Activation::relu:
       return std::max(z, Real(0));
     case Activation::leaky_relu:
@@ -99,10 +103,11 @@ inline Real formula(Activation activation, Real z) {
     case Activation::selu:
       return Real(1.0507009873554804934L) * (z > 0 ? z : Real(1.6732632423543772848L) * std::expm1(z));
     default:
-      return z;
+      return NAN;
   }
 }
 
+// The largest slope.
 inline Real steepest(Activation activation) {
   switch (activation) {
     case Activation::hard_sigmoid:
@@ -121,28 +126,34 @@ inline Real steepest(Activation activation) {
 }
 
 struct Outputs {
-  std::vector<Real> y, error;
+  std::vector<Real> y;
+  std::vector<Real> error;
 };
 
-inline Outputs outputs(const Network& network, std::int64_t member, std::int64_t row) {
-  const Number number = network.number;
-  const bool wide = number == Number::float64, narrow = size_of(number) == 2;
-  const Real u = wide ? 0x1p-53L : 0x1p-24L, s = wide ? 0x1p-1022L : 0x1p-126L;
-  const Real stored = number == Number::bfloat16 ? 0x1p-8L : 0x1p-11L;     // u of 16-bit numbers,
-  const Real spacing = number == Number::bfloat16 ? 0x1p-133L : 0x1p-24L;  // and their smallest
+inline Outputs outputs(const Network& network, const Batch& batch, std::int64_t member, std::int64_t row) {
+  const Dtype dtype = network.dtype;
+  const bool is_float64 = dtype == Dtype::float64;
+  const bool is_16_bit = size_of(dtype) == 2;
+  const Real u = is_float64 ? 0x1p-53L : 0x1p-24L;
+  const Real s = is_float64 ? 0x1p-1022L : 0x1p-126L;
+  const Real stored = dtype == Dtype::bfloat16 ? 0x1p-8L : 0x1p-11L;     // u of 16-bit numbers,
+  const Real spacing = dtype == Dtype::bfloat16 ? 0x1p-133L : 0x1p-24L;  // and their smallest
   Outputs at;
   for (std::int64_t i = 0; i < network.layers[0].n_in; ++i)
-    at.y.push_back(get(network.x, number, member * network.x_step + row * network.layers[0].n_in + i));
+    at.y.push_back(get(batch.x, dtype, member * batch.x_stride + row * network.layers[0].n_in + i));
   at.error.assign(at.y.size(), 0);
   for (std::int64_t l = 0; l < network.depth; ++l) {
     const Layer& layer = network.layers[l];
     Outputs next;
-    Real largest = -INFINITY, error = 0, sum = 0, lowest = INFINITY;
+    Real largest = -INFINITY;
+    Real lowest = INFINITY;
+    Real error = 0;
     for (std::int64_t j = 0; j < layer.n_out; ++j) {
-      Real z = layer.b ? get(layer.b, number, member * layer.b_step + j) : Real(0);
-      Real size = std::fabs(z), passed = 0;
+      Real z = layer.b ? get(layer.b, dtype, member * layer.b_stride + j) : Real(0);
+      Real size = std::fabs(z);
+      Real passed = 0;  // of the error of x
       for (std::int64_t i = 0; i < layer.n_in; ++i) {
-        const Real w = get(layer.w, number, member * layer.w_step + i * layer.n_out + j);
+        const Real w = get(layer.w, dtype, member * layer.w_stride + i * layer.n_out + j);
         z += at.y[i] * w;
         size += (std::fabs(at.y[i]) + at.error[i]) * std::fabs(w);
         passed += at.error[i] * std::fabs(w);
@@ -153,17 +164,19 @@ inline Outputs outputs(const Network& network, std::int64_t member, std::int64_t
       lowest = std::min(lowest, z);
       error = std::max(error, next.error.back());
     }
+    Real sum = 0;
     for (const Real z : next.y) sum += std::exp(z - largest);
     for (std::int64_t j = 0; j < layer.n_out; ++j) {
-      Real &y = next.y[j], &e = next.error[j];
-      if (layer.activation == Activation::softmax) {
+      Real& y = next.y[j];
+      Real& e = next.error[j];
+      if (is_of_rows(layer.activation)) {
         y = std::exp(y - largest) / sum;
         e = y * (2 * std::expm1(2 * error) + u * (largest - lowest + 2 * layer.n_out + 16)) + 2 * s;
       } else {
         y = formula(layer.activation, y);
         e = e * steepest(layer.activation) + 4 * u * std::fabs(y) + 2 * s * u;
       }
-      if (narrow) e += stored * (std::fabs(y) + e) + spacing;
+      if (is_16_bit) e += stored * (std::fabs(y) + e) + spacing;
     }
     at = next;
   }

@@ -12,14 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxneuron import MLP, Affine, affine, explain, init_mlp, mlp_forward, neuron
+from jaxneuron import MLP, Affine, affine, explain, mlp_forward, neuron
 from jaxneuron._activations import resolve
-from jaxneuron._kernels import _cpu, _library, _xla
+from jaxneuron._kernels import library, primitive, xla
+from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron.testing import assert_within_error_bound
 from tests.pools import DTYPES, ELEMENTWISE, mlps_and_inputs
 
-pytestmark = pytest.mark.skipif(_library.missing() is not None, reason=str(_library.missing()))
-SETS = () if _library.missing() else _library.instruction_sets()
+pytestmark = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
+SETS = () if library.missing() else library.instruction_sets()
 FUSED = [i for i, name in enumerate(SETS) if name != "baseline"]
 # Widths about those of vectors and of blocks of sums; 300 is packed, 1 to 7 are narrower than a vector.
 WIDTHS = (1, 2, 3, 7, 8, 15, 16, 17, 33, 64, 70, 133, 300)
@@ -48,9 +49,9 @@ def rows(count, n_in, dtype="float32", seed=1):
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def by(mlp, x, instructions):
+def evaluate_by(mlp, x, instruction_set):
     """mlp_forward by one of the instruction sets."""
-    return _cpu.forward(mlp.layers, [resolve(a, "") for a in mlp.activations], x, instructions)
+    return primitive.forward(mlp.layers, [resolve(a) for a in mlp.activations], x, instruction_set)
 
 
 def assert_same(found, expected):
@@ -61,25 +62,25 @@ def assert_same(found, expected):
 
 
 # Those between have the bits of the best, as test_the_same_bits_in_any_batch holds.
-least_and_best = pytest.mark.parametrize("instructions", dict.fromkeys((0, len(SETS) - 1)))
+least_and_best = pytest.mark.parametrize("instruction_set", dict.fromkeys((0, len(SETS) - 1)))
 
 
 @least_and_best
 @given(mlps_and_inputs())
-def test_within_bound(instructions, mlp_and_x):
+def test_within_bound(instruction_set, mlp_and_x):
     mlp, x = jax.tree.map(jnp.asarray, mlp_and_x)
-    assert_within_error_bound(mlp, x, by(mlp, x, instructions))
+    assert_within_error_bound(mlp, x, evaluate_by(mlp, x, instruction_set))
 
 
 @least_and_best
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [1, 7, 17, 133, 300])
-def test_widths_within_bound(instructions, dtype, width):
+def test_widths_within_bound(instruction_set, dtype, width):
     with jax.enable_x64(dtype == "float64"):
         mlp = network((width, 9, width, 2), dtype, bias=width % 2 == 0)
         for count in (1, 40):
             x = rows(count, width, dtype)
-            assert_within_error_bound(mlp, x, by(mlp, x, instructions))
+            assert_within_error_bound(mlp, x, evaluate_by(mlp, x, instruction_set))
 
 
 # --- the same bits for a row ---
@@ -99,8 +100,8 @@ def test_the_same_bits_in_any_batch(sizes, dtype, final, bias, count, data):
         assert_same(mlp_forward(mlp, x[first:last]), y[first:last])
         assert_same(mlp_forward(mlp, x[first]), y[first])
         assert_same(jax.vmap(mlp_forward, (None, 0))(mlp, x), y)
-        for instructions in FUSED:
-            assert_same(by(mlp, x, instructions), y)
+        for instruction_set in FUSED:
+            assert_same(evaluate_by(mlp, x, instruction_set), y)
 
 
 def test_the_same_bits_by_every_number_of_threads():
@@ -193,10 +194,10 @@ def test_scan_and_donation_and_no_jit():
 
 def test_derivatives_are_those_of_xlas_path():
     mlp, x = network((5, 20, 3)), rows(7, 5)
-    functions = [resolve(a, "") for a in mlp.activations]
+    functions = [resolve(a) for a in mlp.activations]
 
     def on_xla(mlp, x):
-        return _xla.forward(mlp.layers, functions, x, ["", ""])
+        return xla.forward(mlp.layers, functions, x)
 
     for transform in (jax.grad, jax.value_and_grad):
         found = transform(lambda mlp, x: mlp_forward(mlp, x).sum(), (0, 1))(mlp, x)
@@ -260,7 +261,7 @@ def test_explain():
     assert explain(mlp, jax.ShapeDtypeStruct((7, 5), jnp.int32)) == fused
     assert (
         explain(MLP(mlp.layers, jnp.sin), x)
-        == "XLA, layer by layer: layer 0's activation is not one of jaxneuron's"
+        == "XLA, layer by layer: layer 0's activation is not in the kernel's list"
     )
     mixed = MLP([mlp.layers[0], jax.tree.map(lambda a: a.astype(jnp.bfloat16), mlp.layers[1])])
     assert explain(mixed, x) == fused  # all promote to float32
@@ -270,21 +271,9 @@ def test_explain():
     )
 
 
-def test_without_the_library_xla_evaluates(monkeypatch):
-    mlp, x = init_mlp(jax.random.key(0), (5, 20, 3)), rows(7, 5)
-    monkeypatch.setattr(_library, "missing", lambda: "it is not there")
-    assert explain(mlp, x) == "XLA, layer by layer: it is not there"
-    jax.clear_caches()
-    assert calls(program(mlp_forward, mlp, x)) == 0
-    assert_within_error_bound(mlp, x, mlp_forward(mlp, x))
-    monkeypatch.undo()
-    jax.clear_caches()
-    assert calls(program(mlp_forward, mlp, x)) == 1
+# --- refusals of the handler: the package's own calls never reach them ---
 
-
-# --- refusals of the handler: no caller of ours comes so far ---
-
-GOOD = {"activations": np.array([0]), "biases": np.array([1]), "instructions": np.int64(0)}
+GOOD = {"activations": np.array([0]), "biases": np.array([1]), "instruction_set": np.int64(0)}
 
 
 @pytest.mark.parametrize(
@@ -299,16 +288,16 @@ GOOD = {"activations": np.array([0]), "biases": np.array([1]), "instructions": n
         ([(2, 7, 5), (3, 5, 3), (3,)], {}, "layer 0: w (3,5,3) must be (5,n_out), of x's dtype"),
         ([(7, 5), (5, 2), (2,)], {}, "y (7,3) does not fit"),
         ([], {}, "x is missing"),
-        ([(7, 5), (5, 3), (3,)], {"activations": np.array([15])}, "layer 0: no such activation"),
-        ([(7, 5), (5, 3), (3,)], {"activations": np.array([-1])}, "layer 0: no such activation"),
+        ([(7, 5), (5, 3), (3,)], {"activations": np.array([len(ACTIVATIONS)])}, f"layer 0: no activation has the code {len(ACTIVATIONS)}"),
+        ([(7, 5), (5, 3), (3,)], {"activations": np.array([-1])}, "layer 0: no activation has the code -1"),
         ([(7, 5), (5, 3), (3,)], {"activations": np.array([0, 0])}, "activations and biases must be one for each layer"),
         ([(7, 5), (5, 3), (3,)], {"activations": np.array([], np.int64), "biases": np.array([], np.int64)}, "activations and biases must be one for each layer"),
-        ([(7, 5), (5, 3), (3,)], {"instructions": np.int64(99)}, None),
-        ([(7, 5), (5, 3), (3,)], {"instructions": np.int64(-99)}, None),
+        ([(7, 5), (5, 3), (3,)], {"instruction_set": np.int64(99)}, None),
+        ([(7, 5), (5, 3), (3,)], {"instruction_set": np.int64(-99)}, None),
     ],
 )  # fmt: skip
 def test_the_handler_refuses(operands, attributes, message):
-    call = jax.ffi.ffi_call(_library.TARGET, jax.ShapeDtypeStruct((7, 3), jnp.float32))
+    call = jax.ffi.ffi_call(library.TARGET, jax.ShapeDtypeStruct((7, 3), jnp.float32))
     arrays = [jnp.ones(shape, jnp.float32) for shape in operands]
     if message is None:
         assert_same(call(*arrays, **{**GOOD, **attributes}), np.full((7, 3), 6, np.float32))
@@ -320,6 +309,6 @@ def test_the_handler_refuses(operands, attributes, message):
 
 @pytest.mark.parametrize(("x", "w"), [("int32", "int32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16")])
 def test_the_handler_refuses_dtypes(x, w):
-    call = jax.ffi.ffi_call(_library.TARGET, jax.ShapeDtypeStruct((7, 3), jnp.float32))
+    call = jax.ffi.ffi_call(library.TARGET, jax.ShapeDtypeStruct((7, 3), jnp.float32))
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"dtype|must be float32|does not fit"):
         call(jnp.ones((7, 5), x), jnp.ones((5, 3), w), jnp.ones(3, w), **GOOD).block_until_ready()

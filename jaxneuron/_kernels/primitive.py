@@ -18,51 +18,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax._src import dispatch
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxneuron._activations import BY_NAME
 from jaxneuron._arrays import result_dtype
-from jaxneuron._kernels import _library, _xla
+from jaxneuron._kernels import library, xla
+from jaxneuron._kernels.private_jax import (
+    Primitive,
+    ad,
+    batching,
+    custom_partitioning,
+    is_for_export,
+    mlir,
+    requires_devices_during_lowering,
+)
+from jaxneuron._math.activations import ACTIVATIONS
 
-# As cpu/network.h has them.
-ACTIVATIONS = tuple(
-    BY_NAME[name]
-    for name in (
-        "identity", "relu", "leaky_relu", "hard_sigmoid", "sigmoid", "cr_sigmoid", "tanh", "cr_tanh", "silu",
-        "gelu", "gelu_tanh", "softplus", "elu", "selu", "softmax",
-    )
-)  # fmt: skip
-LONG = 2**28  # multiplications; some 3 ms
-CODES = {function: code for code, function in enumerate(ACTIVATIONS)}
+NAMES = {BY_NAME[name]: name for name in ACTIVATIONS}  # those that the kernel has
+
+# Multiplications, some 3 ms of them: a larger call is not computed in the calling thread, so that `evaluate`
+# reads the next rows meanwhile. Shorter calls stay with their caller: with handing over from 50 us on, QLKNN
+# on 4096 rows took 6.5 ms instead of 3.4 on two CPUs, as three threads competed for them.
+LONG = 2**28
 
 forward_p = Primitive("jaxneuron_forward")
 
 
-def reason_against(layers: Sequence[_xla.Layer], activations: Sequence[Any], x: Any) -> str | None:
+def reason_against(layers: Sequence[xla.Layer], activations: Sequence[Any], x: Any) -> str | None:
     """Why the kernel can't evaluate these layers; None if it can."""
     for i, activation in enumerate(activations):
-        if activation not in CODES:
-            return f"layer {i}'s activation is not one of jaxneuron's"
+        if activation not in NAMES:
+            return f"layer {i}'s activation is not in the kernel's list"
     results = [x]
     for w, b in layers:
         dtype = result_dtype(*(a for a in (w, b, results[-1]) if a is not None))
         results.append(jax.ShapeDtypeStruct((), dtype))
     if len(dtypes := dict.fromkeys(str(result.dtype) for result in results[1:])) > 1:
         return f"its layers are of different dtypes, {' and '.join(dtypes)}"
-    return _library.missing()
+    return library.missing()
 
 
 def forward(
-    layers: Sequence[_xla.Layer],
+    layers: Sequence[xla.Layer],
     activations: Sequence[Callable[[Array], Array]],
     x: Array,
-    instructions: int | None = None,
+    instruction_set: int | None = None,
 ) -> Array:
-    """As `_xla.forward`, where `reason_against` is None, by the best of the processor's instruction sets."""
+    """As `xla.forward`, where `reason_against` is None: for every layer, x = activation(x @ w + b).
+
+    `instruction_set` is an index of `library.instruction_sets()`; the CPU's best if None.
+    """
     units = layers[-1][0].shape[1:]
     dtype = result_dtype(x, *jax.tree.leaves(layers))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
@@ -71,11 +76,12 @@ def forward(
         (w.reshape(len(w), math.prod(w.shape[1:])), None if b is None else b.reshape(math.prod(b.shape)))
         for w, b in layers
     ]
+    best = len(library.instruction_sets()) - 1
     y: Array = forward_p.bind(
         *(a.astype(dtype) for a in jax.tree.leaves((rows, columns))),
-        activations=tuple(CODES[activation] for activation in activations),
+        activations=tuple(NAMES[activation] for activation in activations),
         biases=tuple(b is not None for _, b in layers),
-        instructions=len(_library.instruction_sets()) - 1 if instructions is None else instructions,
+        instruction_set=best if instruction_set is None else instruction_set,
         partitioned=False,
     )
     return y.reshape(*x.shape[:-1], *units)
@@ -92,10 +98,10 @@ def _ranks(biases: Sequence[bool]) -> list[int]:
     return [2] + [rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,))]
 
 
-def _on_xla(*operands: Array, activations: Sequence[int], biases: Sequence[bool], **_: Any) -> Array:
+def _on_xla(*operands: Array, activations: Sequence[str], biases: Sequence[bool], **_: Any) -> Array:
     def one(x: Array, *arrays: Array) -> Array:
-        functions = [ACTIVATIONS[code] for code in activations]
-        return _xla.forward(_pairs(arrays, biases), functions, x)
+        functions = [BY_NAME[name] for name in activations]
+        return xla.forward(_pairs(arrays, biases), functions, x)
 
     ranks = _ranks(biases)
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]
@@ -110,13 +116,14 @@ def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
     return jax.core.ShapedArray((*members[:1], x.shape[-2], n_out), x.dtype)
 
 
-def _now(*operands: Array, **params: Any) -> Array:
+def _eager(*operands: Array, **params: Any) -> Array:
+    """The call outside of jit."""
     with jax.disable_jit(False):
         return jax.jit(functools.partial(forward_p.bind, **params))(*operands)
 
 
 def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any) -> tuple[Array, int]:
-    """Mapped rows alone become more rows; mapped parameters make members, or more of them."""
+    """A mapped axis of x is folded into rows; one of the parameters becomes or multiplies the member axis."""
     ranks = _ranks(params["biases"])
     mapped = [axis is not None for axis in axes]
     front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
@@ -154,31 +161,35 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tu
 
 def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call if params["partitioned"] else _partitioned
-    if ctx.module_context.lowering_parameters.for_export:  # it shall run where this library is not
+    if is_for_export(ctx):  # the program shall run where this library is not installed
         function = _on_xla
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
 
 
 def _call(
-    *operands: Array, activations: Sequence[int], biases: Sequence[bool], instructions: int, **_: Any
+    *operands: Array, activations: Sequence[str], biases: Sequence[bool], instruction_set: int, **_: Any
 ) -> Array:
-    shape = _shape(*operands, biases=biases)
-    work = math.prod(shape.shape[:-1]) * sum(math.prod(w.shape[-2:]) for w, _ in _pairs(operands[1:], biases))
-    call = jax.ffi.ffi_call(_library.TARGET, jax.ShapeDtypeStruct(shape.shape, shape.dtype))
+    y = _shape(*operands, biases=biases)
+    rows = math.prod(y.shape[:-1])
+    work = rows * sum(math.prod(w.shape[-2:]) for w, _ in _pairs(operands[1:], biases))
+    call = jax.ffi.ffi_call(library.TARGET, jax.ShapeDtypeStruct(y.shape, y.dtype))
+    codes = library.codes()
     return call(
         *operands,
         *([_thousand_operations(operands[0])] if work > LONG else []),
-        activations=np.array(activations, np.int64),
+        activations=np.array([codes[name] for name in activations], np.int64),
         biases=np.array(biases, np.int64),
-        instructions=np.int64(instructions),
+        instruction_set=np.int64(instruction_set),
     )
 
 
 def _thousand_operations(x: Array) -> Array:
-    """A number that the handler ignores.
+    """A number that the handler ignores, computed by a thousand operations that XLA can't leave out.
 
-    XLA runs a program in the calling thread, which waits for it, unless it counts 1000 operations in the
-    program; and it counts none in a custom call.
+    XLA counts a program's operations when it compiles it. It runs a program of fewer than 1000 in the calling
+    thread, which waits for the result, and hands larger ones to another thread. In a custom call it counts
+    none, so that however long the kernel computes, the caller would wait. So long calls get an operand of a
+    thousand additions, which depends on x, as XLA would fold a constant one.
     """
     return (x.ravel()[:1].sum() + jnp.arange(1024, dtype=x.dtype)).sum()
 
@@ -210,11 +221,10 @@ def _partitioned(*operands: Array, **params: Any) -> Array:
     return function(*operands)
 
 
-forward_p.def_impl(_now)
+forward_p.def_impl(_eager)
 forward_p.def_abstract_eval(_shape)
 batching.primitive_batchers[forward_p] = _batch
 ad.primitive_jvps[forward_p] = _jvp
-# As custom_partitioning asks for them; there is no public name for it.
-dispatch.prim_requires_devices_during_lowering.add(forward_p)
+requires_devices_during_lowering(forward_p)  # as custom_partitioning does
 mlir.register_lowering(forward_p, mlir.lower_fun(_on_xla, multiple_results=False))
 mlir.register_lowering(forward_p, _on_cpu, platform="cpu")

@@ -1,7 +1,7 @@
-// One thread through the kernel's own functions, tiles in the caches: speed [SET [ACTIVATION]]
+// One thread through the kernel's own functions, tiles in the caches: speed [INSTRUCTION_SET [ACTIVATION]]
 //
 // Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
-// beside what fused multiply-adds in registers reach (AVX-512). The least of some rounds.
+// beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds.
 
 #include <algorithm>
 #include <chrono>
@@ -36,7 +36,8 @@ double seconds(long repeats, F f) {
 __attribute__((target("avx512f"))) void multiply_and_add(float* numbers) {
   __m512 sums[12];
   for (int i = 0; i < 12; ++i) sums[i] = _mm512_set1_ps(numbers[i]);
-  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
+  const __m512 a = _mm512_set1_ps(0.999f);
+  const __m512 b = _mm512_set1_ps(1e-3f);
   for (int k = 0; k < 100000; ++k) {
 #pragma GCC unroll 12
     for (int i = 0; i < 12; ++i) sums[i] = _mm512_fmadd_ps(sums[i], a, b);
@@ -54,7 +55,9 @@ int main(int arguments, char** values) {
   const Kernel* kernel = &kernel_of(kernel_count() - 1);
   for (int i = 0; i < kernel_count(); ++i)
     if (arguments > 1 && !std::strcmp(values[1], kernel_of(i).name)) kernel = &kernel_of(i);
-  const Activation activation = Activation(arguments > 2 ? std::atoi(values[2]) : 1);
+  Activation activation = Activation::relu;
+  for (std::int64_t code = 0; code < ACTIVATIONS; ++code)
+    if (arguments > 2 && !std::strcmp(values[2], ACTIVATION_NAMES[code])) activation = Activation(code);
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) {
     float numbers[12] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
@@ -62,7 +65,8 @@ int main(int arguments, char** values) {
                 12 * 32 * 1e-4 / seconds(1, [&] { multiply_and_add(numbers); }));
   }
 #endif
-  const std::vector<std::int64_t> qlknn{10, 133, 133, 133, 133, 133, 8}, policy{28, 128, 64, 8};
+  const std::vector<std::int64_t> qlknn{10, 133, 133, 133, 133, 133, 8};
+  const std::vector<std::int64_t> policy{28, 128, 64, 8};
   for (const Case& c : std::vector<Case>{{{2, 3, 1}, 64},
                                          {{4, 16, 16, 2}, 1},
                                          {{4, 16, 16, 2}, 64},
@@ -85,7 +89,8 @@ int main(int arguments, char** values) {
     std::vector<Layer> layers;
     double products = 0;
     for (std::size_t i = 0; i + 1 < c.sizes.size(); ++i) {
-      const std::int64_t n_in = c.sizes[i], n_out = c.sizes[i + 1];
+      const std::int64_t n_in = c.sizes[i];
+      const std::int64_t n_out = c.sizes[i + 1];
       for (std::int64_t size : {n_in * n_out, n_out}) {
         arrays.emplace_back(size);
         for (float& number : arrays.back()) number = (std::rand() % 1000 - 500) / 5000.0f;
@@ -95,12 +100,13 @@ int main(int arguments, char** values) {
       products += 2.0 * n_in * n_out * c.rows;
     }
     std::vector<float> x(c.rows * c.sizes.front(), 0.5f), y(c.rows * c.sizes.back());
-    const Network network{layers.data(), std::int64_t(layers.size()), Number::float32, 1, c.rows, x.data(), 0,
-                          y.data()};
+    const Network network{layers.data(), std::int64_t(layers.size()), 1, Dtype::float32};
+    const Batch batch{x.data(), y.data(), c.rows, 0};
+    const Tile tile{0, 0, c.rows};
     std::unique_ptr<void, decltype(&std::free)> memory(
         std::aligned_alloc(64, (kernel->scratch(network, c.rows) / 64 + 1) * 64), &std::free);
     const double time =
-        seconds(1 + 4e7 / (products + 1e4), [&] { kernel->run(network, 0, 0, c.rows, memory.get()); });
+        seconds(1 + 4e7 / (products + 1e4), [&] { kernel->run(network, batch, tile, memory.get()); });
     std::string name;
     for (std::int64_t size : c.sizes) name += (name.empty() ? "" : "-") + std::to_string(size);
     std::printf("%-30s x %-4lld %9.2f us %9.1f ns a row %7.1f GFLOP/s\n", name.c_str(), (long long)c.rows,

@@ -1,0 +1,187 @@
+// One layer's sums for a tile of rows, by what lies side by side in a vector: units or rows.
+//
+//     z[j] = b[j];  for i in 0 .. n_in:  z[j] = fma(x[i], w[i][j], z[j])
+//
+// Every path computes that for every row and unit j, in this order, so that a row has the same bits wherever
+// it stands. A tile with units side by side is (rows, padded n_out), one with rows (n_out, padded rows).
+#pragma once
+
+#include "network.h"
+#include "product.h"
+#include "stored.h"
+
+namespace jaxneuron::ISA {
+
+// n stored numbers as they are computed with, then zeros up to a whole vector.
+template <class S, class T = typename S::Number>
+void load_row(const typename S::Stored* from, std::int64_t n, T* to) {
+  std::int64_t i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) store<T>(to + i, S::load(from + i));
+  if (i < n) {
+    typename S::Stored rest[lanes<T>] = {};
+    for (int k = 0; i + k < n; ++k) rest[k] = from[i + k];
+    store<T>(to + i, S::load(rest));
+  }
+}
+
+// n rounded numbers as they are stored; `from` is padded to a whole vector.
+template <class S, class T = typename S::Number>
+void store_row(const T* from, std::int64_t n, typename S::Stored* to) {
+  std::int64_t i = 0;
+  for (; i + lanes<T> <= n; i += lanes<T>) S::store(to + i, load(from + i));
+  if (i < n) {
+    typename S::Stored rest[lanes<T>];
+    S::store(rest, load(from + i));
+    for (int k = 0; i + k < n; ++k) to[i + k] = rest[k];
+  }
+}
+
+// Whether weights are copied to panels before use: to be widened, or as their rows are long.
+template <class S, class T = typename S::Number>
+bool packs(std::int64_t n_out, std::int64_t rows) {
+  return S::is_16_bit || (n_out * std::int64_t(sizeof(T)) > LONG_ROW && rows >= PACK_ROWS);
+}
+
+// Numbers of a panel of weights, and of the bias after it.
+template <class T>
+std::int64_t panel_numbers(std::int64_t n_out) {
+  return (PANEL_ROWS + 1) * min(ACCUMULATOR_VECTORS * lanes<T>, padded<T>(n_out));
+}
+
+// One member's w and b (or null) of a layer.
+template <class Stored>
+struct Weights {
+  Weights(const Layer& layer, std::int64_t member)
+      : w(static_cast<const Stored*>(layer.w) + member * layer.w_stride),
+        b(layer.b ? static_cast<const Stored*>(layer.b) + member * layer.b_stride : nullptr) {}
+
+  const Stored* w;
+  const Stored* b;
+};
+
+// Fewer units than vector lanes, x (rows, n_in) to y (rows, lanes). Weights are read in place: a load of row
+// k also covers the rows after it, and the extra sums are ignored. The last rows of w are copied, with zeros
+// after them, so that no load runs past w.
+template <class T>
+void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows, const T* x,
+                            std::int64_t x_stride, T* y) {
+  const std::int64_t n_in = layer.n_in;
+  const std::int64_t n_out = layer.n_out;
+  if (n_out == 0) return;
+  const std::int64_t copied = min(n_in, (lanes<T> - 1) / n_out);
+  const std::int64_t in_place = n_in - copied;
+  T end[2 * lanes<T>] = {};
+  T bias[lanes<T>] = {};
+  for (std::int64_t i = 0; i < copied * n_out; ++i) end[i] = of.w[in_place * n_out + i];
+  if (of.b)
+    for (std::int64_t i = 0; i < n_out; ++i) bias[i] = of.b[i];
+
+  in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+    Product<T> product;
+    product.size = in_place;
+    product.left = x + r * x_stride;
+    product.left_row_stride = x_stride;
+    product.left_column_stride = 1;
+    product.right = of.w;
+    product.right_row_stride = n_out;
+    product.out = y + r * lanes<T>;
+    product.out_row_stride = lanes<T>;
+    product.start = Start::column_bias;
+    product.bias = bias;
+    product.last_column = 0;
+    product(height, 1);
+    product.size = copied;
+    product.left += in_place;
+    product.right = end;
+    product.start = Start::out;
+    product(height, 1);
+  });
+}
+
+// Units side by side: x (rows, n_in) to y (rows, padded n_out). `panel` has panel_numbers(n_out), if `packs`.
+template <class S, class T = typename S::Number>
+void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x,
+                    std::int64_t x_stride, T* y, T* panel) {
+  const std::int64_t n_in = layer.n_in;
+  const std::int64_t n_out = layer.n_out;
+  const std::int64_t y_stride = padded<T>(n_out);
+  const Weights<typename S::Stored> of(layer, member);
+  const bool packed = packs<S>(n_out, rows);
+  if constexpr (!S::is_16_bit)
+    if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, x, x_stride, y);
+  if (y_stride > n_out && !packed)  // the padding, which no product writes
+    for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_stride - lanes<T>, Vector<T>{});
+
+  in_stretches(vectors<T>(n_out), ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
+    std::int64_t j = v * lanes<T>;  // the first unit
+    std::int64_t units = min(count * lanes<T>, n_out - j);
+    if (units < lanes<T> && !packed) {  // a whole vector that ends where w does
+      j = n_out - lanes<T>;
+      units = lanes<T>;
+    }
+    Product<T> product;
+    product.left_row_stride = x_stride;
+    product.left_column_stride = 1;
+    product.out_row_stride = y_stride;
+    product.start = of.b ? Start::column_bias : Start::zero;
+    const auto over_rows = [&](const T* from) {
+      in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+        product.left = from + r * x_stride;
+        product.out = y + r * y_stride + j;
+        product(height, count);
+      });
+    };
+    if (packed) {
+      const std::int64_t width = count * lanes<T>;
+      T* bias = panel + PANEL_ROWS * width;
+      if (of.b) load_row<S>(of.b + j, units, bias);
+      product.right = panel;
+      product.right_row_stride = width;
+      product.bias = bias;
+      product.last_column = width - lanes<T>;
+      std::int64_t k = 0;
+      do {
+        product.size = min(PANEL_ROWS, n_in - k);
+        for (std::int64_t i = 0; i < product.size; ++i)
+          load_row<S>(of.w + (k + i) * n_out + j, units, panel + i * width);
+        over_rows(x + k);
+        product.start = Start::out;
+        k += PANEL_ROWS;
+      } while (k < n_in);
+    } else if constexpr (!S::is_16_bit) {
+      product.size = n_in;
+      product.right = of.w + j;
+      product.right_row_stride = n_out;
+      product.bias = of.b ? of.b + j : nullptr;
+      product.last_column = units - lanes<T>;
+      over_rows(x);
+    }
+  });
+}
+
+// Rows side by side: x (n_in, rows) to y (n_out, rows), for padded rows. Here w stands on the left: y = w^T
+// x.
+template <class T>
+void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x, T* y) {
+  const Weights<T> of(layer, member);
+  in_stretches(rows / lanes<T>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
+    const std::int64_t r = v * lanes<T>;
+    in_stretches(layer.n_out, ACCUMULATOR_ROWS, [&](std::int64_t j, std::int64_t height) {
+      Product<T> product;
+      product.size = layer.n_in;
+      product.left = of.w + j;
+      product.left_row_stride = 1;
+      product.left_column_stride = layer.n_out;
+      product.right = x + r;
+      product.right_row_stride = rows;
+      product.out = y + j * rows + r;
+      product.out_row_stride = rows;
+      product.start = of.b ? Start::row_bias : Start::zero;
+      product.bias = of.b ? of.b + j : nullptr;
+      product.last_column = (count - 1) * lanes<T>;
+      product(height, count);
+    });
+  });
+}
+
+}  // namespace jaxneuron::ISA

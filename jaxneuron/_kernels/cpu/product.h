@@ -1,0 +1,106 @@
+// A small matrix product with every sum in a register: what all layers are made of.
+#pragma once
+
+#include <utility>
+
+#include "tuning.h"
+#include "vector.h"
+
+namespace jaxneuron::ISA {
+
+// Vectors that hold n numbers, and the numbers that those hold.
+template <class T>
+constexpr std::int64_t vectors(std::int64_t n) {
+  return (n + lanes<T> - 1) / lanes<T>;
+}
+
+template <class T>
+constexpr std::int64_t padded(std::int64_t n) {
+  return vectors<T>(n) * lanes<T>;
+}
+
+// What sums begin with: 0, a bias for each column, a bias for each row, or what `out` has.
+enum class Start { zero, column_bias, row_bias, out };
+
+// out[m][n] = start + the sum over k of left[m][k] right[k][n], k ascending, each step one fused
+// multiply-add.
+//
+// (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most
+// ACCUMULATOR_VECTORS. Strides count numbers; the columns of right and out lie side by side.
+template <class T>
+struct Product {
+  std::int64_t size;  // of k
+
+  const T* left;
+  std::int64_t left_row_stride;
+  std::int64_t left_column_stride;
+
+  const T* right;
+  std::int64_t right_row_stride;
+
+  T* out;
+  std::int64_t out_row_stride;
+
+  Start start;
+  const T* bias;             // of the first column or row; unused without one
+  std::int64_t last_column;  // where the last vector begins; it may overlap the one before
+
+  void operator()(std::int64_t rows, std::int64_t column_vectors) const {
+    choose(rows, column_vectors, std::make_integer_sequence<int, ACCUMULATOR_ROWS * ACCUMULATOR_VECTORS>());
+  }
+
+ private:
+  template <int... I>
+  void choose(std::int64_t rows, std::int64_t column_vectors, std::integer_sequence<int, I...>) const {
+    static constexpr void (*sizes[])(const Product&) = {
+        &multiply<I / ACCUMULATOR_VECTORS + 1, I % ACCUMULATOR_VECTORS + 1>...};
+    sizes[(rows - 1) * ACCUMULATOR_VECTORS + column_vectors - 1](*this);
+  }
+
+  template <int M, int N>
+  static void multiply(const Product& a) {
+    const auto column = [&a](int n) { return n == N - 1 ? a.last_column : n * lanes<T>; };
+    Vector<T> sums[M][N];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+        sums[m][n] = a.start == Start::zero          ? Vector<T>{}
+                     : a.start == Start::column_bias ? load(a.bias + column(n))
+                     : a.start == Start::row_bias    ? splat<T>(a.bias[m])
+                                                     : load(a.out + m * a.out_row_stride + column(n));
+    const T* left = a.left;
+    const T* right = a.right;
+    for (std::int64_t k = a.size; k > 0; --k) {
+      Vector<T> row[N];
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) row[n] = load(right + column(n));
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) {
+        const Vector<T> number = splat<T>(left[m * a.left_row_stride]);
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) sums[m][n] = fma(number, row[n], sums[m][n]);
+      }
+      left += a.left_column_stride;
+      right += a.right_row_stride;
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) store(a.out + m * a.out_row_stride + column(n), sums[m][n]);
+  }
+};
+
+// f(first, count) for consecutive stretches of n, each of at most `most`, all about as long.
+template <class F>
+inline void in_stretches(std::int64_t n, std::int64_t most, F f) {
+  if (n <= most) return n ? f(0, n) : void();
+  std::int64_t first = 0;
+  for (std::int64_t left = (n + most - 1) / most; left > 0; --left) {
+    const std::int64_t count = (n - first + left - 1) / left;
+    f(first, count);
+    first += count;
+  }
+}
+
+}  // namespace jaxneuron::ISA

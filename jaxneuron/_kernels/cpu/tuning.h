@@ -1,0 +1,85 @@
+// Every number that was chosen by measurement, with its unit. None changes a result's bits.
+//
+// Measured, unless another machine is named, on two virtual cores of a server with AVX-512, 48 KB of L1 and
+// 1 MB of L2 for each core, float32, g++ 12, tiles in the caches (tests/kernels/cpu/speed). README.md beside
+// this file has the figures, and what did not pay.
+#pragma once
+
+#include <cstdint>
+
+namespace jaxneuron {
+
+// --- products ---
+
+// Accumulators kept in registers: so many rows, each of so many vectors. Beside them stand a row of weights
+// and a splat number: 6 * 4 + 4 + 1 of 32 registers, 6 * 2 + 2 + 1 of 16. 24 chains of sums hide the latency
+// of a fused multiply-add (4 cycles, two a cycle); 91 to 98 % of their throughput is reached.
+constexpr int ACCUMULATOR_ROWS = 6;
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int ACCUMULATOR_VECTORS = 4;
+#else
+constexpr int ACCUMULATOR_VECTORS = 2;
+#endif
+
+// Bytes: longer rows of weights are 4 KB or more apart for every other row, so that a column of them falls
+// into few sets of the caches, and they are copied first. 512 units (2048 bytes) reach 113 GFLOP/s in place
+// and 102 to 107 copied; 1024 units 55 to 86 in place and 101 copied.
+constexpr std::int64_t LONG_ROW = 2048;
+
+// Rows of x: fewer don't repay the copy of long rows of weights.
+constexpr std::int64_t PACK_ROWS = 24;
+
+// Rows of weights in a copied panel, so that it stays in the caches. 1024 units and 256 rows: 97, 101 and 101
+// GFLOP/s for 96, 128 and 256 rows, 54 for 4096; with 64 rows of x, 86 to 91 whichever.
+constexpr std::int64_t PANEL_ROWS = 256;
+
+// --- costs ---
+
+// Vector instructions of an activation, beside one for each product: those of relu are 1, of tanh some 30 and
+// a division, of sigmoid 45 and a division. By it rows or units are chosen to stand side by side in a vector.
+constexpr std::int64_t ACTIVATION_COST = 32;
+
+// --- tiles ---
+
+// Rows of a tile: where weights are read in place, and where they are copied, which more rows repay (1024
+// units: 101 GFLOP/s with 256 rows, 85 with 64).
+constexpr std::int64_t TILE_ROWS = 64;
+constexpr std::int64_t PACKED_TILE_ROWS = 256;
+
+// Bytes of a tile between two layers, as large as L2: the rows are halved until they take no more, down to
+// MIN_TILE_ROWS.
+constexpr std::int64_t TILE_BYTES = std::int64_t{1} << 20;
+constexpr std::int64_t MIN_TILE_ROWS = 16;
+
+// Bytes of the stack that a thread uses for its tile; it allocates memory for a larger one. 64 rows of 32
+// units fit twice. One row of a small network is a matter of 0.1 us, as long as an allocation.
+constexpr std::int64_t STACK_SCRATCH = std::int64_t{1} << 14;
+
+// --- threads ---
+
+// Work is counted in multiplications; one core does some 50 in a nanosecond (117 GFLOP/s is the ceiling).
+
+// An activation counts as half of its instructions, each as wide as a multiplication: threads must be repaid
+// by the cheap ones too.
+constexpr double ACTIVATION_WORK = ACTIVATION_COST / 2;
+
+// What a layer costs in every tile beside its products: some 30 ns.
+constexpr double LAYER_WORK = 1500;
+
+// Work that repays a helper that is awake, some 10 us; one that sleeps takes up to 50 us to wake. A call with
+// less than two of them stays on the calling thread.
+constexpr double THREAD_WORK = 1 << 19;
+
+// Tiles for each thread, where they keep THREAD_TILE_ROWS rows: so that a thread that comes late takes fewer.
+constexpr std::int64_t THREAD_TILES = 4;
+constexpr std::int64_t THREAD_TILE_ROWS = 64;
+
+// Chunks for each thread that the tiles are claimed in: each claim is one atomic addition, which a population
+// of 4096 networks of one row would else pay for every row.
+constexpr std::int64_t THREAD_CHUNKS = 16;
+
+// Times that a caller who has no more tiles gives way before it sleeps: some 50 us, as long as a thread takes
+// to fall asleep and to wake. It yields rather than pauses, as a helper may be waiting for this very CPU.
+constexpr int YIELDS = 100;
+
+}  // namespace jaxneuron

@@ -1,0 +1,105 @@
+"""The shared library of the CPU kernel: loaded and made known to XLA when a network first asks for it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sysconfig
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+import jax
+
+import jaxneuron._kernels
+from jaxneuron._math.tables import fingerprint
+
+TARGET = "jaxneuron_forward"  # the handler's name in ffi.cc, and what XLA knows it by
+INTERFACE = 2  # as JAXNEURON_INTERFACE in cpu/plan.h
+
+_lock = threading.Lock()
+
+
+class Library(NamedTuple):
+    """What the loaded library says of itself."""
+
+    missing: str | None  # why it can't be called, or None if it can
+    instruction_sets: tuple[str, ...] = ()
+    codes: Mapping[str, int] = MappingProxyType({})
+
+
+def missing() -> str | None:
+    """Why the kernel can't be called here, or None if it can: the first call loads and registers it."""
+    return _loaded().missing
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those of this CPU that the kernel is compiled for, the best one last; none if it is missing."""
+    return _loaded().instruction_sets
+
+
+def codes() -> Mapping[str, int]:
+    """The activations that the kernel has, by name, each with its code; none if it is missing."""
+    return _loaded().codes
+
+
+def expected_interface() -> str:
+    """What a library compiled from the sources beside this file calls its interface."""
+    return f"{INTERFACE} {fingerprint()}"
+
+
+def _loaded() -> Library:
+    with _lock:
+        return _load()
+
+
+@functools.cache
+def _load() -> Library:
+    # The library lies beside this file; in an editable install in another of the package's folders; and with
+    # the installed package where Python was started among the sources, which then come first.
+    installed = Path(sysconfig.get_path("platlib"), "jaxneuron", "_kernels")
+    folders = [*(Path(folder) for folder in jaxneuron._kernels.__path__), installed]
+    path = next((path for folder in folders if (path := folder / "libjaxneuron_cpu.so").is_file()), None)
+    if not path:
+        return Library("jaxneuron was installed without its compiled kernel: no C++17 compiler, or it failed")
+    try:
+        return _opened(path)
+    except (OSError, AttributeError, RuntimeError) as error:  # it is of another system, or for another XLA
+        return Library(f"{path} can't be used: {error}")
+
+
+def _opened(path: Path) -> Library:
+    library = ctypes.CDLL(str(path))
+    interface = _text(library, "jaxneuron_interface") if hasattr(library, "jaxneuron_interface") else None
+    if interface != expected_interface():
+        return Library(
+            f"{path} was compiled from other sources than the Python beside it "
+            f"(interface {interface}, not {expected_interface()}); install jaxneuron again"
+        )
+    # Initialise the CPU backend first. Otherwise JAX only queues the handler, and if XLA rejects it, the
+    # start of the backend fails.
+    jax.local_devices(backend="cpu")
+    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library[TARGET]), platform="cpu")
+    names = _texts(library, "jaxneuron_activations", "jaxneuron_activation_name")
+    return Library(
+        missing=None,
+        instruction_sets=_texts(library, "jaxneuron_instruction_sets", "jaxneuron_instruction_set_name"),
+        codes=MappingProxyType({name: code for code, name in enumerate(names)}),
+    )
+
+
+def _text(library: ctypes.CDLL, function: str, *arguments: ctypes.c_int64) -> str:
+    """The text that a function of the library returns."""
+    call = library[function]
+    call.restype = ctypes.c_char_p
+    text: bytes = call(*arguments)
+    return text.decode()
+
+
+def _texts(library: ctypes.CDLL, count: str, each: str) -> tuple[str, ...]:
+    """The texts that `each` returns for 0, 1, ..., of which there are `count`."""
+    number = library[count]
+    number.restype = ctypes.c_int64
+    return tuple(_text(library, each, ctypes.c_int64(i)) for i in range(number()))

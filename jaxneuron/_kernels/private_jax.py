@@ -1,0 +1,50 @@
+"""Everything of JAX that is not its public interface, and what breaks when it moves.
+
+JAX promises nothing about these names. Whoever supports a new JAX starts here: each is used in primitive.py
+alone (library.py registers its handler by the public `jax.ffi`).
+
+- `Primitive` (jax.extend.core: public, but not stable). The kernel is a primitive of its own, as rows and
+  members are to be folded under `vmap`. Without it no network reaches the kernel.
+- `ad.Zero`, `ad.primitive_jvps` (jax.interpreters.ad). Derivatives are those of XLA's path. Without them
+  `jax.grad` and `jax.jvp` of a network raise "Differentiation rule for 'jaxneuron_forward' not implemented".
+- `batching.primitive_batchers` (jax.interpreters.batching). Without it `jax.vmap` of a network raises
+  "Batching rule for 'jaxneuron_forward' not implemented".
+- `mlir.lower_fun`, `mlir.register_lowering` (jax.interpreters.mlir). What the primitive becomes on each
+  platform. Without them nothing compiles.
+- `custom_partitioning` (jax.experimental). Rows and members that are divided among devices are evaluated
+  where they are. Without it XLA gathers all of them on every device.
+- `requires_devices_during_lowering` (jax._src.dispatch, a private set). While a program is lowered,
+  custom_partitioning asks for the devices it is for. Without it a jitted call raises AssertionError,
+  "Please file a bug".
+- `is_for_export` (a field of the lowering's context). An exported program must run where this library is not
+  installed, so it gets XLA's path. Without it `jax.export` raises "Cannot serialize code with custom calls".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax._src import dispatch
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+__all__ = [
+    "Primitive",
+    "ad",
+    "batching",
+    "custom_partitioning",
+    "is_for_export",
+    "mlir",
+    "requires_devices_during_lowering",
+]
+
+
+def requires_devices_during_lowering(primitive: Primitive) -> None:
+    """Says that the lowering of `primitive` asks for the devices of its program."""
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
+def is_for_export(context: Any) -> bool:
+    """Whether a lowering rule is called for `jax.export`."""
+    return bool(context.module_context.lowering_parameters.for_export)

@@ -1,0 +1,395 @@
+// Random networks through every instruction set that the CPU has: outputs within the bound of plain loops,
+// and a row's bits the same in every tile, place and thread, by the kernels and by the C interface and, where
+// there is FMA, by every instruction set. Made to run under sanitizers: no array is larger than it must be.
+//
+//     driver [NETWORKS [SEED]]
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "plan.h"
+#include "pool.h"
+#include "reference.h"
+#include "threads.h"
+
+namespace jaxneuron {
+namespace {
+
+using reference::Real;
+using Bytes = std::unique_ptr<char[]>;
+
+std::mt19937_64 source;
+
+std::int64_t random(std::int64_t low, std::int64_t high) {
+  return std::uniform_int_distribution<std::int64_t>(low, high)(source);
+}
+
+struct Example {
+  Network network{};
+  Batch batch{};
+  std::vector<Layer> layers;
+  std::vector<Bytes> arrays;
+  std::int64_t strange = -1;  // a row of infinities, NaNs, subnormal and huge numbers
+
+  // `count` random numbers of about `size`, the same on every machine.
+  void* array(std::int64_t count, double size) {
+    arrays.emplace_back(new char[count * reference::size_of(network.dtype)]);
+    for (std::int64_t i = 0; i < count; ++i) {
+      double sum = 0;
+      for (int times = 0; times < 3; ++times) sum += random(-(1 << 24), 1 << 24);
+      reference::put(arrays.back().get(), network.dtype, i, sum * 0x1p-24 * size);
+    }
+    return arrays.back().get();
+  }
+
+  std::int64_t bytes() const {
+    return network.members * batch.rows * layers.back().n_out * reference::size_of(network.dtype);
+  }
+};
+
+[[noreturn]] void fail(const Kernel& kernel, const Example& example, const char* what) {
+  const Network& network = example.network;
+  std::fprintf(stderr, "%s: %s\n  dtype %d, %lld members, %lld rows", kernel.name, what, int(network.dtype),
+               (long long)network.members, (long long)example.batch.rows);
+  for (std::int64_t l = 0; l < network.depth; ++l) {
+    const Layer& layer = network.layers[l];
+    std::fprintf(stderr, "; %lld to %lld, activation %lld%s%s", (long long)layer.n_in, (long long)layer.n_out,
+                 (long long)layer.activation, layer.b ? "" : ", no bias", layer.w_stride ? "" : ", shared");
+  }
+  std::fprintf(stderr, "\n");
+  std::exit(1);
+}
+
+std::vector<const Kernel*> kernels() {
+  std::vector<const Kernel*> found;
+  for (int i = 0; i < kernel_count(); ++i) found.push_back(&kernel_of(i));
+  return found;
+}
+
+bool fuses(const Kernel& kernel) { return std::strcmp(kernel.name, "baseline") != 0; }
+
+std::int64_t random_width() {
+  static const std::int64_t beside[] = {7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 133};
+  switch (random(0, 9)) {
+    case 0:
+      return random(150, 300);
+    case 1:
+    case 2:
+    case 3:
+      return beside[random(0, 14)];
+    default:
+      return random(1, 24);
+  }
+}
+
+// Those of whole rows at the end of a network only, where the bound of their error needs no slope.
+Activation random_activation(bool last) {
+  std::vector<Activation> candidates;
+  for (std::int64_t code = 0; code < ACTIVATIONS; ++code)
+    if (last || !is_of_rows(Activation(code))) candidates.push_back(Activation(code));
+  return candidates[random(0, std::int64_t(candidates.size()) - 1)];
+}
+
+Example random_example() {
+  Example example;
+  Network& network = example.network;
+  Batch& batch = example.batch;
+  network.dtype = Dtype(random(0, 3));
+  network.members = random(0, 2) ? 1 : random(2, 4);
+  network.depth = random(1, 5);
+  const std::int64_t most = random(0, 3) ? 20 : 200;
+  batch.rows = random(1, most);
+  const std::int64_t n_in = random_width();
+  std::int64_t width = n_in;
+  for (std::int64_t l = 0; l < network.depth; ++l) {
+    Layer layer{};
+    layer.n_in = width;
+    layer.n_out = width = random_width();
+    const bool last = l + 1 == network.depth;
+    const bool population = network.members > 1;
+    layer.activation = random_activation(last);
+    layer.w_stride = population && random(0, 2) ? layer.n_in * layer.n_out : 0;
+    layer.w = example.array(layer.n_in * layer.n_out * (layer.w_stride ? network.members : 1),
+                            1.5 / std::sqrt(double(layer.n_in)));
+    if (random(0, 3)) {
+      layer.b_stride = population && random(0, 2) ? layer.n_out : 0;
+      layer.b = example.array(layer.n_out * (layer.b_stride ? network.members : 1), 1);
+    }
+    example.layers.push_back(layer);
+  }
+  network.layers = example.layers.data();
+  batch.x_stride = network.members > 1 && random(0, 1) ? batch.rows * n_in : 0;
+  void* x = example.array(batch.rows * n_in * (batch.x_stride ? network.members : 1), 2);
+  batch.x = x;
+  if (random(0, 3) == 0) {
+    static const double strange[] = {INFINITY, -INFINITY, NAN, 3e38, -3e38, 1e-40, -1e-7, -0.0};
+    example.strange = random(0, batch.rows - 1);
+    for (std::int64_t i = 0; i < n_in; ++i)
+      reference::put(x, network.dtype, example.strange * n_in + i, strange[random(0, 7)]);
+  }
+  return example;
+}
+
+// All rows of all members, in tiles of `rows` or, where that is 0, of random sizes.
+Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows) {
+  const Network& network = example.network;
+  Bytes y(new char[example.bytes()]);
+  Batch batch = example.batch;
+  batch.y = y.get();
+  std::uint64_t state = 1;
+  for (std::int64_t member = 0; member < network.members; ++member) {
+    Tile tile{member, 0, 0};
+    for (; tile.first < batch.rows; tile.first += tile.count) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      tile.count = rows ? rows : 1 + std::int64_t(state >> 33) % tile_rows(network);
+      tile.count = std::min(tile.count, batch.rows - tile.first);
+      void* memory = nullptr;
+      if (posix_memalign(&memory, 64, kernel.scratch(network, tile.count))) std::abort();
+      kernel.run(network, batch, tile, memory);
+      std::free(memory);
+    }
+  }
+  return y;
+}
+
+// NaN is NaN, whichever.
+bool same(const Example& example, const Bytes& a, const Bytes& b) {
+  if (std::memcmp(a.get(), b.get(), example.bytes()) == 0) return true;
+  const std::int64_t width = reference::size_of(example.network.dtype);
+  for (std::int64_t i = 0; i < example.bytes() / width; ++i)
+    if (std::memcmp(a.get() + i * width, b.get() + i * width, width) != 0 &&
+        !(std::isnan(reference::get(a.get(), example.network.dtype, i)) &&
+          std::isnan(reference::get(b.get(), example.network.dtype, i))))
+      return false;
+  return true;
+}
+
+void check_bound(const Kernel& kernel, const Example& example, const Bytes& y) {
+  const Network& network = example.network;
+  const Batch& batch = example.batch;
+  const std::int64_t n_out = example.layers.back().n_out;
+  for (std::int64_t member = 0; member < network.members; ++member)
+    for (int times = 0; times < 3; ++times) {
+      const std::int64_t row = random(0, batch.rows - 1);
+      if (row == example.strange) continue;
+      const reference::Outputs truth = reference::outputs(network, batch, member, row);
+      for (std::int64_t j = 0; j < n_out; ++j) {
+        if (std::isnan(truth.y[j])) continue;  // of an activation that reference.h doesn't know
+        const Real found = reference::get(y.get(), network.dtype, (member * batch.rows + row) * n_out + j);
+        if (!(std::fabs(found - truth.y[j]) <= truth.error[j])) {
+          std::fprintf(stderr, "row %lld, unit %lld: %.17Lg, not %.17Lg within %.3Lg\n", (long long)row,
+                       (long long)j, found, truth.y[j], truth.error[j]);
+          fail(kernel, example, "an output is off by more than its bound");
+        }
+      }
+    }
+}
+
+// A row stands in two places of the same tile or of two.
+void check_place(const Kernel& kernel, const Example& example, const Bytes& y) {
+  Example moved;
+  moved.network = example.network;
+  moved.batch = example.batch;
+  moved.layers = example.layers;
+  Network& network = moved.network;
+  Batch& batch = moved.batch;
+  network.layers = moved.layers.data();
+  const std::int64_t width = reference::size_of(network.dtype);
+  const std::int64_t n_in = moved.layers[0].n_in;
+  const std::int64_t row = n_in * width;
+  const std::int64_t rows = batch.x_stride ? network.members * batch.rows : batch.rows;
+  const std::int64_t shift = random(0, batch.rows - 1);
+  Bytes x(new char[rows * row]);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t start = r / batch.rows * batch.rows;
+    std::memcpy(x.get() + (start + (r + shift) % batch.rows) * row,
+                static_cast<const char*>(batch.x) + r * row, row);
+  }
+  batch.x = x.get();
+  const Bytes found = evaluate(kernel, moved, tile_rows(network));
+  const std::int64_t out = moved.layers.back().n_out * width;
+  Bytes back(new char[moved.bytes()]);
+  for (std::int64_t r = 0; r < network.members * batch.rows; ++r) {
+    const std::int64_t start = r / batch.rows * batch.rows;
+    std::memcpy(back.get() + r * out, found.get() + (start + (r + shift) % batch.rows) * out, out);
+  }
+  if (!same(moved, y, back)) fail(kernel, example, "a row's bits depend on its place");
+}
+
+// FNV-1a.
+void add_to_hash(std::uint64_t& hash, const Example& example, const Bytes& y) {
+  const std::int64_t width = reference::size_of(example.network.dtype);
+  for (std::int64_t i = 0; i < example.bytes(); ++i) {
+    const bool nan = std::isnan(reference::get(y.get(), example.network.dtype, i / width));
+    hash = (hash ^ (nan ? 0xff : y[i] & 0xff)) * 0x100000001b3u;
+  }
+}
+
+void check(const Example& example, std::uint64_t& hash) {
+  Bytes fused;
+  for (const Kernel* kernel : kernels()) {
+    Bytes y = evaluate(*kernel, example, tile_rows(example.network));
+    check_bound(*kernel, example, y);
+    if (!same(example, y, evaluate(*kernel, example, 1)))
+      fail(*kernel, example, "a row alone has other bits than in its tile");
+    if (!same(example, y, evaluate(*kernel, example, 0)))
+      fail(*kernel, example, "a row's bits depend on the tiles");
+    check_place(*kernel, example, y);
+    if (!fuses(*kernel)) continue;
+    if (fused && !same(example, y, fused))
+      fail(*kernel, example, "the bits are not those of the other instruction sets");
+    fused = std::move(y);
+  }
+  if (fused) add_to_hash(hash, example, fused);
+}
+
+// --- threads ---
+
+// Every item runs exactly once, and is visible to the caller. `counts` is no atomic, so that ThreadSanitizer
+// sees a mistake; `made` is freed, so that AddressSanitizer sees a thread that comes too late and touches
+// what was the caller's.
+void count(Pool& pool, std::int64_t items, std::int64_t chunk) {
+  std::vector<int> counts(items);
+  const Threads threads = pool.threads();
+  const auto made = std::make_unique<std::atomic<int>>(0);
+  parallel(threads, pool.count(), items, chunk, [&] {
+    ++*made;
+    return [&](std::int64_t first, std::int64_t last) {
+      for (std::int64_t i = first; i < last; ++i) ++counts[i];
+      if (first % 2)
+        std::this_thread::sleep_for(std::chrono::microseconds(1));  // time for the others to come
+    };
+  });
+  for (const int times : counts)
+    if (times != 1) {
+      std::fprintf(stderr, "parallel: an item of %lld was done %d times\n", (long long)items, times);
+      std::exit(1);
+    }
+}
+
+void check_threads() {
+  for (const int threads : {1, 2, 5}) {
+    Pool pool(threads);
+    std::vector<std::thread> callers;
+    for (int c = 0; c < 3; ++c)
+      callers.emplace_back([&] {
+        for (std::int64_t times = 0; times < 200; ++times) count(pool, times % 40, 1 + times % 3);
+      });
+    for (std::thread& caller : callers) caller.join();
+    // From the pool's own threads, all of them at once, as XLA may call: no one is left to help.
+    std::mutex mutex;
+    std::condition_variable changed;
+    int left = 50;
+    for (int task = left; task > 0; --task)
+      pool.add([&] {
+        count(pool, 20, 1);
+        const std::lock_guard lock(mutex);
+        if (--left == 0) changed.notify_all();
+      });
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return left == 0; });
+  }
+}
+
+// --- the C interface ---
+
+// Through a plan, by the caller alone and with threads, all of them at once.
+void check_plan(const Example& example, Pool& pool) {
+  Error error;
+  for (int set = 0; set < kernel_count(); ++set) {
+    const Bytes y = evaluate(kernel_of(set), example, tile_rows(example.network));
+    Plan* plan = nullptr;
+    if (jaxneuron_plan_make(&example.network, set, &plan, &error)) fail(kernel_of(set), example, error.text);
+    plan->row_work = 1e9;  // so that threads pay
+    const Threads supplied = pool.threads();
+    std::vector<std::thread> callers;
+    for (const Threads* threads : {static_cast<const Threads*>(nullptr), &supplied, &supplied})
+      callers.emplace_back([&, threads] {
+        const Bytes found(new char[example.bytes()]);
+        Batch batch = example.batch;
+        batch.y = found.get();
+        Error of_run;
+        if (jaxneuron_plan_run(plan, &batch, threads, &of_run)) fail(kernel_of(set), example, of_run.text);
+        if (!same(example, y, found)) fail(kernel_of(set), example, "a plan's bits are not the kernel's");
+      });
+    for (std::thread& caller : callers) caller.join();
+    jaxneuron_plan_free(plan);
+  }
+}
+
+void refuses(const Network& network, const char* text) {
+  Error error{"nothing"};
+  Plan* plan = nullptr;
+  if (jaxneuron_plan_make(&network, 0, &plan, &error) != INVALID || plan || std::strcmp(error.text, text)) {
+    std::fprintf(stderr, "a plan should be refused with \"%s\", not \"%s\"\n", text, error.text);
+    std::exit(1);
+  }
+}
+
+void check_refusals() {
+  const float w[6] = {};
+  Layer layers[2] = {{w, nullptr, 2, 3, 0, 0, Activation::relu}, {w, nullptr, 3, 2, 0, 0, Activation::relu}};
+  const Network good{layers, 2, 1, Dtype::float32};
+  Network bad = good;
+  bad.depth = 0;
+  refuses(bad, "a network must have a layer");
+  bad = good;
+  bad.members = -1;
+  refuses(bad, "members must be 0 or more");
+  bad = good;
+  bad.dtype = Dtype(4);
+  refuses(bad, "no dtype has the code 4");
+  layers[1].n_in = 2;
+  refuses(good, "layer 1: takes 2 numbers, and the one before gives 3");
+  layers[1].n_in = -3;
+  refuses(good, "layer 1: from 0 to 2^32 units, got -3 to 2");
+  layers[1].n_in = 3;
+  layers[1].activation = Activation(ACTIVATIONS);
+  refuses(good, ("layer 1: no activation has the code " + std::to_string(ACTIVATIONS)).c_str());
+  layers[0].activation = Activation(-1);
+  refuses(good, "layer 0: no activation has the code -1");
+}
+
+// Several threads evaluate one network at once.
+void check_together(const Example& example) {
+  for (const Kernel* kernel : kernels()) {
+    const Bytes y = evaluate(*kernel, example, tile_rows(example.network));
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        if (!same(example, y, evaluate(*kernel, example, t)))
+          fail(*kernel, example, "the bits depend on the thread");
+      });
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
+}  // namespace
+}  // namespace jaxneuron
+
+int main(int count, char** words) {
+  using namespace jaxneuron;
+  const long networks = count > 1 ? std::atol(words[1]) : 200;
+  const long seed = count > 2 ? std::atol(words[2]) : 1;
+  std::uint64_t hash = 0xcbf29ce484222325u;
+  check_threads();
+  check_refusals();
+  Pool pool(2);
+  for (long n = 0; n < networks; ++n) {
+    source.seed(seed + n);
+    const Example example = random_example();
+    check(example, hash);
+    if (n % 10 == 0) check_together(example);
+    check_plan(example, pool);
+  }
+  for (const Kernel* kernel : kernels()) std::printf("%s ", kernel->name);
+  std::printf("agree with plain loops, and with themselves, on %ld networks\n", networks);
+  std::printf("bits with FMA: %016llx\n", (unsigned long long)hash);
+}
