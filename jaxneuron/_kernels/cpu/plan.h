@@ -3,8 +3,8 @@
 //     Plan* plan;
 //     Error error;
 //     if (jaxneuron_plan_make(&network, instruction_set, &plan, &error)) { ... error.text ... }
-//     jaxneuron_plan_run(plan, &batch, &threads, &error);      // as often as wanted, from any threads at
-//     once jaxneuron_plan_free(plan);
+//     jaxneuron_plan_run(plan, &batch, &threads, &error);  // as often as wanted, by many threads at once
+//     jaxneuron_plan_free(plan);
 //
 // There is no global state. A plan holds the layers' descriptions, but not their weights: w and b must stay
 // where they are until the plan is freed. All structs are plain; enums are integers of the size they state.
