@@ -26,6 +26,16 @@ def x64(request):
 
 
 @pytest.fixture(autouse=True)
+def _on_the_cpu(request):
+    """Tests marked cpu are of the fused CPU kernel: they run there even if another device is the default."""
+    if request.node.get_closest_marker("cpu") and jax.default_backend() != "cpu":
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            yield
+    else:
+        yield
+
+
+@pytest.fixture(autouse=True)
 def _doctest_folder(request, monkeypatch, doctest_namespace):
     """Doctests see `jax` and `jaxneuron`, and write into a folder of their own."""
     if isinstance(request.node, pytest.DoctestItem):

@@ -1,5 +1,7 @@
 """Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
 
+With `--beside PYTHON`, beside the jaxneuron that another Python has installed.
+
 A line for each case: our median, the fastest peer's, how many times as fast we are within a round, our time
 over the case's floor and over that of an empty call; compile time and peak memory, ours and the textbook's.
 Everyone's times are in the table after it and in the JSON file.
@@ -18,7 +20,7 @@ from typing import Any
 
 import jax
 
-from bench import memory, picture
+from bench import beside, memory, picture
 from bench.cases import CASES, DEEP, SHALLOW, Case, network
 from bench.contenders import OURS, PEERS, Call, empty
 from bench.floor import floor, matmul_peak
@@ -185,6 +187,9 @@ def main() -> None:
         "words", metavar="WORD", nargs="*", help="only the cases with one of these in their name"
     )
     parser.add_argument("--quick", action="store_true", help="a look, not a figure")
+    parser.add_argument(
+        "--beside", metavar="PYTHON", help="instead of peers, the jaxneuron that this Python has installed"
+    )
     parser.add_argument("-o", dest="out", type=Path, default=Path("bench-results.json"), metavar="FILE")
     options = parser.parse_args()
     cases = [
@@ -199,6 +204,11 @@ def main() -> None:
         parser.error(f"-o must name a file in a folder that is there, got {options.out}")
     if options.out.suffix != ".json":
         parser.error(f"-o must end in .json, as the picture takes its name with .png, got {options.out}")
+    if options.beside:
+        results = beside.compare(cases, options.beside, options.quick)
+        options.out.write_text(json.dumps(results, indent=1))
+        print(f"written to {options.out}")
+        return
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:

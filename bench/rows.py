@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
-import random
 import re
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import jaxneuron
+from bench.timing import Call, Times, measure, ratio
 from jaxneuron import MLP, evaluate, mlp_forward
 from jaxneuron._evaluate.batches import default_tile
 
-Call = Callable[[], object]
 DATA = Path(jaxneuron.__file__).parent / "data"
-PAUSE = 0.02  # seconds, for the threads of the contender before to fall asleep
 
 
 def contenders(mlp: MLP, x: np.ndarray, chunk: int) -> dict[str, Call]:
@@ -46,7 +43,7 @@ def contenders(mlp: MLP, x: np.ndarray, chunk: int) -> dict[str, Call]:
     if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         session = onnx_session(mlp)
         calls["loop of ONNX Runtime"] = lambda: np.concatenate(
-            [session.run(None, {"x": x[start : start + chunk]})[0] for start in starts]
+            [session.run(None, {"input": x[start : start + chunk]})[0] for start in starts]
         )
     if importlib.util.find_spec("keras"):
         model = keras_model(mlp)
@@ -56,20 +53,13 @@ def contenders(mlp: MLP, x: np.ndarray, chunk: int) -> dict[str, Call]:
 
 def onnx_session(mlp: MLP):
     import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
 
-    nodes, weights, name = [], [], "x"
-    for i, ((w, b), activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
-        weights += [numpy_helper.from_array(np.asarray(a), f"{n}{i}") for n, a in (("w", w), ("b", b))]
-        nodes.append(helper.make_node("Gemm", [name, f"w{i}", f"b{i}"], [f"z{i}"]))
-        nodes.append(
-            helper.make_node({"tanh": "Tanh", "identity": "Identity"}[activation], [f"z{i}"], [f"y{i}"])
-        )
-        name = f"y{i}"
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [None, None]) for n in ("x", name)]
-    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    from jaxneuron.convert import to_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        to_onnx(mlp, Path(folder, "mlp.onnx"))
+        model = Path(folder, "mlp.onnx").read_bytes()
+    return onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
 
 def keras_model(mlp: MLP):
@@ -85,24 +75,18 @@ def keras_model(mlp: MLP):
     return model
 
 
-def measure(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name in random.sample(list(calls), len(calls)):
-            time.sleep(PAUSE)
-            start = time.perf_counter()
-            calls[name]()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+def rounds_of(calls: dict[str, Call], rounds: int) -> dict[str, Times]:
+    """So many rounds of everyone."""
+    return measure(calls, set(calls), budget=math.inf, most=rounds)
 
 
-def table(title: str, seconds: dict[str, list[float]], rows: int) -> None:
-    first = next(iter(seconds.values()))
+def table(title: str, times: dict[str, Times], rows: int) -> None:
+    first = next(iter(times.values()))
     print(f"\n{title:<34}{'rows per second (quartiles)':>34}{'time / first':>14}")
-    for name, each in seconds.items():
-        low, median, high = (rows / s for s in statistics.quantiles(each, n=4)[::-1])
-        ratio = statistics.median(s / t for s, t in zip(each, first, strict=True))
-        print(f"{name:<34}{f'{median:,.0f} ({low:,.0f}-{high:,.0f})':>34}{ratio:>14.2f}")
+    for name, each in times.items():
+        low, median, high = rows / each.high, rows / each.median, rows / each.low
+        figures = f"{median:,.0f} ({low:,.0f}-{high:,.0f})"
+        print(f"{name:<34}{figures:>34}{ratio(each, first).median:>14.2f}")
 
 
 def from_file_to_file(mlp: MLP, folder: Path) -> dict[str, Call]:
@@ -190,14 +174,14 @@ def main() -> None:
     for name, call in calls.items():
         scale = np.abs(truth).max(axis=0)
         assert (np.abs(np.asarray(call()) - truth) / scale).max() < 1e-4, name
-    table("in memory", measure(calls, options.rounds), len(x))
+    table("in memory", rounds_of(calls, options.rounds), len(x))
 
     with tempfile.TemporaryDirectory() as name:
         np.save(Path(name) / "rows.npy", x)
         streams = from_file_to_file(mlp, Path(name))
         for call in streams.values():
             call()
-        table("from file to file", measure(streams, options.rounds), len(x))
+        table("from file to file", rounds_of(streams, options.rounds), len(x))
         curves = {
             "evaluate, map to map": memory(streams["evaluate, map to map"]),
             "mlp_forward of all rows": memory(calls["mlp_forward of all rows"]),

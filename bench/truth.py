@@ -1,7 +1,7 @@
 """What a case's outputs are, by the float64 oracle, and how far a contender's may be from them.
 
 Rows are checked, of all of them a few: an exact output costs a second where layers are wide. Products are
-exact fractions for float64. For narrower dtypes they are float64 sums, whose own error,
+exact for float64. For narrower dtypes they are float64 sums, whose own error,
 (n + 2) 2^-53 |x| @ |w|, is added to what is allowed.
 
 jaxneuron is held to the bound of its tests. A peer may differ from it in two documented ways, so its bound is
@@ -58,7 +58,7 @@ def outputs(mlp: MLP, x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray
         z = oracle.affine(w64, b64, y) if dtype == "float64" else y @ w64 + b64
         before, y = y, oracle.activation(name, z)
         own, theirs = (affine_error(w64, b64, before, error, dtype) for error in (ours, peers))
-        ours = own_error(name, z, y, own, dtype)
+        ours = oracle.neuron_error(name, z, y, own, dtype)
         peers = peer_error(name, z, y, theirs, before @ w64, dtype)
     return y, ours, peers
 
@@ -71,20 +71,10 @@ def affine_error(w: np.ndarray, b: np.ndarray, x: np.ndarray, error: Any, dtype:
     return oracle.affine_error(w, b, reach, oracle.sum_dtype(dtype)) + handed + exact
 
 
-def own_error(name: str, z: np.ndarray, y: np.ndarray, z_error: np.ndarray, dtype: str) -> np.ndarray:
-    """Of jaxneuron's activation, and of its rounding to a dtype that is narrower than the sums."""
-    wide, slope = oracle.sum_dtype(dtype), ACTIVATIONS[name].slope
-    error = slope * z_error + oracle.activation_error(
-        name, np.abs(z) + z_error, np.abs(y) + slope * z_error, wide
-    )
-    error = error + oracle.U["float64"] * np.abs(y)  # the oracle's own rounding
-    return error if dtype == wide else oracle.rounded_error(y, error, dtype)
-
-
 def peer_error(
     name: str, z: np.ndarray, y: np.ndarray, z_error: np.ndarray, product: np.ndarray, dtype: str
 ) -> np.ndarray:
-    """The same of an activation as good as its largest value, in a dtype that holds every step."""
+    """`oracle.neuron_error` for an activation as good as its largest value, each step in `dtype`."""
     if dtype != oracle.sum_dtype(dtype):
         z_error = oracle.rounded_error(product, z_error, dtype)
         z_error = oracle.rounded_error(z, z_error, dtype)

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from jaxneuron import gates
 from jaxneuron.plot import COLOURS, NEGATIVE, POSITIVE, plot_decision
 
+pytestmark = pytest.mark.once
+
 # Machado, Oliveira, Fernandes (2009), "A physiologically-based model for simulation of color vision
 # deficiency", of full severity, on linear RGB.
 EYES = {

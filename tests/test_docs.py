@@ -14,6 +14,8 @@ from hypothesis import settings
 import jaxneuron
 from jaxneuron.cli import main
 
+pytestmark = pytest.mark.once
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
@@ -88,6 +90,21 @@ def test_pictures_are_what_the_command_makes(tmp_path):
             for folder in (tmp_path, DOCS / "pictures")
         ]
         assert words[0] == words[1] != [], name
+
+
+def test_every_test_that_is_named_is_there():
+    """Docstrings, comments and pages say which tests hold a promise; tests move."""
+    root = DOCS.parent
+    folders = [root / name for name in ("jaxneuron", "bench", "docs", "scripts", "tests")]
+    files = [*root.glob("*.*"), *(path for folder in folders for path in folder.rglob("*"))]
+    named = {
+        (path.relative_to(root).as_posix(), name)
+        for path in files
+        if path.suffix in {".py", ".md", ".cc", ".h", ".toml", ".txt"}
+        for name in re.findall(r"\btests/[a-z0-9_/]+\.(?:py|cc|h)\b", path.read_text())
+    }
+    assert len(named) > 20
+    assert not sorted(f"{path}: {name}" for path, name in named if not (root / name).exists())
 
 
 def test_the_reference_holds_every_public_name():

@@ -15,19 +15,16 @@ import numpy as np
 import pytest
 
 import jaxneuron
-from bench import accuracy
 from jaxneuron._activations import BY_NAME
 from jaxneuron._kernels import library, primitive
 from jaxneuron._math import correct, oracle
+from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._math.formats import FLOAT32, FLOAT64
+from jaxneuron.testing import _sweeps as sweeps
 from jaxneuron.testing import assert_bounded, assert_monotone
 from tests.make_polynomials import polynomials
 
-# In ULP, by function: float32, float64.
-BOUNDS = dict.fromkeys(("tanh", "silu", "gelu", "gelu_tanh", "softplus", "elu", "selu"), (1.5, 2.0))
-BOUNDS |= {"sigmoid": (1.0, 1.0), "cr_sigmoid": (0.5, 0.53), "cr_tanh": (0.5, 2.0)}
-MONOTONE = ("sigmoid", "cr_sigmoid", "tanh", "cr_tanh", "softplus", "elu", "selu")
-EXACT = ("sigmoid", "cr_sigmoid", "tanh", "cr_tanh")  # in bfloat16 and float16; the cr_ ones in float32
+MONOTONE = [name for name in sweeps.FUNCTIONS if ACTIVATIONS[name].rises]
 # sigmoid of the first lies within 2^-30 ULP of the middle of two floats, that of 3 * 2^-23 so close to one that
 # float64 sees none; then zero, subnormal numbers and results, the ends.
 HARD = np.float32([
@@ -67,47 +64,55 @@ def around(points, count, dtype):
     return np.sort(bits.view(dtype), axis=1)
 
 
+def scores(function, dtype, z, calls):
+    """The score of each call. The truth costs more than they do, so all of them share it."""
+    found = sweeps.score(
+        function, dtype, z, {way: lambda z, f=f: np.asarray(f(z)) for way, f in calls.items()}
+    )
+    return {way: each for way, (each, _) in found.items()}
+
+
 def score(function, dtype, z, call=None):
-    call = call or jax.jit(BY_NAME[function])
-    return accuracy.score(function, dtype, z, {"": lambda z: np.asarray(call(z))})[""][0]
+    return scores(function, dtype, z, {"": call or jax.jit(BY_NAME[function])})[""]
+
+
+def by_every_way(function, dtype, z):
+    return scores(function, dtype, z, {way: by(way, function) for way in WAYS}).items()
 
 
 # --- truth ---
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
-def test_float32_over_all_exponents(function, way):
-    found = score(function, "float32", strided(), by(way, function))
-    assert found.ulps <= BOUNDS[function][0]
-    assert (found.falls, found.outside) == (0, 0)
-    if function.startswith("cr_"):
-        assert found.nearest == found.inputs
-    if "sigmoid" in function or function.removeprefix("cr_") == "tanh":
-        assert found.flushed == 0
+@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+def test_float32_over_all_exponents(function):
+    for way, found in by_every_way(function, "float32", strided()):
+        assert found.ulps <= ACTIVATIONS[function].ulp[0], way
+        assert (found.falls, found.outside) == (0, 0), way
+        if function.startswith("cr_"):
+            assert found.nearest == found.inputs, way
+        if "sigmoid" in function or function.removeprefix("cr_") == "tanh":
+            assert found.flushed == 0, way
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
-def test_float64_over_all_exponents(function, way):
+@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+def test_float64_over_all_exponents(function):
     with jax.enable_x64(True):
-        z = accuracy.sample64(7000)[:: 2 if function == "gelu" else 1]
-        found = score(function, "float64", z, by(way, function))
-    assert found.ulps <= BOUNDS[function][1]
-    assert found.outside == 0
+        z = sweeps.sample64(7000)[:: 2 if function == "gelu" else 1]
+        for way, found in by_every_way(function, "float64", z):
+            assert found.ulps <= ACTIVATIONS[function].ulp[1], way
+            assert found.outside == 0, way
 
 
-@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
-def test_every_16_bit_number(function, dtype, way):
-    for stretch in accuracy.blocks(dtype, 1):
-        found = score(function, dtype, accuracy.block(dtype, *stretch), by(way, function))
-        # float32's error, and a rounding; its products may lose digits where bfloat16 nearly underflows
-        assert found.ulps <= (0.5 if function in EXACT else 0.6)
-        assert (found.falls, found.outside) == (0, 0)
-        if function in EXACT:
-            assert found.nearest == found.inputs
+@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+def test_every_16_bit_number(function, dtype):
+    for stretch in sweeps.blocks(dtype, 1):
+        for way, found in by_every_way(function, dtype, sweeps.block(dtype, *stretch)):
+            # float32's error, and a rounding; its products may lose digits where bfloat16 nearly underflows
+            assert found.ulps <= (0.5 if ACTIVATIONS[function].nearest16 else 0.6), way
+            assert (found.falls, found.outside) == (0, 0), way
+            if ACTIVATIONS[function].nearest16:
+                assert found.nearest == found.inputs, way
 
 
 @pytest.mark.parametrize("units", [1, 2, 7, 1000])
@@ -147,7 +152,7 @@ def test_logarithms_of_two():
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_monotone_between_neighbours(function, dtype):
     f, rng = BY_NAME[function], np.random.default_rng(0)
-    points = [p for p in accuracy.EDGES if abs(p) < (103 if dtype == "float32" else 745)]
+    points = [p for p in sweeps.EDGES if abs(p) < (103 if dtype == "float32" else 745)]
     points = np.concatenate([points, rng.choice([-1, 1], 200) * 2.0 ** rng.uniform(-12, 5, 200)])
     with jax.enable_x64(dtype == "float64"):
         for window in around(points, 1000, dtype)[:: 1 if dtype == "float32" else 8]:
@@ -195,10 +200,10 @@ def blocks_digests(function):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("function", accuracy.FUNCTIONS)
+@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
 def test_the_same_bits_by_every_instruction_set_with_fused_multiply_add(function, dtype):
     with jax.enable_x64(dtype == "float64"):
-        z = strided()[::7] if dtype == "float32" else accuracy.sample64(7000)
+        z = strided()[::7] if dtype == "float32" else sweeps.sample64(7000)
         found = {way: digest(by(way, function)(z)) for way in SETS if way != "baseline"}
         found |= (
             {"xla": digest(by("xla", function)(z))}
@@ -218,9 +223,9 @@ OTHER_MACHINE = """
 import numpy as np
 from tests.test_numerics import *
 print(*(digest(getattr(jaxneuron, f)(block())) for f in ("cr_sigmoid", "cr_tanh")))
-for function in accuracy.FUNCTIONS:
+for function in sweeps.FUNCTIONS:
     found = score(function, "float32", strided()[::16])
-    assert found.ulps <= BOUNDS[function][0], (function, found)
+    assert found.ulps <= ACTIVATIONS[function].ulp[0], (function, found)
     assert (found.falls, found.outside) == (0, 0)
 """
 
@@ -281,19 +286,17 @@ def test_a_value_beside_the_middle_is_not_moved_into_it(monkeypatch):
         (middle, -0.4, 1 + 2.0**-23),
         (middle, 0.4, 1 + 2.0**-22),
     ):
-        monkeypatch.setattr(accuracy, "decided", lambda name, z, pair=(first, rest): pair)
-        assert accuracy.rounded("", np.zeros(1), np.array([first]), 2.0**-50, "float32") == nearest
+        monkeypatch.setattr(sweeps, "decided", lambda name, z, pair=(first, rest): pair)
+        assert sweeps.rounded("", np.zeros(1), np.array([first]), 2.0**-50, "float32") == nearest
 
 
 def test_middles_are_decided_exactly():
     # sigmoid(3 * 2^-23) is 1/2 + 3 * 2^-25 less 3e-22: to float64 the middle of two float32 numbers.
     z = np.array([3 * 2.0**-23, -3 * 2.0**-24])
-    exact, error = accuracy.exact64("sigmoid", z)
-    found = accuracy.rounded("sigmoid", z, exact, error, "float32")
+    exact, error = sweeps.exact64("sigmoid", z)
+    found = sweeps.rounded("sigmoid", z, exact, error, "float32")
     assert found.tolist() == [0.5 + 2.0**-24, 0.5 - 2.0**-25]
     # From here to -2^-22 all round to one float but the first: it must not pass for one of them.
-    assert score("cr_sigmoid", "float32", accuracy.block("float32", 0xB4400000, 0xB4800000)).ulps <= 0.5
-    bfloat16 = accuracy.rounded(
-        "sigmoid", np.array([1.0]), np.array([1 + 2.0**-8 + 2.0**-50]), 0.0, "bfloat16"
-    )
+    assert score("cr_sigmoid", "float32", sweeps.block("float32", 0xB4400000, 0xB4800000)).ulps <= 0.5
+    bfloat16 = sweeps.rounded("sigmoid", np.array([1.0]), np.array([1 + 2.0**-8 + 2.0**-50]), 0.0, "bfloat16")
     assert bfloat16 == ml_dtypes.bfloat16(1 + 2.0**-7)

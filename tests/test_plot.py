@@ -23,6 +23,8 @@ from jaxneuron._ulp import ulp_error
 from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
 from tests import make_qlknn
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def ax():

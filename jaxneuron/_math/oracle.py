@@ -1,12 +1,12 @@
-"""The truth, in exact fractions and mpmath, with the error each result may have. Never uses jax.
+"""The truth, in exact integers and mpmath, with the error each result may have. Never uses jax.
 
 Bounds are in unit roundoffs: u = 2^-24 for float32, 2^-53 for float64, 2^-11 for float16, 2^-8 for bfloat16.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
-from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -77,19 +77,27 @@ def ulp(exact: Any, dtype: str) -> Array:
 
 
 def affine(w: Any, b: Any, x: Any) -> Array:
-    """x @ w + b, each entry summed exactly and rounded once to float64."""
+    """x @ w + b of finite numbers, each entry summed exactly and rounded once to float64."""
     w, x = np.asarray(w, np.float64), np.asarray(x, np.float64)
-    columns = w[:, None] if w.ndim == 1 else w
-    out = np.empty((*x.shape[:-1], columns.shape[1]))
-    biases = np.zeros(columns.shape[1]) if b is None else np.asarray(b, np.float64).reshape(-1)
-    for row in np.ndindex(x.shape[:-1]):
-        for unit, bias in enumerate(biases):
-            products = (
-                Fraction(p) * Fraction(q)
-                for p, q in zip(x[row].tolist(), columns[:, unit].tolist(), strict=True)
-            )
-            out[(*row, unit)] = float(sum(products, Fraction(float(bias))))
-    return out.reshape((*x.shape[:-1], *w.shape[1:]))
+    units = w.shape[1:]
+    columns, w_power = _integers(w.reshape(len(w), math.prod(units)))
+    rows, x_power = _integers(x.reshape(math.prod(x.shape[:-1]), len(w)))
+    biases, b_power = _integers(np.zeros(units) if b is None else b)
+    power = min(w_power + x_power, b_power)
+    # object arrays: the sums and products are Python's, of integers of any size
+    sums = (rows @ columns << (w_power + x_power - power)) + (biases.reshape(-1) << (b_power - power))
+    exact = [n << power if power >= 0 else n / (1 << -power) for n in sums.ravel().tolist()]
+    return np.array(exact, np.float64).reshape((*x.shape[:-1], *units))
+
+
+def _integers(a: Any) -> tuple[Array, int]:
+    """Integers n, as Python's, and a power p, with a = n 2^p exactly."""
+    fractions, exponents = np.frexp(np.asarray(a, np.float64))
+    if not np.isfinite(fractions).all():
+        raise ValueError("the truth is of finite numbers")
+    lowest = int(np.min(exponents, initial=0))
+    n = np.ldexp(fractions, 53).astype(np.int64).astype(object)
+    return np.asarray(n << (exponents - lowest).astype(object), object), lowest - 53
 
 
 def affine_error(w: Any, b: Any, x: Any, dtype: str) -> Array:
@@ -119,12 +127,16 @@ def neuron(w: Any, b: Any, x: Any, name: str, dtype: str, x_error: Any = 0.0) ->
         np.asarray(w, np.float64)
     )
     y = activation(name, z)
+    return y, neuron_error(name, z, y, z_error, dtype)
+
+
+def neuron_error(name: str, z: Array, y: Array, z_error: Array, dtype: str) -> Array:
+    """How far activation(z) in `dtype` may be from `y`, when z, in the dtype of sums, is off by `z_error`."""
+    wide, slope = sum_dtype(dtype), ACTIVATIONS[name].slope
     # The activation is evaluated at the z that was computed: its own error, and the slope times z's.
-    error = ACTIVATIONS[name].slope * z_error + activation_error(
-        name, np.abs(z) + z_error, np.abs(y) + ACTIVATIONS[name].slope * z_error, wide
-    )
+    error = slope * z_error + activation_error(name, np.abs(z) + z_error, np.abs(y) + slope * z_error, wide)
     error = error + U["float64"] * np.abs(y)  # this oracle's own rounding
-    return y, rounded_error(y, error, dtype) if dtype != wide else error
+    return error if dtype == wide else rounded_error(y, error, dtype)
 
 
 def mlp(layers: Iterable[Any], names: Iterable[str], x: Any, dtype: str) -> tuple[Array, Array]:

@@ -16,6 +16,8 @@ from jaxneuron._params import MLP, Affine
 
 Function = Callable[..., Any]
 
+# JAX's name of the event that a program has been compiled. Listening (jax.monitoring) is public, the name is
+# not: where it changes, nothing is counted any more, and tests/testing/test_laws.py fails.
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
@@ -24,7 +26,7 @@ def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activatio
 
         |z - exact| <= (n_in + 2) u (|x| @ |w| + |b|), carried through activations and layers
 
-    The exact output comes from fractions and mpmath, not from JAX.
+    The exact output comes from integers and mpmath, not from JAX.
 
     Args:
       params: `MLP`, or `Affine`, followed by `activation`.

@@ -150,7 +150,7 @@ def mlps(
       A strategy that shrinks towards the first architecture, the first activations and zeros. A property
       of one jitted function compiles at most once for each example, and at most as often as there are
       combinations of architecture, biases, two activations, dtype and batch; held by
-      tests/test_testing.py.
+      tests/testing/test_strategies.py.
 
     Raises:
       ValueError, where the strategy is defined: no architectures, fewer than two sizes, a negative one,

@@ -17,6 +17,8 @@ from jaxneuron.cli import main
 from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
 from tests import make_qlknn
 
+pytestmark = pytest.mark.once
+
 HEADS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
 
 

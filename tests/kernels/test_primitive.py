@@ -19,7 +19,10 @@ from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron.testing import assert_within_error_bound
 from tests.pools import DTYPES, ELEMENTWISE, mlps_and_inputs
 
-pytestmark = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.skipif(library.missing() is not None, reason=str(library.missing())),
+]
 SETS = () if library.missing() else library.instruction_sets()
 FUSED = [i for i, name in enumerate(SETS) if name != "baseline"]
 # Widths about those of vectors and of blocks of sums; 300 is packed, 1 to 7 are narrower than a vector.

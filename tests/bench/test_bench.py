@@ -3,20 +3,21 @@ import math
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 import pytest
 
 import bench.__main__
-from bench import floor, memory
+from bench import accuracy, floor, memory
 from bench.cases import CASES, Case, network
 from bench.contenders import OURS, PEERS
 from bench.timing import measure
 from bench.truth import check, truth
 from jaxneuron._math import oracle
 
-pytestmark = pytest.mark.usefixtures("_as_users_have_it")
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("_as_users_have_it")]
 SMALL = Case((3, 5, 2), "tanh", "sigmoid", 6, "quick to check")
 
 
@@ -165,6 +166,17 @@ def test_peak_memory_is_that_of_the_process_alone():
 
 
 def test_accuracy_goes_through_every_bfloat16_number():
+    with ThreadPoolExecutor(1) as pool:
+        scores, hashes = accuracy.sweep("sigmoid", "bfloat16", 1, 0, pool)
+    assert scores.keys() == hashes.keys() >= {"jaxneuron", "jax"}
+    ours = scores["jaxneuron"]
+    assert (ours.inputs, ours.inputs - ours.nearest) == (65282, 0)
+    assert (ours.falls, ours.outside, ours.flushed) == (0, 0, 0)
+    assert scores["jax"].nearest < ours.nearest
+
+
+@pytest.mark.long
+def test_accuracy_prints_what_it_found():
     done = subprocess.run(
         [sys.executable, "-m", "bench.accuracy", "--function", "sigmoid", "--dtype", "bfloat16"],
         capture_output=True,

@@ -1,0 +1,183 @@
+"""Sweeps: every float, or an even sample, through an activation, and how far its results are off.
+
+    inputs -> exact values in float64, with a bound of their error -> the nearest floats -> a score
+
+A result is misrounded if it is not the float nearest to the exact value: by NumPy in float64 or, where that
+is too close to the middle of two floats to tell, by mpmath. Never by jax.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from jaxneuron._math import oracle
+from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._scaling import round_once
+
+Array = np.ndarray
+Call = Callable[[Array], Array]
+
+# The activations that promise a few ULP of the result. The others are exact, or have a bound of another kind.
+FUNCTIONS = tuple(name for name, facts in ACTIVATIONS.items() if facts.ulp not in (None, (0, 0)))
+DTYPES: dict[str, Any] = {
+    "bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32, "float64": np.float64,
+}  # fmt: skip
+BLOCK = 2**22  # inputs
+# Where a formula changes: the halves of ln 2, and the edges of stretches.
+EDGES = [(k + 0.5) * math.log(2) for k in range(-1075, 64)]
+EDGES += [
+    s * v for s in (-1, 1) for v in (2.0**-28, 2.0**-8, 0.275, 0.55, 12, 20, 40, 42, 701.4, 708.3964185322641)
+]
+
+
+class Score(NamedTuple):
+    """What a stretch of inputs showed of one implementation; scores add up."""
+
+    inputs: int = 0
+    ulps: float = 0.0  # the worst error of a normal result of a normal input
+    at: float = math.nan
+    nearest: int = 0  # correctly rounded
+    falls: int = 0  # smaller than the result of the input before
+    outside: int = 0  # of the closed interval of the function's values
+    flushed: int = 0  # 0 for what is nearest to another number
+
+    def __add__(self, other: Score) -> Score:  # type: ignore[override]
+        worst = max(self, other, key=lambda score: score.ulps)
+        return Score(
+            self.inputs + other.inputs,
+            worst.ulps,
+            worst.at,
+            *(a + b for a, b in zip(self[3:], other[3:], strict=True)),
+        )
+
+
+def score(function: str, dtype: str, z: Array, calls: dict[str, Call]) -> dict[str, tuple[Score, bytes]]:
+    """The score of each of `calls` on the inputs `z`, in order, with a hash of its outputs."""
+    name = function.removeprefix("cr_")
+    with np.errstate(all="ignore"):
+        nearest, exact, rest = _truth(name, dtype, z)
+        found = {}
+        for who, call in calls.items():
+            y = np.asarray(call(z))
+            found[who] = (
+                _compare(name, dtype, z, y, nearest, exact, rest),
+                hashlib.sha256(y.tobytes()).digest(),
+            )
+    return found
+
+
+def _truth(name: str, dtype: str, z: Array) -> tuple[Array, Array, Array | float]:
+    """The nearest floats, the exact values in float64, and what these lack, in their ULP."""
+    if dtype == "float64":
+        pairs = np.array([decided(name, v) for v in z.tolist()])
+        return pairs[:, 0], pairs[:, 0], pairs[:, 1]
+    wide = z.astype(np.float64)
+    settled = rounded(name, wide[[0, -1]], *exact64(name, wide[[0, -1]]), dtype)
+    if settled[0] == settled[1] and len(z) > 2 and (ACTIVATIONS[name].rises or (wide < -2).all()):
+        nearest = np.full(len(z), settled[0])  # a saturated stretch
+        return nearest, nearest, 0.0
+    exact, error = exact64(name, wide)
+    return rounded(name, wide, exact, error, dtype), exact, 0.0
+
+
+def exact64(name: str, z: Array) -> tuple[Array, float]:
+    """The exact values, in float64, and a bound of their relative error."""
+    a = np.abs(z)
+    if name == "sigmoid":
+        e = np.exp(-a)
+        return np.where(z < 0, e / (1 + e), 1 / (1 + e)), 2.0**-50
+    if name == "tanh":
+        return np.tanh(z), 2.0**-50
+    if name == "silu":
+        return z * exact64("sigmoid", z)[0], 2.0**-49
+    if name == "gelu_tanh":
+        # The exponent may be 100, and its relative error counts that often.
+        u = math.sqrt(8 / math.pi) * (z + 0.044715 * z**3)
+        return z * exact64("sigmoid", u)[0], 2.0**-43
+    if name == "gelu":
+        from scipy.special import erfc  # jax needs scipy, so it is there
+
+        return 0.5 * z * erfc(-z * math.sqrt(0.5)), 2.0**-43
+    if name == "softplus":
+        return np.maximum(z, 0) + np.log1p(np.exp(-a)), 2.0**-50
+    if name in ("elu", "selu"):
+        scale, alpha = (float(oracle.SELU_SCALE), float(oracle.SELU_ALPHA)) if name == "selu" else (1.0, 1.0)
+        return scale * np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))), 2.0**-50
+    return oracle.activation(name, z), 2.0**-53  # by mpmath: some 10 us for each number
+
+
+def decided(name: str, z: float) -> tuple[float, float]:
+    """The exact value by mpmath, as a float64 and what that lacks, in its ULP."""
+    exact = oracle.FORMULAS[name](oracle.MP.mpf(z))
+    first = float(exact)
+    return first, float((exact - first) / float(oracle.ulp(first, "float64")))
+
+
+def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Array:
+    """The floats nearest to the exact values; mpmath decides where `error` leaves two."""
+    kind = np.dtype(DTYPES[dtype])
+    with np.errstate(over="ignore", under="ignore"):
+        low, high = (round_once(exact * (1 + side), kind) for side in (-error, error))
+        nearest = round_once(exact, kind)
+    for i in np.flatnonzero((low != high) & np.isfinite(z)):
+        first, rest = decided(name, float(z[i]))
+        below, above = round_once(np.nextafter([first, first], [-math.inf, math.inf]), kind)
+        if rest and first == (float(below) + float(above)) / 2:  # it looks like the middle, and is not
+            nearest[i] = above if rest > 0 else below
+        else:
+            nearest[i] = round_once(np.array([first]), kind)[0]
+    return nearest
+
+
+def _compare(
+    name: str, dtype: str, z: Array, y: Array, nearest: Array, exact: Array, rest: Array | float
+) -> Score:
+    right = y == nearest
+    if exact is nearest and right.all():  # settled
+        return Score(len(z), 0.0, float(z[0]), len(z))
+    values = y.astype(np.float64)
+    small = oracle.SMALLEST_NORMAL[dtype]
+    largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
+    normal = (np.abs(exact) >= small) & (np.abs(exact) <= largest) & (np.abs(z.astype(np.float64)) >= small)
+    off = (values - exact.astype(np.float64)) / oracle.ulp(exact.astype(np.float64), dtype)
+    ulps = np.where(normal, np.abs(off - rest), 0)
+    ulps = np.where(np.isnan(ulps), np.inf, ulps)
+    worst = int(np.argmax(ulps))
+    low, high = ACTIVATIONS[name].values
+    return Score(
+        len(z), float(ulps[worst]), float(z[worst]), int(right.sum()),
+        int((values[1:] < values[:-1]).sum()) if ACTIVATIONS[name].rises else 0,
+        int(((values < low) | (values > high)).sum()), int(((y == 0) & (nearest != 0)).sum()),
+    )  # fmt: skip
+
+
+def blocks(dtype: str, stride: int) -> Iterator[tuple[int, int, int]]:
+    """Stretches of inputs, from -infinity up: the patterns of the first and the last, and the stride."""
+    kind = np.dtype(f"u{np.dtype(DTYPES[dtype]).itemsize}")
+    infinity, sign = int(np.array(np.inf, DTYPES[dtype]).view(kind)), 2 ** (8 * kind.itemsize - 1)
+    size = BLOCK * stride
+    edges = [(start, min(start + size, infinity), stride) for start in range(0, infinity, size)]
+    yield from ((sign + first, sign + last, stride) for first, last, stride in reversed(edges))
+    yield from edges
+
+
+def block(dtype: str, first: int, last: int, stride: int = 1) -> Array:
+    """The floats with the patterns `first` to `last`, in increasing order."""
+    kind = np.dtype(f"u{np.dtype(DTYPES[dtype]).itemsize}")
+    z = np.arange(first, last + 1, stride, dtype=np.uint64).astype(kind).view(DTYPES[dtype])
+    return np.ascontiguousarray(z[::-1]) if np.signbit(z[0]) else z
+
+
+def sample64(points: int) -> Array:
+    """float64 numbers, sorted: as many from each exponent, and neighbours of EDGES."""
+    rng = np.random.default_rng(0)
+    exponents = np.arange(-60, 10)
+    values = np.ldexp(rng.uniform(0.5, 1, (points // 140, len(exponents))), exponents + 1).ravel()
+    edges = (np.array(EDGES).view(np.int64)[:, None] + np.arange(-16, 16)).ravel().view(np.float64)
+    return np.unique(np.concatenate([values, -values, edges, [0.0]]))

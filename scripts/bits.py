@@ -1,0 +1,139 @@
+"""A hash of what the package computes: `python scripts/bits.py > before.txt`; change something, run it, diff.
+
+A line for each part, and one for all: a fixed set of networks, dtypes, functions and instruction sets, with
+jax_enable_x64 off and on. Two runs agree on one processor with one jax. The kernel's own parts with avx2,
+avx512 and neon agree wherever they run. A NaN is a NaN, whatever its sign.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxneuron
+from jaxneuron import MLP, Affine
+from jaxneuron._activations import BY_NAME
+
+try:
+    from jaxneuron._kernels import library, primitive
+except ImportError:  # as the modules were called before
+    from jaxneuron._kernels import _cpu as primitive
+    from jaxneuron._kernels import _library as library
+
+SETS = () if library.missing() else library.instruction_sets()
+HIDDEN = tuple(sorted(set(BY_NAME) - {"softmax"}))
+# Sizes and rows: one row, part of a vector, whole vectors, ragged ones, and units beyond a panel of weights.
+NETWORKS = (
+    ((2, 3, 1), 1),
+    ((2, 3, 1), 4099),
+    ((4, 16, 16, 2), 7),
+    ((3, 8, 8, 8), 257),
+    ((28, 128, 64, 8), 1),
+    ((64, 64, 64, 64), 65),
+    ((10, 133, 133, 133, 8), 25),
+    ((33, 600, 520, 9), 70),
+    ((5, 1), 0),
+)  # fmt: skip
+
+
+def grid(dtype: str) -> np.ndarray:
+    """Numbers of every exponent and both signs, zeros, infinities, NaN, in no order."""
+    info = jnp.finfo(dtype)
+    unsigned = np.dtype(f"u{info.bits // 8}")
+    infinity = int(np.array(np.inf, info.dtype).view(unsigned))
+    patterns = np.linspace(0, infinity, 2000).astype(unsigned)
+    rng = np.random.default_rng(0)
+    ordinary = rng.uniform(-30, 30, 2048).astype(info.dtype)
+    z = np.concatenate([patterns.view(info.dtype), ordinary, np.array([0, np.inf, np.nan], info.dtype)])
+    return rng.permuted(np.concatenate([z, -z]))
+
+
+def network(sizes: tuple[int, ...], dtype: str, first: int = 0, members: int = 0) -> MLP:
+    """Weights of trained size; layer after layer another activation, starting with the `first`."""
+    rng = np.random.default_rng(1)
+    many = (members,) if members else ()
+    layers = [
+        (
+            (rng.uniform(-2, 2, (*many, m, n)) / np.sqrt(m)).astype(jnp.dtype(dtype)),
+            None if i == 1 else rng.uniform(-0.5, 0.5, (*many, n)).astype(jnp.dtype(dtype)),
+        )
+        for i, (m, n) in enumerate(itertools.pairwise(sizes))
+    ]
+    names = [HIDDEN[(first + i) % len(HIDDEN)] for i in range(len(layers) - 1)]
+    one = MLP([(w[0], None if b is None else b[0]) if many else (w, b) for w, b in layers], names, "softmax")
+    return jax.tree.unflatten(jax.tree.structure(one), [a for pair in layers for a in pair if a is not None])
+
+
+def rows(n: int, n_in: int, dtype: str) -> np.ndarray:
+    return np.random.default_rng(2).uniform(-3, 3, (n, n_in)).astype(jnp.dtype(dtype))
+
+
+def by_instructions(mlp: MLP, x: Any, instructions: int) -> Any:
+    return primitive.forward(mlp.layers, [BY_NAME[name] for name in mlp.activations], x, instructions)
+
+
+def parts(dtype: str) -> Iterator[tuple[str, Any]]:
+    """What is computed, a name and arrays each."""
+    z = grid(dtype)
+    one = Affine(np.ones((1, 1), z.dtype))
+    for name, function in sorted(BY_NAME.items()):
+        yield f"activation {name}", jax.jit(function)(z.reshape(-1, 2))
+        yield f"neuron {name}", jaxneuron.neuron(one, z[:, None], name)
+    slopes = jax.jit(lambda z: [jax.vmap(jax.grad(BY_NAME[name]))(z) for name in HIDDEN])
+    yield "activation slopes", slopes(z)
+    cases = [(network(sizes, dtype, i), rows(n, sizes[0], dtype)) for i, (sizes, n) in enumerate(NETWORKS)]
+    for instructions, name in enumerate(SETS):
+        yield (
+            f"kernel {name} grid",
+            [by_instructions(MLP([one], final_activation=a), z[:, None], instructions) for a in HIDDEN],
+        )
+        yield f"kernel {name} networks", [by_instructions(*case, instructions) for case in cases]
+    yield "mlp_forward", [jaxneuron.mlp_forward(*case) for case in cases]
+    yield "mlp_forward, no axis of rows", [jaxneuron.mlp_forward(mlp, x[0]) for mlp, x in cases if len(x)]
+    yield "affine", [jaxneuron.affine(mlp.layers[0], x) for mlp, x in cases]
+    yield "neuron", [jaxneuron.neuron(Affine(mlp.layers[0].w[:, 0], 0.5), x, "tanh") for mlp, x in cases]
+    yield "evaluate", [jaxneuron.evaluate(mlp, x, tile=32) for mlp, x in cases if len(x)]
+    yield "vmapped rows", [jax.vmap(jaxneuron.mlp_forward, (None, 0))(mlp, x) for mlp, x in cases if len(x)]
+    members = network((4, 16, 16, 2), dtype, 5, members=9)
+    x = rows(9, 4, dtype)
+    yield "members", jax.vmap(jaxneuron.mlp_forward, (0, None))(members, x)
+    yield "members, each its row", jax.vmap(jaxneuron.mlp_forward)(members, x)
+    # A callable that the kernel does not know: XLA's own path.
+    own = [MLP(mlp.layers, mlp.activation, lambda z: jaxneuron.softmax(z)) for mlp, _ in cases]
+    yield "XLA", [jaxneuron.mlp_forward(mlp, x) for mlp, (_, x) in zip(own, cases, strict=True)]
+    mlp, x = network((4, *[5] * len(HIDDEN), 3), dtype), rows(6, 4, dtype)
+    yield "all activations, one network", jaxneuron.mlp_forward(mlp, x)
+    yield "jacfwd", jax.jit(jax.vmap(jax.jacfwd(jaxneuron.mlp_forward, 1), (None, 0)))(mlp, x)
+    yield "grad", jax.jit(jax.grad(lambda mlp: (jaxneuron.mlp_forward(mlp, x) ** 2).sum()))(mlp)
+
+
+def digest(tree: Any) -> str:
+    """Of the bits, dtypes and shapes of all arrays; a NaN is a NaN."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        array = np.array(leaf)
+        array[np.isnan(array)] = np.nan
+        found.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
+
+
+def main() -> None:
+    total = hashlib.sha256()
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            for dtype in ("bfloat16", "float16", "float32", *(["float64"] if x64 else [])):
+                for name, tree in parts(dtype):
+                    line = f"{'x64' if x64 else 'x32'} {dtype:<8} {name:<30} {digest(tree)[:16]}"
+                    total.update(line.encode())
+                    print(line, flush=True)
+    print(f"all {total.hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
