@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxneuron import _kernels
-from jaxneuron._activations import Activation, identity, resolve, sigmoid, softmax
+from jaxneuron._activations import identity, sigmoid, softmax
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._errors import BadValue, public
+from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_mlp
 
 

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import Activation
 from jaxneuron._arrays import FLOATS
 from jaxneuron._counts import as_sizes
 from jaxneuron._errors import BadType, public
 from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine, as_activations, as_mlp, each_activation
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._activations import Activation, canonical
 from jaxneuron._arrays import ArrayLike, as_array
 from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._names import Activation, canonical
 
 
 class Affine(NamedTuple):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxneuron._activations import Activation
 from jaxneuron._arrays import ArrayLike
 from jaxneuron._errors import BadValue, missing
+from jaxneuron._names import Activation
 
 
 def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxneuron import gates
-from jaxneuron._activations import Activation, canonical, resolve, sigmoid
+from jaxneuron._activations import sigmoid
 from jaxneuron._arrays import ArrayLike
 from jaxneuron._counts import parameter_count
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._forward import _mlp_forward, neuron
 from jaxneuron._math.formats import SELU_LIMIT
+from jaxneuron._names import Activation, canonical, resolve
 from jaxneuron._params import MLP, Affine, as_affine, as_layers, check_mlp
 from jaxneuron._ulp import name_of, reference_of, ulp_error
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxneuron
 from jaxneuron import MLP, Affine
-from jaxneuron._activations import BY_NAME
+from jaxneuron._names import BY_NAME
 
 try:
     from jaxneuron._kernels import library, primitive

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxneuron
-from jaxneuron._activations import BY_NAME, canonical, resolve
 from jaxneuron._math import oracle
+from jaxneuron._names import BY_NAME, canonical, resolve
 from jaxneuron.testing import (
     assert_bounded,
     assert_jit_consistent,

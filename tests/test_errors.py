@@ -125,7 +125,7 @@ FUNCTIONS = [
     Public(convert.to_onnx, {"path": "network.onnx"}, {"mlp": NOT_NETWORKS}, "onnx"),
     Public(convert.export, {"mlp": NETWORK, "path": "network.stablehlo"}, {"mlp": NOT_NETWORKS, "weights": (None, "outside")}),
     Public(convert.load_exported, {}, {"path": (object(), None, 3)}),
-    *(Public(getattr(jaxneuron, name), {"z": [1.0]}, {"z": NOT_NUMBERS}) for name in jaxneuron._activations.BY_NAME),
+    *(Public(getattr(jaxneuron, name), {"z": [1.0]}, {"z": NOT_NUMBERS}) for name in jaxneuron._names.BY_NAME),
 ]  # fmt: skip
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import jaxneuron
-from jaxneuron._activations import BY_NAME
 from jaxneuron._kernels import library, primitive
 from jaxneuron._math import correct, oracle
 from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._math.formats import FLOAT32, FLOAT64
+from jaxneuron._names import BY_NAME
 from jaxneuron.testing import _sweeps as sweeps
 from jaxneuron.testing import assert_bounded, assert_monotone
 from tests.make_polynomials import polynomials

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 
 from jaxneuron import MLP, Affine, gates, init_mlp, mlp_forward, neuron
 from jaxneuron import plot as pictures
-from jaxneuron._activations import BY_NAME
 from jaxneuron._math import oracle
+from jaxneuron._names import BY_NAME
 from jaxneuron._ulp import ulp_error
 from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
 from tests import make_qlknn

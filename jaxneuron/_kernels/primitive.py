@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxneuron._activations import BY_NAME
+from jaxneuron import _activations
 from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import library, xla
 from jaxneuron._kernels.private_jax import (
@@ -34,7 +34,7 @@ from jaxneuron._kernels.private_jax import (
 )
 from jaxneuron._math.activations import ACTIVATIONS
 
-NAMES = {BY_NAME[name]: name for name in ACTIVATIONS}  # those that the kernel has
+NAMES = {getattr(_activations, name): name for name in ACTIVATIONS}  # those that the kernel has
 
 # Multiplications, some 3 ms of them: a larger call is not computed in the calling thread, so that `evaluate`
 # reads the next rows meanwhile. Shorter calls stay with their caller: with handing over from 50 us on, QLKNN
@@ -100,7 +100,7 @@ def _ranks(biases: Sequence[bool]) -> list[int]:
 
 def _on_xla(*operands: Array, activations: Sequence[str], biases: Sequence[bool], **_: Any) -> Array:
     def one(x: Array, *arrays: Array) -> Array:
-        functions = [BY_NAME[name] for name in activations]
+        functions = [getattr(_activations, name) for name in activations]
         return xla.forward(_pairs(arrays, biases), functions, x)
 
     ranks = _ranks(biases)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxneuron import gates, plot
-from jaxneuron._activations import BY_NAME
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import missing
 from jaxneuron._files import read
+from jaxneuron._names import BY_NAME
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

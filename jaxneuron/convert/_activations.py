@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxneuron._activations import BY_NAME, Activation
 from jaxneuron._math.formats import LEAKY_SLOPE
+from jaxneuron._names import BY_NAME, Activation
 
 JAX_FUNCTIONS: dict[Any, str] = {
     **{getattr(jax.nn, name): name for name in BY_NAME if hasattr(jax.nn, name)},

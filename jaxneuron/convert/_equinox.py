@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import Activation, resolve
 from jaxneuron._errors import BadValue, Missing, public
+from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import JAX_FUNCTIONS
 from jaxneuron.convert.steps import Step, assemble, network

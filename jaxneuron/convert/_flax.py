@@ -7,8 +7,8 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import Activation
 from jaxneuron._errors import BadType, BadValue, Missing, public
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert.steps import Activations, Step, assemble, chain, network, refused, required

@@ -16,9 +16,9 @@ import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import BY_NAME
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
 from jaxneuron._math.formats import LEAKY_SLOPE
+from jaxneuron._names import BY_NAME
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._archives import members

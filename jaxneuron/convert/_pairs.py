@@ -7,9 +7,9 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import Activation
 from jaxneuron._arrays import as_array
 from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert.steps import Activations, assemble, chain
 

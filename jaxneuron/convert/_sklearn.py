@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import Activation
 from jaxneuron._errors import BadValue, public
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert.steps import Scaling, Step, assemble, chain
 

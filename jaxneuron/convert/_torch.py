@@ -12,9 +12,9 @@ import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import BY_NAME, Activation
 from jaxneuron._errors import BadType, BadValue, Missing, public
 from jaxneuron._files import DTYPES, header, safetensors_library
+from jaxneuron._names import BY_NAME, Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import elu, leaky_relu
 from jaxneuron.convert._names import named_layers

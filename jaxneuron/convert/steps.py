@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxneuron._activations import Activation
 from jaxneuron._arrays import FLOATS
 from jaxneuron._errors import BadType, BadValue, inside
 from jaxneuron._files import on_device
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine, as_activations, as_affine, as_mlp, check_mlp, each_activation
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known

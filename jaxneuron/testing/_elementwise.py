@@ -8,12 +8,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron._errors import BadValue, public
 from jaxneuron._math import oracle
 from jaxneuron.testing._arguments import as_dtypes
 
 Function = Callable[..., Any]
 
 
+@public
 def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -> np.ndarray:
     """Floats to check a function at: every exponent and sign, infinities, subnormal numbers, neighbours.
 
@@ -29,7 +31,7 @@ def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -
       >>> floats("bfloat16", 1.0, 1.02).tolist()
       [1.0, 1.0078125, 1.015625]
     """
-    as_dtypes("floats", "dtype", (dtype,))
+    as_dtypes("dtype", (dtype,))
     info = jnp.finfo(dtype)
     unsigned = np.dtype(f"u{info.bits // 8}")
     largest = int(np.array(np.inf, info.dtype).view(unsigned))  # the bits of infinity, above all finite ones
@@ -48,6 +50,7 @@ def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -
     return values[(values >= low) & (values <= high)].astype(info.dtype)
 
 
+@public
 def max_ulp_error(
     f: Function, reference: str | Callable[[np.ndarray], np.ndarray], *, over: np.ndarray | None = None
 ) -> tuple[float, float]:
@@ -67,7 +70,7 @@ def max_ulp_error(
       >>> max_ulp_error(jaxneuron.relu, "relu", over=floats("float32", 1.0))[0]
       0.0
     """
-    x = _checked(floats() if over is None else over, "max_ulp_error")
+    x = _checked(floats() if over is None else over)
     y = _values(f, x)
     exact = np.asarray(_reference(reference)(x.astype(np.float64)), np.float64)
     largest = float(jnp.finfo(y.dtype).max)
@@ -76,13 +79,12 @@ def max_ulp_error(
     ulps = np.abs(y.astype(np.float64) - exact) / oracle.ulp(exact, y.dtype.name)
     ulps = np.where(np.isnan(ulps), np.inf, ulps)
     if not ulps.size:
-        raise ValueError(
-            "max_ulp_error: over must hold a number whose exact result is finite, got none; widen it"
-        )
+        raise BadValue("over must hold a number whose exact result is finite, got none; widen it")
     worst = int(np.argmax(ulps))
     return float(ulps[worst]), float(x[worst])
 
 
+@public
 def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None = None) -> None:
     """`f` stays in the closed interval [lo, hi], and gives no NaN.
 
@@ -94,7 +96,7 @@ def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None
     Example:
       >>> assert_bounded(jaxneuron.sigmoid, 0, 1)
     """
-    x = _checked(floats() if over is None else over, "assert_bounded")
+    x = _checked(floats() if over is None else over)
     y = _values(f, x).astype(np.float64)
     outside = np.flatnonzero(~((y >= lo) & (y <= hi)))
     if outside.size:
@@ -105,6 +107,7 @@ def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None
         )
 
 
+@public
 def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
     """`f` never decreases, between neighbouring floats too.
 
@@ -115,9 +118,9 @@ def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
     Example:
       >>> assert_monotone(jaxneuron.sigmoid)
     """
-    x = _checked(floats() if over is None else over, "assert_monotone")
+    x = _checked(floats() if over is None else over)
     if not (x[1:] >= x[:-1]).all():
-        raise ValueError("assert_monotone: over must be in increasing order; pass numpy.sort(over)")
+        raise BadValue("over must be in increasing order; pass numpy.sort(over)")
     y = _values(f, x).astype(np.float64)
     falls = np.flatnonzero(~(y[1:] >= y[:-1]))
     if falls.size:
@@ -128,6 +131,7 @@ def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
         )
 
 
+@public
 def assert_odd_about(
     f: Function, centre: float, *, ulps: float, at: float = 0.0, over: np.ndarray | None = None
 ) -> None:
@@ -143,7 +147,7 @@ def assert_odd_about(
     Example:
       >>> assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3)
     """
-    d = _checked(floats(low=0) if over is None else over, "assert_odd_about")
+    d = _checked(floats(low=0) if over is None else over)
     d = d[np.isfinite(d.astype(np.float64))]
     middle = d.dtype.type(at)
     above, below = _values(f, middle + d), _values(f, middle - d)
@@ -159,12 +163,10 @@ def assert_odd_about(
         )
 
 
-def _checked(over: Any, where: str) -> np.ndarray:
+def _checked(over: Any) -> np.ndarray:
     x = np.asarray(over)
     if x.dtype.name not in oracle.U or x.ndim != 1 or not x.size:
-        raise ValueError(
-            f"{where}: over must be floats in one axis, got {x.dtype.name} {x.shape}; pass floats()"
-        )
+        raise BadValue(f"over must be floats in one axis, got {x.dtype.name} {x.shape}; pass floats()")
     return x
 
 
@@ -180,8 +182,8 @@ def _reference(reference: str | Callable[[np.ndarray], np.ndarray]) -> Callable[
     if not isinstance(reference, str):
         return reference
     if reference not in oracle.FORMULAS:
-        raise ValueError(
-            f"max_ulp_error: reference must be a function or one of {', '.join(oracle.FORMULAS)}, "
+        raise BadValue(
+            f"reference must be a function or one of {', '.join(oracle.FORMULAS)}, "
             f"got {reference!r}; pass an exact function of float64"
         )
     return lambda x: oracle.activation(reference, np.where(np.isfinite(x), x, 0.0))

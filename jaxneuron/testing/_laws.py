@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._math import oracle
 from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._params import MLP, Affine
@@ -21,6 +22,7 @@ Function = Callable[..., Any]
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
+@public
 def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activation: str = "identity") -> None:
     """`y` is the output of `params` at `x`, within the bound that rounding error leaves it.
 
@@ -42,32 +44,31 @@ def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activatio
       >>> assert_within_error_bound(mlp, [0, 1], jaxneuron.mlp_forward(mlp, [0, 1]))
     """
     if not isinstance(params, (Affine, MLP)):
-        raise TypeError(
-            f"assert_within_error_bound: params must be an Affine or an MLP, got {type(params).__name__}; "
+        raise BadType(
+            f"params must be an Affine or an MLP, got {type(params).__name__}; "
             f"pass MLP(layers) for a list of layers"
         )
     affines = [params] if isinstance(params, Affine) else list(params.layers)
     names = [activation] if isinstance(params, Affine) else [str(name) for name in params.activations]
     for name in names:
         if name not in ACTIVATIONS:
-            raise ValueError(
-                f"assert_within_error_bound: activations must be jaxneuron's, got {name!r}; "
+            raise BadValue(
+                f"activations must be jaxneuron's, got {name!r}; "
                 f"check the layers below it, or compare with a reference of your own"
             )
     x, found = _numbers(x), np.asarray(y)
     if not all(np.isfinite(_numbers(leaf)).all() for leaf in (x, *jax.tree.leaves(affines))):
-        raise ValueError(
-            "assert_within_error_bound: params and x must be finite; draw them without nan and infinity"
-        )
+        raise BadValue("params and x must be finite; draw them without nan and infinity")
     n_in = len(affines[0].w)
     if x.shape[-1:] != (n_in,):
-        raise ValueError(f"assert_within_error_bound: x must have shape (..., {n_in}), got {x.shape}")
+        raise BadValue(f"x must have shape (..., {n_in}), got {x.shape}")
     if found.dtype.name not in oracle.U:
         raise AssertionError(f"y must hold floats, got {found.dtype}")
     exact, error = oracle.mlp(affines, names, x, found.dtype.name)
     _assert_within(found, exact, error, float(jnp.finfo(found.dtype).max))
 
 
+@public
 def assert_rows_independent(f: Function, x: Any) -> None:
     """Changing one row of `x` changes no other row of `f(x)`, not by a bit.
 
@@ -80,7 +81,7 @@ def assert_rows_independent(f: Function, x: Any) -> None:
     """
     x = np.asarray(x)
     if x.ndim < 2:
-        raise ValueError(f"assert_rows_independent: x must hold rows (rows, n_in), got shape {x.shape}")
+        raise BadValue(f"x must hold rows (rows, n_in), got shape {x.shape}")
     before = np.asarray(f(x))
     if before.shape[:1] != x.shape[:1]:
         raise AssertionError(f"f must keep the {x.shape[0]} rows, got shape {before.shape} from {x.shape}")
@@ -96,6 +97,7 @@ def assert_rows_independent(f: Function, x: Any) -> None:
                 )
 
 
+@public
 def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64) -> None:
     """`f(params, x)` on rows, `jax.vmap(f)` over them and a loop give the same numbers.
 
@@ -112,7 +114,7 @@ def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64
     """
     x = np.asarray(x)
     if x.ndim < 2:
-        raise ValueError(f"assert_vmap_consistent: x must hold rows (rows, n_in), got shape {x.shape}")
+        raise BadValue(f"x must hold rows (rows, n_in), got shape {x.shape}")
     looped = [np.asarray(f(params, row)) for row in x]
     for how, rows in (("f on the batch", f(params, x)), ("jax.vmap(f)", jax.vmap(f, (None, 0))(params, x))):
         rows = np.asarray(rows)
@@ -122,6 +124,7 @@ def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64
             _assert_close(row, alone, ulps, f"{how} must give row {i} what f gives it alone")
 
 
+@public
 def assert_jit_consistent(f: Function, *arguments: Any, ulps: float = 64) -> None:
     """`f` and `jax.jit(f)` give the same numbers.
 
@@ -164,6 +167,7 @@ def count_compilations() -> Iterator[list[float]]:
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@public
 def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
     """After the first call, no other compiles anything.
 
@@ -176,15 +180,10 @@ def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
       >>> assert_compiles_once(jaxneuron.mlp_forward, (xor, row), (xor, 2 * row))
     """
     if len(calls) < 2:
-        raise ValueError(
-            f"assert_compiles_once: calls must be at least 2 tuples of arguments, got {len(calls)}"
-        )
+        raise BadValue(f"calls must be at least 2 tuples of arguments, got {len(calls)}")
     for call in calls:
         if not isinstance(call, (tuple, list)):
-            raise TypeError(
-                f"assert_compiles_once: calls must be tuples of arguments, got {type(call).__name__}; "
-                f"pass (x,)"
-            )
+            raise BadType(f"calls must be tuples of arguments, got {type(call).__name__}; pass (x,)")
     jax.block_until_ready(f(*calls[0]))
     for i, call in enumerate(calls[1:], 1):
         with count_compilations() as compiled:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from jaxneuron._activations import Activation
+from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine, as_affine
 from jaxneuron.testing._arguments import (
     KINDS,
@@ -36,6 +37,7 @@ BATCHES: tuple[tuple[int, ...], ...] = ((), (1,), (7,), (0,), (2, 1))
 BIASES = (True, False)
 
 
+@public
 def numbers(
     dtype: str = "float32",
     *,
@@ -62,7 +64,7 @@ def numbers(
       >>> find(numbers(), lambda v: v > 2.5)
       3.0
     """
-    as_dtypes("numbers", "dtype", (dtype,))
+    as_dtypes("dtype", (dtype,))
     info = jnp.finfo(dtype)
     smallest, normal, largest = (float(v) for v in (info.smallest_subnormal, info.smallest_normal, info.max))
     kinds: list[SearchStrategy[float]] = [st.floats(-8, 8, width=16, allow_subnormal=False)]
@@ -80,6 +82,7 @@ def numbers(
     return st.one_of(kinds)
 
 
+@public
 def neurons(
     n_in: Sizes = SIZES,
     *,
@@ -93,7 +96,8 @@ def neurons(
       n_in: a size, or several to draw from.
       dtype: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
       bias: True, False, or both.
-      **kinds: as for `numbers`.
+      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
+        `tiny`, each True or False.
 
     Raises:
       ValueError, where the strategy is defined: no sizes or a negative one, an unknown dtype.
@@ -103,9 +107,10 @@ def neurons(
       >>> find(neurons(2, dtype="float32"), lambda neuron: neuron.b is not None)
       Affine(w=array([0., 0.], dtype=float32), b=array(0., dtype=float32))
     """
-    return _affines("neurons", as_sizes("neurons", "n_in", n_in), None, dtype, bias, kinds)
+    return _affines(as_sizes("n_in", n_in), None, dtype, bias, kinds)
 
 
+@public
 def layers(
     n_in: Sizes = SIZES,
     n_out: Sizes = SIZES,
@@ -116,17 +121,27 @@ def layers(
 ) -> SearchStrategy[Affine]:
     """Layers: `Affine` with `w (n_in, n_out)`, `b (n_out,)` or None.
 
-    Args, Raises: as for `neurons`, and `n_out` like `n_in`.
+    Args:
+      n_in: inputs, a size, or several to draw from.
+      n_out: units, a size, or several to draw from.
+      dtype: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
+      bias: True, False, or both.
+      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
+        `tiny`, each True or False.
+
+    Raises:
+      ValueError, where the strategy is defined: no sizes or a negative one, an unknown dtype.
 
     Example:
       >>> from hypothesis import find
       >>> find(layers(1, 2, dtype="float16", bias=False), lambda layer: True)
       Affine(w=array([[0., 0.]], dtype=float16), b=None)
     """
-    ins, outs = as_sizes("layers", "n_in", n_in), as_sizes("layers", "n_out", n_out)
-    return _affines("layers", ins, outs, dtype, bias, kinds)
+    ins, outs = as_sizes("n_in", n_in), as_sizes("n_out", n_out)
+    return _affines(ins, outs, dtype, bias, kinds)
 
 
+@public
 def mlps(
     sizes: Sequence[Sequence[int]] = NETWORKS,
     *,
@@ -144,7 +159,8 @@ def mlps(
       final_activations: to draw the last layer's from; `activations` unless given.
       bias: True, False, or both; layer by layer.
       dtypes: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
-      **kinds: as for `numbers`.
+      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
+        `tiny`, each True or False.
 
     Returns:
       A strategy that shrinks towards the first architecture, the first activations and zeros. A property
@@ -161,12 +177,10 @@ def mlps(
       >>> find(mlps(dtypes="float32"), lambda mlp: len(mlp.layers) > 1)
       MLP(float32[2,3]+float32[3] identity, float32[3,1]+float32[1] identity)
     """
-    shapes = as_architectures("mlps", sizes)
-    hidden = as_activations("mlps", "activations", activations)
-    final = as_activations(
-        "mlps", "final_activations", hidden if final_activations is None else final_activations
-    )
-    held, biases = _held("mlps", "dtypes", dtypes, kinds), as_biases("mlps", bias)
+    shapes = as_architectures(sizes)
+    hidden = as_activations("activations", activations)
+    final = as_activations("final_activations", hidden if final_activations is None else final_activations)
+    held, biases = _held("dtypes", dtypes, kinds), as_biases(bias)
 
     @st.composite
     def draw_mlp(draw: DrawFn) -> MLP:
@@ -180,6 +194,7 @@ def mlps(
     return draw_mlp()
 
 
+@public
 def inputs(
     for_: Affine | MLP, *, batch: Sequence[tuple[int, ...]] = BATCHES, **kinds: bool
 ) -> SearchStrategy[np.ndarray]:
@@ -188,7 +203,8 @@ def inputs(
     Args:
       for_: `Affine`, or `MLP`, which may be stacked.
       batch: the leading axes to draw from, `()` for a single input.
-      **kinds: as for `numbers`.
+      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
+        `tiny`, each True or False.
 
     Example:
       >>> from hypothesis import find
@@ -196,18 +212,19 @@ def inputs(
       (2, 3)
     """
     if not isinstance(for_, (Affine, MLP)):
-        raise TypeError(
-            f"inputs: for_ must be an Affine or an MLP, got {type(for_).__name__}; "
+        raise BadType(
+            f"for_ must be an Affine or an MLP, got {type(for_).__name__}; "
             f"pass what a strategy drew, or params_and_inputs(strategy)"
         )
-    w = for_.layers[0].w if isinstance(for_, MLP) else as_affine(for_, "inputs: for_").w
+    w = for_.layers[0].w if isinstance(for_, MLP) else as_affine(for_, "for_").w
     n_in = w.shape[-2] if isinstance(for_, MLP) else w.shape[0]  # an ensemble's w has an axis of members
-    (dtype,) = as_dtypes("inputs", "the dtype of for_", w.dtype.name)
-    shapes = as_batches("inputs", batch)
-    check_kinds("inputs", kinds)
+    (dtype,) = as_dtypes("the dtype of for_", w.dtype.name)
+    shapes = as_batches(batch)
+    check_kinds(kinds)
     return st.sampled_from(shapes).flatmap(lambda axes: _arrays((*axes, n_in), dtype, kinds))
 
 
+@public
 def params_and_inputs(
     params: SearchStrategy[Any] | None = None,
     *,
@@ -218,7 +235,9 @@ def params_and_inputs(
 
     Args:
       params: a strategy of this module, `mlps()` unless given.
-      batch, **kinds: of the inputs, as for `inputs`.
+      batch: the leading axes of the inputs to draw from, `()` for a single input.
+      **kinds: which numbers the inputs hold beside those of ordinary size: `nan`, `infinity`, `subnormal`,
+        `huge`, `tiny`, each True or False.
 
     Example:
       >>> from hypothesis import find
@@ -228,21 +247,23 @@ def params_and_inputs(
     """
     drawn = mlps() if params is None else params
     if not isinstance(drawn, SearchStrategy):
-        raise TypeError(
-            f"params_and_inputs: params must be a strategy, got {type(drawn).__name__}; "
+        raise BadType(
+            f"params must be a strategy, got {type(drawn).__name__}; "
             f"pass mlps(), or inputs(params) for parameters that you have"
         )
-    shapes = as_batches("params_and_inputs", batch)
-    check_kinds("params_and_inputs", kinds)
+    shapes = as_batches(batch)
+    check_kinds(kinds)
     return drawn.flatmap(lambda p: st.tuples(st.just(p), inputs(p, batch=shapes, **kinds)))
 
 
+@public
 def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
     """Stacked networks of one architecture, for `jax.vmap(mlp_forward, in_axes=(0, None))`.
 
     Args:
       members: how many, one number or several to draw from.
-      **network: as for `mlps`.
+      **network: the arguments of `mlps`: `sizes`, `activations`, `final_activations`, `bias`, `dtypes`, and
+        which kinds of numbers to draw.
 
     Returns:
       A strategy for `MLP`s whose arrays have a leading axis of members.
@@ -252,9 +273,9 @@ def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
       >>> find(ensembles(3, sizes=[(2, 1)], dtypes="float32", bias=False), lambda mlp: True)
       MLP(float32[3,2,1] identity)
     """
-    counts = as_sizes("ensembles", "members", members)
+    counts = as_sizes("members", members)
     if 0 in counts:
-        raise ValueError("ensembles: members must be at least 1, got 0; pass (1, 3)")
+        raise BadValue("members must be at least 1, got 0; pass (1, 3)")
 
     def several(first: MLP, count: int) -> SearchStrategy[MLP]:
         # Networks of the first one's structure and shapes: its leaves, drawn again.
@@ -265,7 +286,8 @@ def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
         )
         return stacked.map(lambda leaves: jax.tree.unflatten(jax.tree.structure(first), leaves))
 
-    return st.tuples(mlps(**network), st.sampled_from(counts)).flatmap(lambda drawn: several(*drawn))
+    networks = mlps.__wrapped__(**network)  # type: ignore[attr-defined] # a refusal names ensembles
+    return st.tuples(networks, st.sampled_from(counts)).flatmap(lambda drawn: several(*drawn))
 
 
 def profile(**changes: Any) -> settings:
@@ -296,14 +318,13 @@ def profile(**changes: Any) -> settings:
 
 
 def _affines(
-    where: str,
     ins: tuple[int, ...],
     outs: tuple[int, ...] | None,
     dtype: str | Sequence[str] | None,
     bias: bool | Sequence[bool],
     kinds: dict[str, bool],
 ) -> SearchStrategy[Affine]:
-    held, biases = _held(where, "dtype", dtype, kinds), as_biases(where, bias)
+    held, biases = _held("dtype", dtype, kinds), as_biases(bias)
 
     @st.composite
     def draw_affine(draw: DrawFn) -> Affine:
@@ -327,13 +348,11 @@ def _arrays(shape: tuple[int, ...], dtype: str, kinds: dict[str, bool]) -> Searc
     return drawn.map(lambda a: np.asarray(a, jnp.dtype(dtype)))
 
 
-def _held(
-    where: str, argument: str, dtypes: str | Sequence[str] | None, kinds: dict[str, bool]
-) -> SearchStrategy[str]:
+def _held(argument: str, dtypes: str | Sequence[str] | None, kinds: dict[str, bool]) -> SearchStrategy[str]:
     """The dtypes to draw from, checked now; by default those that JAX holds when drawing."""
-    check_kinds(where, kinds)
+    check_kinds(kinds)
     if dtypes is not None:
-        return st.sampled_from(as_dtypes(where, argument, dtypes))
+        return st.sampled_from(as_dtypes(argument, dtypes))
     # Filtered when drawing: jax_enable_x64 may have changed since.
     return st.sampled_from(("float32", "float64", "bfloat16", "float16")).filter(_is_held)
 

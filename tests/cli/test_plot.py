@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import jaxneuron
 from jaxneuron import gates
 from jaxneuron import plot as pictures
-from jaxneuron._activations import BY_NAME
+from jaxneuron._names import BY_NAME
 from jaxneuron.cli import main
 from jaxneuron.plot import plot_activation, plot_decision, plot_error, plot_gates, plot_network
 from tests import make_qlknn

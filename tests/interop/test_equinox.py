@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxneuron._activations import BY_NAME
+from jaxneuron._names import BY_NAME
 from jaxneuron.convert import from_equinox, to_equinox
 from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, network, trained
 

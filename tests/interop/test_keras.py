@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxneuron._activations import BY_NAME
+from jaxneuron._names import BY_NAME
 from jaxneuron.convert import from_keras, to_keras
 from tests.interop.exact import ROWS, TARGETS, X, assert_bits, assert_outputs, network
 

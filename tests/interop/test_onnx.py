@@ -8,7 +8,7 @@ import pytest
 
 import jaxneuron
 from jaxneuron import MLP, Affine, init_mlp, mlp_forward
-from jaxneuron._activations import BY_NAME
+from jaxneuron._names import BY_NAME
 from jaxneuron.convert import from_onnx, to_onnx
 from jaxneuron.convert._activations import ELU, LeakyReLU
 from tests import make_qlknn

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxneuron import MLP, Affine, affine, explain, mlp_forward, neuron
-from jaxneuron._activations import resolve
 from jaxneuron._kernels import library, primitive, xla
 from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._names import resolve
 from jaxneuron.testing import assert_within_error_bound
 from tests.pools import DTYPES, ELEMENTWISE, mlps_and_inputs
 

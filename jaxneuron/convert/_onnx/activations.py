@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._activations import BY_NAME, Activation
 from jaxneuron._errors import BadValue
 from jaxneuron._math.formats import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
+from jaxneuron._names import BY_NAME, Activation
 from jaxneuron.convert._activations import ELU, LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal
 from jaxneuron.convert.steps import Scaling, Step
