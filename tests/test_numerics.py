@@ -251,6 +251,7 @@ MUTANTS = {
 }  # fmt: skip
 
 
+@pytest.mark.cpu  # the mutant that flushes is the same as the original where nothing is flushed
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_found(mutant):
     source, (old, new) = inspect.getsource(correct), MUTANTS[mutant]

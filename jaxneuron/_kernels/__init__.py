@@ -21,10 +21,16 @@ def forward(
     return xla.forward(layers, activations, x)
 
 
+def default_platform() -> str:
+    """The platform of the device that JAX computes on unless an array is on another."""
+    device = jax.config.jax_default_device  # type: ignore[attr-defined] # None, a Device, or a platform
+    return jax.default_backend() if device is None else str(getattr(device, "platform", device))
+
+
 def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
     """What `forward` chooses, in words."""
     reason = primitive.reason_against(layers, activations, x)
-    if reason is None and (platform := jax.default_backend()) != "cpu":
+    if reason is None and (platform := default_platform()) != "cpu":
         reason = f"the platform is {platform}"
     if reason:
         return f"XLA, layer by layer: {reason}"

@@ -130,8 +130,9 @@ from jaxneuron import evaluate, load
 from tests import make_qlknn
 rows = np.random.default_rng(0).normal(size=(9000, 10)).astype(np.float32)
 mlp = load(make_qlknn.SHIPPED)
-each = [evaluate(mlp, rows, tile=256, devices=jax.devices()[:n]) for n in (1, 3, 8)]
-assert len(jax.devices()) == 8 and len({y.tobytes() for y in each}) == 1
+devices = jax.devices("cpu")
+each = [evaluate(mlp, rows, tile=256, devices=devices[:n]) for n in (1, 3, 8)]
+assert len(devices) == 8 and len({y.tobytes() for y in each}) == 1
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
@@ -160,7 +161,7 @@ def test_nothing_compiles_after_the_first_call():
 
 
 def test_devices_never_wait_for_each_other():
-    mlp, mesh = network(), Mesh(np.array(jax.devices()), ("rows",))
+    mlp, mesh = network(), Mesh(np.array(jax.devices("cpu")), ("rows",))
     assert mesh.size == 2
     text = _program(mesh).lower(mlp, numbers(2 * TILE)).compile().as_text()
     assert f"f32[{TILE},3]" in text  # each device's own tile
@@ -211,7 +212,7 @@ def test_reading_computing_and_writing_overlap():
                 yield rows
 
         start = time.perf_counter()
-        evaluate(mlp, read(), out=lambda _: time.sleep(pause), tile=len(rows), devices=jax.devices()[:1])
+        evaluate(mlp, read(), out=lambda _: time.sleep(pause), tile=len(rows), devices=jax.devices("cpu")[:1])
         return time.perf_counter() - start
 
     seconds(0)
@@ -240,9 +241,13 @@ def test_nan_rows_pass_through():
 
 
 def test_progress(capsys):
-    counts = []
-    evaluate(network(), numbers(80), tile=16, progress=lambda *count: counts.append(count))
-    evaluate(network(), iter([numbers(40)]), tile=16, progress=lambda *count: counts.append(count))
+    counts, devices = [], jax.devices("cpu")  # two of them
+
+    def count(*rows):
+        counts.append(rows)
+
+    evaluate(network(), numbers(80), tile=16, devices=devices, progress=count)
+    evaluate(network(), iter([numbers(40)]), tile=16, devices=devices, progress=count)
     assert counts == [(32, 80), (64, 80), (80, 80), (32, None), (40, None)]
     evaluate(network(), numbers(40), tile=8, progress=True)
     printed = capsys.readouterr()

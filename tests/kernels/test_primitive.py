@@ -257,6 +257,15 @@ def test_subnormal_numbers_count_and_xla_is_left_as_it_was():
 # --- what the kernel is chosen for ---
 
 
+def test_explain_goes_by_the_default_device(monkeypatch):
+    mlp, x = network((5, 20, 3)), rows(7, 5)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert explain(mlp, x).startswith("fused CPU kernel")
+    if jax.config.jax_default_device is None:
+        assert explain(mlp, x) == "XLA, layer by layer: the platform is gpu"
+
+
 def test_explain():
     mlp, x = network((5, 20, 3)), rows(7, 5)
     fused = f"fused CPU kernel, {SETS[-1]}: all 2 layers in one call"
