@@ -18,12 +18,12 @@ import jaxneuron
 from bench import peers
 from bench.cases import Case
 from jaxneuron import MLP
+from jaxneuron._math.activations import ACTIVATIONS
 
 Call = Callable[[], Any]
 Contender = Callable[[Case, MLP, Array], Call]
-JAX_NN = {
-    "sigmoid": jax.nn.sigmoid, "tanh": jnp.tanh, "relu": jax.nn.relu, "silu": jax.nn.silu,
-    "softmax": jax.nn.softmax, "identity": lambda z: z,
+JAX_NN = {name: getattr(jax.nn, name) for name in ACTIVATIONS if hasattr(jax.nn, name)} | {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False), "gelu_tanh": jax.nn.gelu,
 }  # fmt: skip
 
 

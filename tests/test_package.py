@@ -7,41 +7,28 @@ import types
 
 import jaxneuron
 from jaxneuron import gates
+from jaxneuron._math.activations import ACTIVATIONS
 
 PUBLIC = [
+    *ACTIVATIONS,
     "MLP",
     "Affine",
     "RowEvaluator",
     "affine",
-    "cr_sigmoid",
-    "cr_tanh",
     "dense_parameter_count",
-    "elu",
     "evaluate",
     "explain",
     "fold_input_scaling",
     "fold_output_scaling",
     "gates",
-    "gelu",
-    "gelu_tanh",
-    "hard_sigmoid",
-    "identity",
     "init_mlp",
-    "leaky_relu",
     "load",
     "mlp_forward",
     "neuron",
     "parameter_count",
-    "relu",
     "save",
-    "selu",
-    "sigmoid",
-    "silu",
-    "softmax",
-    "softplus",
     "stack_neurons",
     "summary",
-    "tanh",
 ]
 
 

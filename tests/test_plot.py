@@ -314,7 +314,7 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_activation("tanh", "sigmiod"),
             ValueError,
-            "plot_activation: activation must be a callable or one of cr_sigmoid, cr_tanh, elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh, got 'sigmiod'; did you mean 'sigmoid'?",
+            f"plot_activation: activation must be a callable or one of {', '.join(sorted(BY_NAME))}, got 'sigmiod'; did you mean 'sigmoid'?",
         ),
         (
             lambda: plot_activation("softmax"),
@@ -364,12 +364,12 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_error(jnp.sin, jnp.sin),
             ValueError,
-            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got sin, sin; pass reference=",
+            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or one of these must be drawn, got sin, sin; pass reference=",
         ),
         (
             lambda: plot_error(jnp.sin, reference="sin"),
             ValueError,
-            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got reference 'sin'; pass reference=",
+            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or one of these must be drawn, got reference 'sin'; pass reference=",
         ),
         (
             lambda: plot_activation(3),
@@ -389,7 +389,7 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_error("tanh", reference=3),
             ValueError,
-            "plot_error: reference must be a function of a float64 array or one of sigmoid, relu, tanh, identity, silu, gelu, gelu_tanh, softplus, elu, selu, leaky_relu, hard_sigmoid, cr_sigmoid, cr_tanh, or one of these must be drawn, got reference 3; pass reference=",
+            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or one of these must be drawn, got reference 3; pass reference=",
         ),
         (
             lambda: plot_error("tanh", reference=np.sum),

@@ -1,7 +1,7 @@
 """The table of activations: a line for each, in the order of the compiled kernel's codes.
 
 A line says what is promised, and what a test needs to hold an activation to it. The formulas stand elsewhere:
-for XLA in _activations.py, for the kernel in _kernels/cpu/activations.h, the truth in oracle.py.
+for XLA in elementary.py, for the kernel in _kernels/cpu/activations.h, the truth in oracle.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Activations as other libraries have them: JAX's functions, and families with a parameter.
 
-A name means the same function in JAX as here, unless `JAX_FUNCTIONS` lists a difference. A parameter that
-only scales one of the named activations is written as a `Scaling` and folded into the layers beside it; the
-families `LeakyReLU` and `ELU` can't be, and are callables that compare by their parameters.
+A name, underscores aside, means the same function in JAX as here, unless `JAX_FUNCTIONS` lists a difference.
+A parameter that only scales one of the named activations is written as a `Scaling` and folded into the layers
+beside it; the families `LeakyReLU` and `ELU` can't be, and are callables that compare by their parameters.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ from jax import Array
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME, Activation
 
+SAME = {name.replace("_", ""): name for name in BY_NAME}  # ours, by the name without underscores
 JAX_FUNCTIONS: dict[Any, str] = {
-    **{getattr(jax.nn, name): name for name in BY_NAME if hasattr(jax.nn, name)},
+    **{
+        getattr(jax.nn, theirs): SAME[theirs.replace("_", "")]
+        for theirs in dir(jax.nn)
+        if theirs.replace("_", "") in SAME
+    },
     jax.nn.gelu: "gelu_tanh",  # by default, approximate=True
     jnp.tanh: "tanh",
     jax.lax.tanh: "tanh",

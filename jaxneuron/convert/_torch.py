@@ -14,15 +14,14 @@ from jax.typing import DTypeLike
 
 from jaxneuron._errors import BadType, BadValue, Missing, public
 from jaxneuron._files import DTYPES, header, safetensors_library
-from jaxneuron._names import BY_NAME, Activation
+from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._activations import elu, leaky_relu
+from jaxneuron.convert._activations import SAME, elu, leaky_relu
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert.steps import Activations, Scaling, Step, assemble, chain, network, refused, required
 
 # torch.nn's modules that are not called as our activation, and hold no parameter.
 DIFFERENT: dict[str, Step] = {"Dropout": "identity", "Softsign": jax.nn.soft_sign}
-SAME = {name.replace("_", ""): name for name in BY_NAME}
 
 
 @public

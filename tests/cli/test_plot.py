@@ -87,7 +87,10 @@ def test_plot_as_a_process(tmp_path):
     assert plt.imread(tmp_path / "xor.png").shape == (800, 1000, 4)
 
 
-KNOWN = "plot: WHAT must be gates, and, or, nand, xor, error, a .safetensors file, or activations (cr_sigmoid, cr_tanh, elu, gelu, gelu_tanh, hard_sigmoid, identity, leaky_relu, relu, selu, sigmoid, silu, softmax, softplus, tanh)"
+KNOWN = (
+    "plot: WHAT must be gates, and, or, nand, xor, error, a .safetensors file, "
+    f"or activations ({', '.join(sorted(BY_NAME))})"
+)
 
 
 @pytest.mark.parametrize(

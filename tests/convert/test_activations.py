@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxneuron._activations import BY_NAME
 from jaxneuron.convert._activations import ELU, LeakyReLU, known
 
 
@@ -25,6 +26,13 @@ def test_jax_functions_have_names():
     assert known(functools.partial(jax.nn.elu, alpha=1.0)) == "elu"
     assert known(jnp.sin) is jnp.sin
     assert known(partial(jax.nn.gelu, approximate=True)).func is jax.nn.gelu
+
+
+def test_names_differ_from_ours_only_by_underscores():
+    ours = {name.replace("_", "") for name in BY_NAME}
+    for theirs in dir(jax.nn):
+        if theirs.replace("_", "") in ours:
+            assert known(getattr(jax.nn, theirs)) in BY_NAME, theirs
 
 
 @given(st.floats(-30, 30, width=32), st.sampled_from([0.25, 1.5]))

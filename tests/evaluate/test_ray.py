@@ -149,6 +149,7 @@ def test_parquet_through_two_actors_one_of_which_is_killed(model, tmp_path):
     assert len(sizes) > 1  # ragged batches
     files = sorted((tmp_path / "out").glob("*.parquet"))
     table = pa.concat_tables([pa.parquet.read_table(file) for file in files])
-    assert table["id"].to_pylist() == list(range(N))
+    order = np.argsort(table["id"].to_numpy())  # a killed actor's blocks may be written after later ones
+    assert np.array_equal(table["id"].to_numpy()[order], np.arange(N))  # each row once
     y = np.array([value.as_py() for value in table["y"]], np.float32)
-    same(y, model, x)
+    same(y[order], model, x)

@@ -1,7 +1,8 @@
 // One thread through the kernel's own functions, tiles in the caches: speed [INSTRUCTION_SET [ACTIVATION]]
 //
 // Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
-// beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds.
+// beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds. Full tiles have the
+// rows that tuning.h gives them.
 
 #include <algorithm>
 #include <chrono>
@@ -17,6 +18,7 @@
 #endif
 
 #include "network.h"
+#include "tuning.h"
 
 using namespace jaxneuron;
 
@@ -67,24 +69,24 @@ int main(int arguments, char** values) {
 #endif
   const std::vector<std::int64_t> qlknn{10, 133, 133, 133, 133, 133, 8};
   const std::vector<std::int64_t> policy{28, 128, 64, 8};
-  for (const Case& c : std::vector<Case>{{{2, 3, 1}, 64},
+  for (const Case& c : std::vector<Case>{{{2, 3, 1}, TILE_ROWS},
                                          {{4, 16, 16, 2}, 1},
-                                         {{4, 16, 16, 2}, 64},
-                                         {{8, 8, 8, 8, 8}, 64},
-                                         {{16, 16, 16, 16, 16}, 64},
-                                         {{32, 32, 32, 32, 32}, 64},
+                                         {{4, 16, 16, 2}, TILE_ROWS},
+                                         {{8, 8, 8, 8, 8}, TILE_ROWS},
+                                         {{16, 16, 16, 16, 16}, TILE_ROWS},
+                                         {{32, 32, 32, 32, 32}, TILE_ROWS},
                                          {{64, 64, 64, 64}, 1},
                                          {{64, 64, 64, 64}, 16},
-                                         {{64, 64, 64, 64}, 64},
-                                         {{256, 256, 256, 256, 256}, 64},
-                                         {{512, 512, 512, 512}, 64},
-                                         {{1024, 1024, 1024, 1024}, 64},
-                                         {{1024, 1024, 1024, 1024}, 256},
+                                         {{64, 64, 64, 64}, TILE_ROWS},
+                                         {{256, 256, 256, 256, 256}, TILE_ROWS},
+                                         {{512, 512, 512, 512}, TILE_ROWS},
+                                         {{1024, 1024, 1024, 1024}, TILE_ROWS},
+                                         {{1024, 1024, 1024, 1024}, PACKED_TILE_ROWS},
                                          {policy, 1},
                                          {qlknn, 1},
                                          {qlknn, 25},
-                                         {qlknn, 64},
-                                         {{784, 256, 128, 10}, 64}}) {
+                                         {qlknn, TILE_ROWS},
+                                         {{784, 256, 128, 10}, TILE_ROWS}}) {
     std::vector<std::vector<float>> arrays;
     std::vector<Layer> layers;
     double products = 0;
