@@ -1,5 +1,6 @@
 """Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
 
+On a GPU `python -m bench --gpu`, see gpu.py.
 With `--beside PYTHON`, beside the jaxneuron that another Python has installed.
 
 A line for each case: our median, the fastest peer's, how many times as fast we are within a round, our time
@@ -13,6 +14,7 @@ import json
 import math
 import os
 import platform
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 
 import jax
 
-from bench import beside, memory, picture
+from bench import beside, gpu, memory, picture
 from bench.cases import CASES, DEEP, SHALLOW, Case, network
 from bench.contenders import OURS, PEERS, Call, empty
 from bench.floor import floor, matmul_peak
@@ -182,6 +184,9 @@ def everyone(record: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    if "--gpu" in sys.argv[1:2]:
+        gpu.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "words", metavar="WORD", nargs="*", help="only the cases with one of these in their name"

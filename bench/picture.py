@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 WON, LOST = "#2a6f97", "#c8553d"
 
 
-def draw(record: list[dict[str, Any]], path: Path) -> None:
+def draw(record: list[dict[str, Any]], path: Path, peer: str = "the best peer of the case") -> None:
     """Cases from the slowest to the fastest on a logarithmic axis, losses in red; the bars are quartiles."""
     record = sorted(record, key=lambda r: r["speed"]["median"])
     figure = Figure(figsize=(9, 1.2 + 0.26 * len(record)), layout="constrained")
@@ -34,7 +34,7 @@ def draw(record: list[dict[str, Any]], path: Path) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    ax.set_xlabel("times as fast as the best peer of the case")
+    ax.set_xlabel(f"times as fast as {peer}")
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     figure.savefig(path, dpi=130)

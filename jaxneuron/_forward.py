@@ -42,7 +42,8 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
 
     Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
     and u = 2^-53, s = 2^-1022 for float64, of arrays in the result's dtype; s is what a product may lose by
-    underflow. bfloat16 and float16 are summed in float32 and rounded once. Never TF32, unless
+    underflow. bfloat16 and float16 are summed in float32 and rounded once; on a GPU, where no fused kernel
+    computes several outputs, before the bias too, see docs/guides/gpu.md. Never TF32, unless
     `jax.default_matmul_precision` says so. Held by tests/test_forward.py.
 
     Example:
@@ -74,7 +75,8 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
         hashed.
 
     Numerics: the activation's own bound at the z that `affine` computes, which is within `affine`'s bound;
-    bfloat16 and float16 are rounded once, after the activation. Held by tests/test_forward.py.
+    bfloat16 and float16 are rounded once, after the activation; on a GPU as `affine` says. Held by
+    tests/test_forward.py.
 
     Example:
       >>> neuron(Affine([0.5, 0.5], -0.7), [1, 1])
@@ -125,7 +127,7 @@ def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
       batch: inputs, `(..., n_in)`, or a `jax.ShapeDtypeStruct` in their place; no number is looked at.
 
     Returns:
-      One line: the fused CPU kernel with its instruction set, or XLA with the reason.
+      One line: the fused CPU kernel with its instruction set, the fused GPU kernel, or XLA with the reason.
 
     Raises:
       ValueError: shapes that do not fit. TypeError: an `mlp` that is not an `MLP`, a `batch` that is not an

@@ -17,6 +17,8 @@ from jaxneuron._errors import BadType, BadValue, public
 Activation = str | Callable[[Array], Array]
 
 BY_NAME: dict[str, Callable[[Any], Array]] = {}
+# The form of an activation, where it has one, for float32 sums that will be rounded to bfloat16 or float16.
+NARROW: dict[Callable[[Any], Array], Callable[[Array], Array]] = {}
 
 
 def activation(
@@ -40,6 +42,8 @@ def activation(
         return evaluate(as_operand(z, "z"))
 
     BY_NAME[name] = named
+    if narrow:
+        NARROW[named] = narrow
     return named
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
 from jax import Array
 
-from jaxneuron._kernels import library, primitive, xla
+from jaxneuron._arrays import result_dtype
+from jaxneuron._kernels import gpu, library, primitive, xla
 
 
 def forward(
@@ -16,7 +18,7 @@ def forward(
     x: Array,
 ) -> Array:
     """For every layer, x = activation(x @ w + b); shapes fit."""
-    if primitive.reason_against(layers, activations, x) is None:
+    if primitive.reason_against(layers, activations, x) is None and not (library.missing() and gpu.missing()):
         return primitive.forward(layers, activations, x)
     return xla.forward(layers, activations, x)
 
@@ -28,10 +30,19 @@ def default_platform() -> str:
 
 
 def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
-    """What `forward` chooses, in words."""
+    """What `forward` chooses on the platform of JAX's default device, in words."""
+    platform = default_platform()
+    kernel = f"fused {platform.upper()} kernel"
     reason = primitive.reason_against(layers, activations, x)
-    if reason is None and (platform := default_platform()) != "cpu":
+    if reason is None and platform == "cpu":
+        reason = library.missing()
+        kernel = f"{kernel}, {''.join(library.instruction_sets()[-1:])}"
+    elif reason is None and platform == "gpu":
+        widths = [x.shape[-1], *(math.prod(w.shape[1:]) for w, _ in layers)]
+        dtype = result_dtype(x, *jax.tree.leaves(layers))
+        reason = gpu.reason_against(widths, dtype, [b is not None for _, b in layers], activations)
+    elif reason is None:
         reason = f"the platform is {platform}"
     if reason:
         return f"XLA, layer by layer: {reason}"
-    return f"fused CPU kernel, {library.instruction_sets()[-1]}: all {len(layers)} layers in one call"
+    return f"{kernel}: all {len(layers)} layers in one call"

@@ -1,10 +1,10 @@
-"""The fused CPU kernel as a JAX primitive: all layers in one call of cpu/ffi.cc.
+"""The fused kernels as a JAX primitive: all layers in one call of cpu/ffi.cc, or of the kernels in gpu/.
 
     y = activation(x @ w + b), layer after layer            x (rows, n_in), w (n_in, n_out), b (n_out,)
 
 Any operand may have a leading axis of members, and then y has it too: vmap folds rows into rows, and networks
-into members. On other platforms than CPU, under differentiation and in exported programs it becomes XLA's own
-path.
+into members. On other platforms, under differentiation, in exported programs and where a kernel can't serve,
+it becomes XLA's own path.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxneuron import _activations
 from jaxneuron._arrays import result_dtype
-from jaxneuron._kernels import library, xla
+from jaxneuron._kernels import gpu, library, xla
 from jaxneuron._kernels.private_jax import (
     Primitive,
     ad,
@@ -55,7 +55,7 @@ def reason_against(layers: Sequence[xla.Layer], activations: Sequence[Any], x: A
         results.append(jax.ShapeDtypeStruct((), dtype))
     if len(dtypes := dict.fromkeys(str(result.dtype) for result in results[1:])) > 1:
         return f"its layers are of different dtypes, {' and '.join(dtypes)}"
-    return library.missing()
+    return None
 
 
 def forward(
@@ -98,11 +98,22 @@ def _ranks(biases: Sequence[bool]) -> list[int]:
     return [2] + [rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,))]
 
 
-def _on_xla(*operands: Array, activations: Sequence[str], biases: Sequence[bool], **_: Any) -> Array:
+def _on_xla(
+    *operands: Array,
+    activations: Sequence[str],
+    biases: Sequence[bool],
+    on_gpu: bool | None = None,
+    **_: Any,
+) -> Array:
     def one(x: Array, *arrays: Array) -> Array:
         functions = [getattr(_activations, name) for name in activations]
-        return xla.forward(_pairs(arrays, biases), functions, x)
+        return xla.forward(_pairs(arrays, biases), functions, x, on_gpu)
 
+    return _of_each_member(one, operands, biases)
+
+
+def _of_each_member(one: Callable[..., Array], operands: Sequence[Array], biases: Sequence[bool]) -> Array:
+    """`one`, which takes operands without members, for each of them."""
     ranks = _ranks(biases)
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]
     return jax.vmap(one, axes)(*operands) if 0 in axes else one(*operands)
@@ -161,9 +172,37 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tu
 
 def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call if params["partitioned"] else _partitioned
-    if is_for_export(ctx):  # the program shall run where this library is not installed
-        function = _on_xla
+    if is_for_export(ctx) or library.missing():  # an exported program shall run where this library is not
+        function = functools.partial(_on_xla, on_gpu=False)
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
+
+
+def _on_gpu(ctx: Any, *operands: Any, **params: Any) -> Any:
+    function: Callable[..., Array] = _call_gpu if params["partitioned"] else _partitioned
+    # An exported program shall run on other GPUs too.
+    if is_for_export(ctx) or _reason_against_gpu(ctx.avals_in, **params):
+        function = functools.partial(_on_xla, on_gpu=True)
+    return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
+
+
+def _reason_against_gpu(
+    operands: Sequence[Any], activations: Sequence[str], biases: Sequence[bool], **_: Any
+) -> str | None:
+    x = operands[0]
+    if 0 in _shape(*operands, biases=biases).shape:
+        return "the result is empty"
+    widths = [x.shape[-1], *(w.shape[-1] for w, _ in _pairs(operands[1:], biases))]
+    return gpu.reason_against(widths, x.dtype, biases, [getattr(_activations, name) for name in activations])
+
+
+def _call_gpu(*operands: Array, activations: Sequence[str], biases: Sequence[bool], **_: Any) -> Array:
+    members = math.prod(_shape(*operands, biases=biases).shape[:-2])
+
+    def one(x: Array, *arrays: Array) -> Array:
+        functions = [getattr(_activations, name) for name in activations]
+        return gpu.forward(x, _pairs(arrays, biases), functions, members)
+
+    return _of_each_member(one, operands, biases)
 
 
 def _call(
@@ -226,5 +265,8 @@ forward_p.def_abstract_eval(_shape)
 batching.primitive_batchers[forward_p] = _batch
 ad.primitive_jvps[forward_p] = _jvp
 requires_devices_during_lowering(forward_p)  # as custom_partitioning does
-mlir.register_lowering(forward_p, mlir.lower_fun(_on_xla, multiple_results=False))
+mlir.register_lowering(
+    forward_p, mlir.lower_fun(functools.partial(_on_xla, on_gpu=False), multiple_results=False)
+)
 mlir.register_lowering(forward_p, _on_cpu, platform="cpu")
+mlir.register_lowering(forward_p, _on_gpu, platform="cuda")

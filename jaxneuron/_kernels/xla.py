@@ -6,6 +6,8 @@ On any platform, with any activation, differentiable.
 from __future__ import annotations
 
 import contextlib
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,31 +15,81 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxneuron import _activations
 from jaxneuron._arrays import result_dtype, sum_dtype
 from jaxneuron._errors import BadType, BadValue, inside
+from jaxneuron._kernels.gpu.activations import FORMULAS
+from jaxneuron._names import NARROW
+
+# Those that XLA computes within a 16-bit product on a GPU, where they are applied to its 16-bit sums.
+IN_PRODUCT: dict[Callable[..., Array], Callable[[Array], Array]] = {
+    _activations.identity: lambda z: z,
+    _activations.relu: jax.nn.relu,
+    _activations.tanh: lax.tanh,
+    _activations.sigmoid: lax.logistic,
+}
 
 Layer = tuple[Array, Array | None]  # w (n_in, *out), b (*out,)
 
 
-def forward(layers: Sequence[Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> Array:
-    """For every layer, x = activation(x @ w + b)."""
+def forward(
+    layers: Sequence[Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    on_gpu: bool | None = None,
+) -> Array:
+    """For every layer, x = activation(x @ w + b); `on_gpu` None if the platform is not known yet."""
+    if on_gpu is None and jax.default_backend() != "gpu":
+        on_gpu = False
     for i, ((w, b), activation) in enumerate(zip(layers, activations, strict=True)):
         dtype = result_dtype(*(a for a in (w, b, x) if a is not None))
-        # float32 means float32 on every device; a precision that the user has set is left alone.
-        lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-        # (..., n_in) x (n_in, *out) -> (..., *out)
-        z = lax.dot_general(
-            x.astype(dtype),
-            w.astype(dtype),
-            (((x.ndim - 1,), (0,)), ((), ())),
-            precision=lax.Precision.HIGHEST if lowered is None else None,
-            preferred_element_type=sum_dtype(dtype),
-        )
-        if b is not None:
-            z = z + jnp.broadcast_to(b.astype(dtype).astype(z.dtype), z.shape)
+        operands = [a.astype(dtype) for a in (x, w, b) if a is not None]
         with inside(f"layer {i}") if len(layers) > 1 else contextlib.nullcontext():
-            x = _activated(z, activation).astype(dtype)
+            layer = functools.partial(_layer, activation=activation)
+            narrow = functools.partial(_layer, activation=activation, narrow=True)
+            if on_gpu is False or dtype.itemsize != 2 or math.prod(w.shape[1:]) == 1:
+                x = layer(*operands)
+            elif on_gpu:
+                x = narrow(*operands)
+            else:
+                x = lax.platform_dependent(*operands, cuda=narrow, default=layer)
     return x
+
+
+def _layer(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    activation: Callable[[Array], Array],
+    narrow: bool = False,
+) -> Array:
+    """activation(x @ w + b), of one dtype.
+
+    16-bit products are summed in float32, which take the bias and the activation before they are rounded. If
+    `narrow`, the sum is rounded first, and again with its bias: XLA on a GPU writes the sums of a product to
+    memory, and 16-bit ones are written and read in half the time; bias and the activations of IN_PRODUCT it
+    then computes within the product.
+    """
+    # float32 means float32 on every device; a precision that the user has set is left alone.
+    lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    # (..., n_in) x (n_in, *out) -> (..., *out)
+    z = lax.dot_general(
+        x,
+        w,
+        (((x.ndim - 1,), (0,)), ((), ())),
+        precision=lax.Precision.HIGHEST if lowered is None and not narrow else None,
+        preferred_element_type=x.dtype if narrow else sum_dtype(x.dtype),
+    )
+    if b is not None:
+        z = z + jnp.broadcast_to(b.astype(z.dtype), z.shape)
+    if narrow and activation in IN_PRODUCT:
+        return IN_PRODUCT[activation](z)
+    if narrow and activation is not _activations.softmax:
+        activation = FORMULAS.get(activation, activation)
+    elif x.dtype.itemsize == 2:
+        activation = NARROW.get(activation, activation)
+    return _activated(z.astype(sum_dtype(x.dtype)), activation).astype(x.dtype)
 
 
 def _activated(z: Array, activation: Callable[[Array], Array]) -> Array:

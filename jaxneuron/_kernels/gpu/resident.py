@@ -1,0 +1,170 @@
+"""The fused kernel whose weights stay in shared memory: for widths up to 128, as many layers as fit.
+
+Every block loads all weights once. Then each of its warpgroups walks over row tiles of its own:
+
+    rows -> shared memory          the copy engine, a tile ahead
+    h = activation(rows @ w + b)   tensor cores; sums in registers take bias and activation in float32,
+    h = activation(h @ w + b)      are rounded once, and are the next product's operand where they stand
+    h -> shared memory -> result   the copy engine again
+
+So a row is read once and its result written once, whatever the number of layers.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu
+
+plgpu: Any = mosaic_gpu  # its annotations differ between versions of JAX
+
+TILE = 64  # rows of a warpgroup's step, as many as a tensor core instruction takes
+SHARED_MEMORY = 227 * 1024 - 1024  # bytes that a block may have on Hopper, less the barriers
+
+
+class Plan(NamedTuple):
+    """How a block divides its rows."""
+
+    warpgroups: int
+    slots: int  # tiles of rows in shared memory, for each warpgroup
+
+
+def plan(widths: Sequence[int], layers_with_bias: int) -> Plan | None:
+    """The first plan that fits into shared memory and registers; None where none does."""
+    weights = sum(2 * a * b for a, b in itertools.pairwise(widths))
+    fixed = weights + 2 * layers_with_bias * max(64, *widths)
+    if max(widths) > 128:
+        return None
+    # Each of four warpgroups may have 128 registers a thread, enough for 64 sums and the rows they come from.
+    for warpgroups in (4, 2, 1) if max(widths) <= 64 else (2, 1):
+        for slots in (2, 1):
+            rows = 2 * TILE * warpgroups * (slots * widths[0] + widths[-1])
+            if fixed + rows <= SHARED_MEMORY:
+                return Plan(warpgroups, slots)
+    return None
+
+
+def tiled(*columns: int) -> tuple[Any, ...]:
+    """The layout that copy engine and tensor cores ask for: tiles of 8 rows of up to 128 bytes, swizzled.
+
+    For an array of these columns, and of weights for all of its axes: both operands of a product share it.
+    """
+    least = min(64, *columns)
+    return plgpu.TilingTransform((8, least)), plgpu.SwizzleTransform(2 * least)
+
+
+def forward(
+    x: Array,
+    ws: Sequence[Array],
+    bs: Sequence[Array | None],
+    functions: Sequence[Callable[[Array], Array]],
+    chosen: Plan,
+    processors: int,
+    bias_first: bool,
+    interpret: Any = None,
+) -> Array:
+    """activation(x @ w + b), layer after layer.
+
+    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128, rows a multiple
+    of 8. `processors`: the multiprocessors to fill, one block each. `bias_first`: sums start from the bias
+    instead of taking it at the end.
+    """
+    rows, n_in = x.shape
+    dtype, n_out = x.dtype, ws[-1].shape[1]
+    warpgroups, slots = chosen
+    tiles = pl.cdiv(rows, TILE)
+    blocks = min(processors, pl.cdiv(tiles, warpgroups))
+    stride = blocks * warpgroups
+    biased = [i for i, b in enumerate(bs) if b is not None]
+    widest = max(64, *(w.shape[1] for w in ws))
+
+    def jaxneuron_forward(x_ref: Any, *refs: Any) -> None:
+        w_refs, refs = refs[: len(ws)], refs[len(ws) :]
+        b_refs, (y_ref, w_sm, b_sm, x_sm, y_sm, w_barrier, x_barrier) = (
+            refs[: len(biased)],
+            refs[len(biased) :],
+        )
+        warpgroup = lax.axis_index("warpgroup")
+        first = lax.axis_index("block") * warpgroups + warpgroup
+        steps = lax.div(jnp.int32(tiles) - first + stride - 1, jnp.int32(stride))
+
+        @pl.when(warpgroup == 0)
+        def _() -> None:
+            for w_ref, w in zip(w_refs, w_sm, strict=True):
+                plgpu.copy_gmem_to_smem(w_ref, w, w_barrier)
+            for k, b_ref in enumerate(b_refs):
+                plgpu.copy_gmem_to_smem(b_ref, b_sm.at[k, pl.ds(0, b_ref.shape[0])], w_barrier)
+
+        def at(step: Array) -> Any:
+            return pl.ds(pl.multiple_of((first + step * stride) * TILE, TILE), TILE)
+
+        def load(step: Array) -> None:
+            slot = lax.rem(step, jnp.int32(slots))
+            plgpu.copy_gmem_to_smem(
+                x_ref.at[at(step), :], x_sm.at[warpgroup, slot], x_barrier.at[warpgroup * slots + slot]
+            )
+
+        def layer(i: int, h: Any) -> Array:
+            shape = (TILE, ws[i].shape[1])
+            bias = None
+            if i in biased:
+                place = b_sm.at[biased.index(i), pl.ds(0, shape[1])]
+                b = plgpu.load(place, layout=plgpu.Layout.WGMMA.reduce(0)).astype(jnp.float32)
+                bias = lax.broadcast_in_dim(b, shape, [1])
+
+            def product(sums: Any) -> Any:
+                plgpu.wgmma(sums, h, w_sm[i])
+                return None if bias_first and bias is not None else sums[...]
+
+            if bias_first and bias is not None:
+                z = pl.run_state(product)(plgpu.ACC.init(bias))
+            else:
+                z = pl.run_scoped(product, plgpu.ACC(shape, jnp.float32))
+                z = z if bias is None else z + bias
+            return functions[i](z).astype(dtype)
+
+        for step in range(slots):
+            pl.when(step < steps)(functools.partial(load, jnp.int32(step)))
+        plgpu.barrier_wait(w_barrier)
+
+        def advance(step: Array, _: None) -> None:
+            slot = lax.rem(step, jnp.int32(slots))
+            plgpu.barrier_wait(x_barrier.at[warpgroup * slots + slot])
+            h: Any = layer(0, x_sm.at[warpgroup, slot])
+            pl.when(step + slots < steps)(lambda: load(step + slots))  # the product is done with the slot
+            for i in range(1, len(ws)):
+                h = layer(i, h)
+            plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # the last step's result has left its place
+            y_sm[warpgroup] = h
+            plgpu.commit_smem()
+            plgpu.copy_smem_to_gmem(y_sm.at[warpgroup], y_ref.at[at(step), :])
+
+        lax.fori_loop(0, steps, advance, None)
+        plgpu.wait_smem_to_gmem(0)
+
+    kernel: Callable[..., Array] = plgpu.kernel(
+        jaxneuron_forward,
+        out_type=jax.ShapeDtypeStruct((rows, n_out), dtype),
+        grid=(blocks,),
+        grid_names=("block",),
+        num_threads=warpgroups,
+        thread_name="warpgroup",
+        scratch_types=[
+            [plgpu.SMEM(w.shape, dtype, transforms=tiled(*w.shape)) for w in ws],
+            plgpu.SMEM((max(1, len(biased)), widest), dtype),
+            plgpu.SMEM((warpgroups, slots, TILE, n_in), dtype, transforms=tiled(*ws[0].shape)),
+            plgpu.SMEM((warpgroups, TILE, n_out), dtype, transforms=tiled(n_out)),
+            plgpu.Barrier(num_arrivals=len(ws) + len(biased)),
+            plgpu.Barrier(num_barriers=warpgroups * slots),
+        ],
+        compiler_params=plgpu.CompilerParams(approx_math=True),
+        interpret=interpret,
+    )
+    return kernel(x, *ws, *(b for b in bs if b is not None))

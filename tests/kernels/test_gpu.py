@@ -1,0 +1,222 @@
+"""The fused kernel on NVIDIA GPUs, as far as it can be held without one; with one, the same compiled."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+import jaxneuron
+from bench.gpu import EXACT
+from jaxneuron import MLP, mlp_forward
+from jaxneuron._kernels import gpu, xla
+from jaxneuron._kernels.gpu.activations import FORMULAS
+from jaxneuron._names import BY_NAME
+
+NEW = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernel needs jax 0.11")
+GPU = pytest.mark.skipif(gpu.missing() is not None, reason=f"{gpu.missing()}")
+ELEMENTWISE = [name for name in BY_NAME if name not in ("softmax", "cr_sigmoid", "cr_tanh")]
+# Results this small may be 0: exp(-z) overflows before them.
+TINY = {"bfloat16": 2.0**-119, "float16": 2.0**-24}
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    """As if this process had an H100."""
+    monkeypatch.setattr(gpu, "missing", lambda: None)
+    monkeypatch.setattr(gpu, "processors", lambda: 132)
+
+
+def network(widths, activation="relu", final="identity", dtype="bfloat16"):
+    rng = np.random.default_rng(0)
+    layers = [
+        (jnp.asarray(rng.normal(size=(a, b)) / np.sqrt(a), dtype), jnp.asarray(rng.normal(size=b) / 4, dtype))
+        for a, b in itertools.pairwise(widths)
+    ]
+    return MLP(layers, activation=activation, final_activation=final)
+
+
+def numbers(dtype):
+    """Every finite number of a 16-bit format, subnormal ones apart."""
+    z = np.arange(2**16, dtype=np.uint16).view(dtype).astype(np.float32)
+    return z[np.isfinite(z) & (np.abs(z) >= ml_dtypes.finfo(dtype).smallest_normal)]
+
+
+def ulps(y, exact, dtype):
+    """How far y is off, in ULP; results below TINY apart."""
+    info = ml_dtypes.finfo(dtype)
+    exponent = np.floor(np.log2(np.maximum(np.abs(exact), float(info.smallest_normal))))
+    off = np.abs(np.asarray(y, np.float64) - exact) - TINY[dtype]
+    return np.where(np.abs(exact) < float(info.max), off, 0) / 2.0 ** (exponent - info.nmant)
+
+
+# --- truth ---
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("function", ELEMENTWISE)
+def test_formulas_of_every_16_bit_number(function, dtype):
+    z = numbers(dtype)
+    with np.errstate(all="ignore"):
+        exact = EXACT[function](z.astype(np.float64))
+    y = jax.jit(FORMULAS[BY_NAME[function]])(z).astype(dtype)
+    assert ulps(y, exact, dtype).max() <= 0.51
+
+
+@pytest.mark.parametrize("function", ELEMENTWISE)
+def test_formulas_at_the_ends(function):
+    z = np.float32([-np.inf, np.nan, np.inf, 0])
+    with np.errstate(all="ignore"):
+        exact = {"silu": -0.0, "gelu": -0.0, "gelu_tanh": -0.0}.get(function, EXACT[function](-np.inf))
+    y = np.asarray(FORMULAS[BY_NAME[function]](z))
+    np.testing.assert_allclose(y[0], exact, rtol=1e-6)
+    assert np.isnan(y[1])
+    assert (
+        y[2] == EXACT[function](np.inf) if function not in ("silu", "gelu", "gelu_tanh") else y[2] == np.inf
+    )
+    np.testing.assert_allclose(y[3], EXACT[function](0.0), rtol=1e-6)
+
+
+@NEW
+def test_interpreted_with_races_detected():
+    """Every activation, uneven widths and ragged rows, through both kernels: see interpreted.py."""
+    command = [sys.executable, "-m", "tests.kernels.interpreted"]
+    environment = os.environ | {"NPROC": "32", "JAX_PLATFORMS": "cpu"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sigmoid_in_a_network_is_the_nearest_on_xla_too(dtype):
+    """Its 16-bit form is that of networks too: they hand over float32 sums, of which it can't be told."""
+    z = jnp.asarray(numbers(dtype), dtype)
+    y = xla.forward([(jnp.ones((1, 1), dtype), None)], [BY_NAME["sigmoid"]], z[:, None])
+    assert (y[:, 0] == BY_NAME["sigmoid"](z)).all()
+
+
+@pytest.mark.parametrize("function", [*ELEMENTWISE, "softmax"])
+def test_the_form_for_gpus_within_its_bound(function):
+    """Of XLA: each sum is rounded before and after its bias."""
+    w, b = network((50, 40)).layers[0]
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(200, 50)), "bfloat16")
+    y = xla.forward([(w, b)], [BY_NAME[function]], x, on_gpu=True)
+    x, w, b = (np.asarray(a, np.float64) for a in (x, w, b))
+    z, u = x @ w, 2.0**-8
+    exact = EXACT[function](z + b)
+    # No slope is above 1.76, selu's. XLA may round within its sigmoid too.
+    slack = 1.76 * (u * (np.abs(z) + np.abs(z + b)) + 52 * 2.0**-24 * (np.abs(x) @ np.abs(w)))
+    slack += (4 if function == "sigmoid" else 1.1) * u * np.abs(exact)
+    assert (np.abs(np.asarray(y, np.float64) - exact) <= 1.01 * slack).all()
+
+
+# --- laws ---
+
+
+def test_importing_the_package_imports_no_pallas():
+    code = "import sys, jaxneuron; assert 'jax.experimental.pallas' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+
+
+@NEW
+@pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 133, 8), (256, 256, 256)])
+def test_kernels_are_lowered_for_cuda(hopper, widths):
+    mlp, x = network(widths, "tanh"), jax.ShapeDtypeStruct((1000, widths[0]), jnp.bfloat16)
+    assert "mosaic_gpu" in _for_cuda(mlp_forward, mlp, x)
+
+
+@NEW
+def test_transformations_are_lowered_for_cuda(hopper):
+    mlp, x = network((64, 64, 64)), jnp.ones((3, 100, 64), jnp.bfloat16)
+    members = jax.tree.map(lambda a: jnp.stack([a, a, a]), mlp)
+    assert "mosaic_gpu" in _for_cuda(jax.vmap(mlp_forward, (None, 0)), mlp, x)
+    assert "mosaic_gpu" in _for_cuda(jax.vmap(mlp_forward), members, x)
+    step = lambda h, _: (mlp_forward(mlp, h), None)  # noqa: E731
+    assert "mosaic_gpu" in _for_cuda(lambda x: jax.lax.scan(step, x, None, 2)[0], x)
+    gradient = jax.grad(lambda x: mlp_forward(mlp, x).astype(jnp.float32).sum())
+    assert "mosaic_gpu" not in _for_cuda(gradient, x)
+
+
+def test_exported_programs_have_xlas_path(hopper):
+    mlp, x = network((64, 64, 64)), jax.ShapeDtypeStruct((100, 64), jnp.bfloat16)
+    exported = jax.export.export(jax.jit(lambda x: mlp_forward(mlp, x)), platforms=["cuda", "cpu"])(x)
+    assert "custom_call" not in exported.mlir_module()
+
+
+def _for_cuda(function, *arguments):
+    return jax.jit(function).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+
+
+# --- refusals ---
+
+
+@NEW
+def test_what_the_kernel_refuses(hopper):
+    bfloat16 = np.dtype(jnp.bfloat16)
+
+    def because(widths, dtype=bfloat16, function="relu"):
+        return gpu.reason_against(widths, dtype, [True] * (len(widths) - 1), [BY_NAME[function]])
+
+    assert because((64, 64, 1)) is None
+    assert because((64, 64, 1), np.dtype(np.float32)) == (
+        "the fused GPU kernel evaluates bfloat16 and float16, not float32"
+    )
+    assert because((64, 257, 1)) == "the fused GPU kernel takes up to 256 units a layer, not 257"
+    assert because((64, 16, 1)) == "the fused GPU kernel takes layers of 17 units and more, not 16"
+    assert because((64, 64, 64), function="gelu") is None
+    assert because((64, 65, 64), function="gelu") == (
+        "with gelu the fused GPU kernel pays up to 64 units a layer, not 65"
+    )
+    assert because((64, 64)) == "one layer is one product, which XLA computes as fast"
+    assert because((256,) * 400) == "399 layers of up to 256 units don't fit into the GPU's shared memory"
+
+
+def test_without_a_gpu_there_is_a_reason(monkeypatch):
+    gpu.missing.cache_clear()
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
+    monkeypatch.setattr(jax, "__version__", "0.10.2")
+    assert gpu.missing() == "the fused GPU kernel needs jax 0.11 or newer, not 0.10.2"
+    gpu.missing.cache_clear()
+
+
+@NEW
+def test_a_pallas_that_has_moved_is_told_once(hopper, monkeypatch):
+    from jaxneuron._kernels.gpu import resident
+
+    gpu._moved.cache_clear()
+    monkeypatch.delattr(resident.plgpu, "kernel")
+    with pytest.warns(UserWarning, match="jaxneuron's GPU kernel does not fit jax"):
+        assert "does not fit jax" in gpu._moved()
+    assert "does not fit jax" in gpu._moved()
+    gpu._moved.cache_clear()
+
+
+# --- with a GPU ---
+
+
+@GPU
+@pytest.mark.parametrize("function", ELEMENTWISE)
+def test_compiled_within_its_bound(function):
+    """Through two layers of the identity, so that the first one's sums are 16-bit numbers."""
+    for dtype in ("bfloat16", "float16"):
+        z, one = numbers(dtype), jnp.eye(64, dtype=dtype)
+        rows = jnp.asarray(np.resize(z, (len(z) // 64 + 1, 64)), dtype)
+        y = mlp_forward(MLP([(one, None)] * 2, activation=function), rows)
+        with np.errstate(all="ignore"):
+            exact = EXACT[function](np.asarray(rows, np.float64))
+        assert ulps(y, exact, dtype).max() <= 0.6
+
+
+@GPU
+def test_a_row_has_the_same_bits_in_any_batch():
+    for widths in ((64, 64, 64), (10, 133, 133, 8)):
+        mlp = network(widths, "silu")
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(1003, widths[0])), jnp.bfloat16)
+        y = mlp_forward(mlp, x)
+        for at in (0, 500, 1002):
+            assert (mlp_forward(mlp, x[at]) == y[at]).all()
+        assert jaxneuron.explain(mlp, x) == f"fused GPU kernel: all {len(widths) - 1} layers in one call"
