@@ -155,7 +155,7 @@ def _for_cuda(function, *arguments):
 
 
 @NEW
-def test_what_the_kernel_refuses(hopper):
+def test_what_the_kernel_refuses(hopper, monkeypatch):
     bfloat16 = np.dtype(jnp.bfloat16)
 
     def because(widths, dtype=bfloat16, function="relu"):
@@ -171,6 +171,8 @@ def test_what_the_kernel_refuses(hopper):
     assert because((64, 65, 64), function="gelu") == (
         "with gelu the fused GPU kernel pays up to 64 units a layer, not 65"
     )
+    monkeypatch.delitem(gpu.FORMULAS, BY_NAME["elu"])  # as one that was added without a formula for GPUs
+    assert because((64, 64, 64), function="elu") == "the fused GPU kernel has no formula for elu"
     assert because((64, 64)) == "one layer is one product, which XLA computes as fast"
     assert because((256,) * 400) == "399 layers of up to 256 units don't fit into the GPU's shared memory"
 

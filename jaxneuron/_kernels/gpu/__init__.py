@@ -21,13 +21,13 @@ import numpy as np
 from jax import Array
 
 from jaxneuron._activations import gelu, relu
+from jaxneuron._kernels.gpu.activations import FORMULAS
 
 WIDEST = 256  # units of a layer, and inputs
-NARROWEST = (
-    17  # units of the widest layer; 16 wide XLA is faster: 0.13 ms, not 0.15, for 5 layers and 2^20 rows
-)
-# Units of a network with gelu: its formula needs more registers than wider sums leave; 128 wide it reaches 0.70
-# of the textbook's speed.
+# Units of the widest layer. 16 wide XLA is faster: 0.13 ms, not 0.15, for 5 layers and 2^20 rows.
+NARROWEST = 17
+# Units of a network with gelu: its formula needs more registers than wider sums leave. 128 wide it reaches
+# 0.70 of the textbook's speed.
 WIDEST_GELU = 64
 CAPABILITY = "9.0"  # Hopper: the products are its wgmma instructions
 OLDEST_JAX = (0, 11)
@@ -47,6 +47,8 @@ def reason_against(
         return f"the fused GPU kernel takes up to {WIDEST} units a layer, not {max(widths)}"
     if max(widths[1:]) < NARROWEST:
         return f"the fused GPU kernel takes layers of {NARROWEST} units and more, not {max(widths[1:])}"
+    if unknown := [function.__name__ for function in functions if function not in FORMULAS]:
+        return f"the fused GPU kernel has no formula for {unknown[0]}"
     if gelu in functions and max(widths) > WIDEST_GELU:
         return f"with gelu the fused GPU kernel pays up to {WIDEST_GELU} units a layer, not {max(widths)}"
     if reason := missing():

@@ -24,6 +24,7 @@ from jaxneuron._math.arithmetic import at_least, at_most
 from jaxneuron._math.formats import (
     FLOAT32,
     GELU_PLACE,
+    LEAKY_SLOPE,
     SELU_LIMIT,
     SELU_SCALE,
     SQRT_8_PI,
@@ -113,7 +114,7 @@ def _polynomial(coefficients: Polynomial, x: Array) -> Array:
 FORMULAS: dict[Callable[..., Array], Callable[[Array], Array]] = {
     _activations.identity: lambda z: z,
     _activations.relu: lambda z: jnp.maximum(z, 0),
-    _activations.leaky_relu: lambda z: jnp.where(z >= 0, z, 0.01 * z),
+    _activations.leaky_relu: lambda z: jnp.where(z >= 0, z, LEAKY_SLOPE * z),
     _activations.hard_sigmoid: lambda z: jnp.minimum(jnp.maximum(z + 3, 0), 6) * (1 / 6),
     _activations.sigmoid: sigmoid,
     _activations.cr_sigmoid: sigmoid,
