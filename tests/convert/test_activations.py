@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxneuron._activations import BY_NAME
+from jaxneuron._names import BY_NAME
 from jaxneuron.convert._activations import ELU, LeakyReLU, known
 
 

@@ -146,6 +146,8 @@ def _moved() -> str | None:
     x, w = jnp.zeros((8, 16), jnp.bfloat16), jnp.zeros((16, 16), jnp.bfloat16)
     try:
         jax.eval_shape(lambda x, w: forward(x, [(w, w[0])], [relu]), x, w)
+    except ModuleNotFoundError as error:
+        return f"the fused GPU kernel needs the {error.name} library; pip install 'jaxneuron[gpu]'"
     except Exception as error:  # whatever a later JAX may raise
         warnings.warn(
             f"jaxneuron's GPU kernel does not fit jax {jax.__version__} ({type(error).__name__}: {error}); "
