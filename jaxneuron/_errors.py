@@ -59,9 +59,15 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except REFUSALS as error:
-            raise error.named(f"{name}: {error}") from None
+            raise with_name(name, error) from None
 
     return edge
+
+
+def with_name(name: str, error: Exception) -> Exception:
+    """The refusal `error` as users see it, opened by the name of the function they called."""
+    kind = next(kind for kind in REFUSALS if isinstance(error, kind))
+    return kind.named(f"{name}: {error}")
 
 
 @contextlib.contextmanager
