@@ -194,7 +194,7 @@ def test_dtypes_are_kept(size):
         ELU(2.0, 3.0),
         jax.nn.soft_sign,
     ],
-    ids=str,
+    ids=lambda each: getattr(each, "__name__", str(each)),  # the same in every process of xdist
 )
 def test_to_onnx_runs_in_onnx_runtime(tmp_path, name):
     hidden = "relu" if name == "softmax" else name
