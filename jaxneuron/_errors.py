@@ -64,10 +64,9 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     return edge
 
 
-def with_name(name: str, error: Exception) -> Exception:
+def with_name(name: str, error: BadValue | BadType | TooLarge | Missing) -> Exception:
     """The refusal `error` as users see it, opened by the name of the function they called."""
-    kind = next(kind for kind in REFUSALS if isinstance(error, kind))
-    return kind.named(f"{name}: {error}")
+    return error.named(f"{name}: {error}")
 
 
 @contextlib.contextmanager
