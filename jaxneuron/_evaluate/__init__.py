@@ -6,6 +6,7 @@
 """
 
 from jaxneuron._evaluate.evaluate import evaluate
+from jaxneuron._evaluate.evaluator import Evaluator
 from jaxneuron._evaluate.ray import RowEvaluator
 
-__all__ = ["RowEvaluator", "evaluate"]
+__all__ = ["Evaluator", "RowEvaluator", "evaluate"]

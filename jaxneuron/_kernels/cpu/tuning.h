@@ -70,6 +70,10 @@ constexpr double LAYER_WORK = 1500;
 // less than two of them stays on the calling thread.
 constexpr double THREAD_WORK = 1 << 19;
 
+// Work, some 10 us, from which a call out of Python lets other threads of Python run. One that does gets its turn
+// back when they give way, which they do at least every 5 ms: too long a wait for a call of 1 us.
+constexpr double GIL_WORK = THREAD_WORK;
+
 // Tiles for each thread, where they keep THREAD_TILE_ROWS rows: so that a thread that comes late takes fewer.
 constexpr std::int64_t THREAD_TILES = 4;
 constexpr std::int64_t THREAD_TILE_ROWS = 64;
