@@ -11,28 +11,30 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
-import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
-from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxneuron._arrays import ArrayLike, as_operand
-from jaxneuron._errors import BadType, BadValue, TooLarge, missing, public
+from jaxneuron._arrays import ArrayLike
+from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._evaluate import batches
-from jaxneuron._forward import _mlp_forward
-from jaxneuron._params import MLP, as_layers, check_mlp
+from jaxneuron._evaluate import devices as on_devices
+from jaxneuron._evaluate.evaluator import as_numpy, fitting
+from jaxneuron._kernels import host
+from jaxneuron._kernels.threads import most_threads
+from jaxneuron._names import resolve
+from jaxneuron._params import MLP, Affine, check_mlp
 
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
 Progress = Callable[[int, int | None], object]
+Compute = Callable[
+    [np.ndarray], Callable[[], np.ndarray]
+]  # begins to evaluate a batch; the result waits for it
 
 
 @public
@@ -104,58 +106,83 @@ def evaluate_rows(
 ) -> np.ndarray | None:
     """`evaluate`, for functions of the package, which give refusals their own names."""
     check_mlp(mlp, "pass MLP(layers), parameters first")
-    as_layers(mlp.layers)  # a transform can leave anything in them
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in (*jax.tree.leaves(mlp), rows)):
+    if any(isinstance(each, jax.core.Tracer) for each in (*jax.tree.leaves(mlp), rows)):
         raise BadType("mlp and rows must hold numbers, got tracers; inside jit call mlp_forward")
-    mesh = _mesh(devices)
-    if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
-        mesh = _mesh(list(mesh.devices.flat[:1]))  # XLA refuses a program without operands on several devices
+    layers = fitting(mlp)
+    used = on_devices.chosen(devices)
     tile = batches.default_tile(mlp) if tile is None else batches.whole_lanes(tile)
-    cut, n, dtype = batches.cut(rows, mlp.layers[0].w.shape[0], tile * mesh.size)
-    row = output_row(mlp, dtype)
-    _check_memory(mlp, tile, row, mesh)
-    write, written = _destination(out, rows, n, row)
-    program, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
-    weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
+    size = tile * len(used)
+    source, n, dtype = batches.source(rows, layers[0].w.shape[0])
+    network = _network(mlp, layers, dtype, used)
+    if network:
+        row = jax.ShapeDtypeStruct(layers[-1].w.shape[1:], network.result(dtype))
+    else:
+        row = on_devices.output_row(mlp, dtype)
+    on_devices.check_memory(mlp, tile, row, used)
+    array = _array(out, rows, n, row)
+    cut = batches.cut(source, n, size)
     with _reporting(progress, n) as report:
-        _stream(cut, lambda x: program(weights, jax.device_put(x, by_rows)), write, report)
+        if network and array is not None and isinstance(source, np.ndarray):
+            _fill(network.plan(dtype), cut, array, report)
+            return array
+        write, written = _destination(out, array, row)
+        with _kernel(network.plan(dtype)) if network else on_devices.program(mlp, used, size) as compute:
+            _stream(cut, compute, write, report)
     return written()
 
 
-def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of the outputs for one row of `dtype`; refuses what `mlp_forward` would refuse."""
-    x = as_operand(np.empty((0, mlp.layers[0].w.shape[0]), dtype), "rows")
-    y = jax.eval_shape(_mlp_forward, mlp, x)
-    return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+def _network(
+    mlp: MLP, layers: Sequence[Affine], dtype: np.dtype, used: Sequence[jax.Device]
+) -> host.Network | None:
+    """The network as the CPU kernel evaluates it, its weights where they are; None where JAX does."""
+    if any(device.platform != "cpu" for device in used):
+        return None
+    functions = [resolve(activation) for activation in mlp.activations]
+    network = host.Network(as_numpy(layers), functions, most_threads())
+    return network if network.serves(dtype) else None
 
 
-@functools.cache
-def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
-    """`mlp_forward` of each device's rows: mapped, not partitioned, so that no device waits for another."""
-    rows, everywhere = PartitionSpec("rows"), PartitionSpec()
-    return jax.jit(
-        jax.shard_map(_mlp_forward, mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
-    )
+def _fill(
+    plan: host.Plan, cut: Iterator[np.ndarray], array: np.ndarray, report: Callable[[int], object]
+) -> None:
+    """The outputs for all batches, from memory to memory: no thread of Python's, and no copy."""
+    start = 0
+    for x in cut:
+        host.forward(plan, x, array[start : start + len(x)])
+        start += len(x)
+        report(start)
+
+
+@contextlib.contextmanager
+def _kernel(plan: host.Plan) -> Iterator[Compute]:
+    """A function that has a batch evaluated by the kernel, in a thread of its own."""
+
+    def outputs(x: np.ndarray) -> np.ndarray:
+        y = np.empty((len(x), plan.n_out), plan.dtype)
+        host.forward(plan, x, y)
+        return y
+
+    with ThreadPoolExecutor(1, "jaxneuron-kernel") as thread:
+        yield lambda x: thread.submit(outputs, x).result
 
 
 def _stream(
-    cut: batches.Batches,
-    compute: Callable[[np.ndarray], Array],
-    write: Write,
-    report: Callable[[int], object],
+    cut: Iterator[np.ndarray], compute: Compute, write: Write, report: Callable[[int], object]
 ) -> None:
     """Computes batches and writes their rows in order. Whatever fails, it leaves no thread and no gap."""
 
-    def write_after(previous: Future[int] | None, y: Array, count: int) -> int:
+    def write_after(previous: Future[int] | None, wait: Callable[[], np.ndarray]) -> int:
         done = previous.result() if previous else 0  # raises again: nothing is written after a failure
-        write(np.asarray(y)[:count])
-        return done + count
+        y = wait()
+        y.flags.writeable = False
+        write(y)
+        return done + len(y)
 
     last, pending = None, collections.deque[Future[int]]()
     writer = ThreadPoolExecutor(1, "jaxneuron-evaluate")
     try:
-        for x, count in cut:
-            last = writer.submit(write_after, last, compute(x), count)
+        for x in cut:
+            last = writer.submit(write_after, last, compute(x))
             pending.append(last)
             if len(pending) > IN_FLIGHT:
                 report(pending.popleft().result())
@@ -165,17 +192,36 @@ def _stream(
         writer.shutdown(cancel_futures=True)
 
 
+def _array(out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct) -> np.ndarray | None:
+    """The array that outputs go to; None if that is a function's to say, or rows must be counted first."""
+    if callable(out) or (out is None and n is None):
+        return None
+    if out is None:
+        return np.empty((n, *row.shape), row.dtype)
+    if not isinstance(out, np.ndarray):
+        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
+    if out.ndim != 2 or out.shape[1:] != row.shape or n not in (None, len(out)):
+        raise BadValue(f"out must have shape ({'n' if n is None else n}, {row.shape[0]}), got {out.shape}")
+    if out.dtype != row.dtype:
+        raise BadType(f"out must hold {row.dtype}, the promoted dtype of mlp and rows, got {out.dtype}")
+    if not out.flags.writeable:
+        raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
+    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
+    overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
+    if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
+        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
+    return out
+
+
 def _destination(
-    out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct
+    out: Any, array: np.ndarray | None, row: jax.ShapeDtypeStruct
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
     """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
-    if out is None and n is None:
-        chunks = [np.empty((0, *row.shape), row.dtype)]
-        return chunks.append, lambda: np.concatenate(chunks)
     if callable(out):
         return out, lambda: None
-    array = np.empty((n or 0, *row.shape), row.dtype) if out is None else out
-    _check_out(array, rows, n, row)
+    if array is None:
+        chunks = [np.empty((0, *row.shape), row.dtype)]
+        return chunks.append, lambda: np.concatenate(chunks)
     filled = 0
 
     def fill(chunk: np.ndarray) -> None:
@@ -191,52 +237,6 @@ def _destination(
         return array
 
     return fill, full
-
-
-def _check_out(out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct) -> None:
-    if not isinstance(out, np.ndarray):
-        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if out.ndim != 2 or out.shape[1:] != row.shape or n not in (None, len(out)):
-        raise BadValue(f"out must have shape ({'n' if n is None else n}, {row.shape[0]}), got {out.shape}")
-    if out.dtype != row.dtype:
-        raise BadType(f"out must hold {row.dtype}, the promoted dtype of mlp and rows, got {out.dtype}")
-    if not out.flags.writeable:
-        raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
-    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
-    overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
-    if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
-        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
-
-
-def _check_memory(mlp: MLP, tile: int, row: jax.ShapeDtypeStruct, mesh: Mesh) -> None:
-    """Refuses what can't fit on a device, by a lower bound, so that only the impossible is refused."""
-    leaves = jax.tree.leaves(mlp)
-    weights = sum(
-        math.prod(leaf.shape) * jax.dtypes.canonicalize_dtype(leaf.dtype).itemsize for leaf in leaves
-    )
-    rows = tile * (mlp.layers[0].w.shape[0] + row.shape[0]) * row.dtype.itemsize
-    device = mesh.devices.flat[0]
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit is None and hasattr(os, "sysconf"):  # CPUs share the machine's memory, unknown on Windows
-        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // mesh.size
-    if limit is not None and weights + rows > limit:
-        raise TooLarge(
-            f"mlp and a tile must fit in the {limit:,} bytes of {device}, got {weights:,} bytes of "
-            f"weights and {rows:,} of {tile:,} rows; pass a smaller tile or network, or fewer CPU devices"
-        )
-
-
-def _mesh(devices: Sequence[jax.Device] | None) -> Mesh:
-    if not isinstance(devices, Iterable | None):
-        raise BadType(f"devices must be a sequence of devices, got {type(devices).__name__}; pass [device]")
-    chosen = jax.local_devices() if devices is None else list(devices)
-    ours = all(isinstance(each, jax.Device) and each.process_index == jax.process_index() for each in chosen)
-    if not chosen or not ours or len(set(chosen)) < len(chosen):
-        raise BadValue(
-            f"devices must be one or more of this process's, each once, got {chosen}; "
-            f"jax.local_devices() lists them"
-        )
-    return Mesh(np.array(chosen), ("rows",))
 
 
 @contextlib.contextmanager

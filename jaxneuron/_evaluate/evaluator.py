@@ -1,31 +1,26 @@
 """A network called from NumPy: `Evaluator`.
 
-    y = evaluator(x)        x (..., n_in) -> y (..., n_out), the kernel's plan made once, no JAX in the call
+y = evaluator(x)        x (..., n_in) -> y (..., n_out), the kernel's plan made once, no JAX in the call
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from numpy import empty, ndarray
 
-from jaxneuron._arrays import FLOATS, ArrayLike, as_array, as_operand, result_dtype
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
 from jaxneuron._forward import _checked, _mlp_forward
-from jaxneuron._kernels import host, library, primitive
+from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._names import resolve
-from jaxneuron._params import MLP, as_layers, check_mlp
-
-Layers = Sequence[tuple[ndarray, ndarray | None]]  # w and b, of a stacked network with an axis of members
-
-NATIVE = frozenset(map(np.dtype, FLOATS))  # dtypes of rows that are taken as they are
-NARROW = frozenset(map(np.dtype, ("bfloat16", "float16", "float32")))  # whatever jax_enable_x64 is
+from jaxneuron._params import MLP, Affine, as_layers, check_mlp
 
 
 class Evaluator:
@@ -77,7 +72,10 @@ class Evaluator:
     @public
     def __init__(self, mlp: MLP, *, each: bool = False, threads: int | None = None) -> None:
         check_mlp(mlp)
-        layers, members = _layers(mlp)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(mlp)):
+            raise BadType("mlp must hold numbers, got tracers; inside jit call mlp_forward")
+        members = len(mlp.layers[0].w) if np.ndim(mlp.layers[0].w) == 3 else None
+        layers = as_numpy(fitting(mlp)) if members is None else _stacked(mlp)
         if not isinstance(each, (bool, np.bool_)):
             raise BadType(f"each must be True or False, got {each!r}")
         if each and members is None:
@@ -86,23 +84,22 @@ class Evaluator:
             )
         check_memory(layers)
         copies = [(np.array(w, order="C"), None if b is None else np.array(b, order="C")) for w, b in layers]
-        self._set(mlp, copies, members, bool(each), threads)
-
-    def _set(self, mlp: MLP, layers: Layers, members: int | None, each: bool, threads: int | None) -> None:
-        leaves = [array for layer in layers for array in layer if array is not None]
+        functions = [resolve(activation) for activation in mlp.activations]
+        network = host.Network(copies, functions, most_threads(threads), bool(each))
+        leaves = [array for layer in copies for array in layer if array is not None]
         self._mlp = jax.tree.unflatten(jax.tree.structure(mlp), leaves)
-        self._layers, self._members, self._each, self._threads = layers, members, each, threads
-        self._most = most_threads(threads)
-        self._functions = [resolve(activation) for activation in mlp.activations]
-        self._plans: dict[tuple[np.dtype, bool], host.Plan | None] = {}
+        self._network, self._members, self._threads = network, members, threads
         self._on_device: dict[bool, MLP] = {}
         self._before = () if members is None or each else (members,)  # y has these axes, then those of x
-        self._units = layers[-1][0].shape[-1:]
-        # The one dtype of rows that every call evaluates in the same way, and how.
+        self._units = copies[-1][0].shape[-1:]
+        # The dtype of rows that every call evaluates in the same way, and how.
         self._dtype, self._address, self._forward = None, 0, None
-        own = layers[0][0].dtype
-        if own in NARROW and (plan := self._plan(own)) and plan.dtype in NARROW:
-            self._dtype, self._address, self._forward = plan.dtype, plan.address, host.functions()[0]
+        if (
+            len(network.dtypes) == 1
+            and network.dtypes <= host.NARROW
+            and (plan := network.plan(*network.dtypes))
+        ):
+            self._dtype, self._address, self._forward = plan.dtype, plan.address, host.function()
 
     def __call__(self, x: ArrayLike, out: ndarray | None = None) -> ndarray:
         try:
@@ -119,88 +116,56 @@ class Evaluator:
         except REFUSALS as error:  # what `public` does, without its 0.2 us
             raise with_name("Evaluator", error) from None
         except MemoryError as error:
-            raise MemoryError(f"Evaluator: x must leave memory for the outputs ({error}); pass fewer rows") from None
+            raise MemoryError(
+                f"Evaluator: x must leave memory for the outputs ({error}); pass fewer rows"
+            ) from None
 
     def __reduce__(self) -> Any:
-        return functools.partial(Evaluator, each=self._each, threads=self._threads), (self._mlp,)
+        return functools.partial(Evaluator, each=self._network.each, threads=self._threads), (self._mlp,)
 
     def __repr__(self) -> str:
         return f"Evaluator({self._mlp!r})"
 
     def _call(self, x: Any, out: Any) -> ndarray:
         """A call with any `x` and `out`."""
-        if type(x) is not ndarray or x.dtype not in NATIVE:
+        if type(x) is not ndarray or x.dtype not in host.FLOATING:
             x = as_operand(x, "x")
             if isinstance(x, jax.core.Tracer):
                 raise BadType("x must hold numbers, got a tracer; inside jit call mlp_forward")
             x = np.asarray(x)
         self._check(x.shape)
-        plan = self._plan(x.dtype)
-        dtype = plan.dtype if plan else self._result(x.dtype)
-        shape = (*self._before, *x.shape[:-1], *self._units)
-        if out is not None:
-            check_out(out, shape, dtype, "mlp and x")
-        if plan is None:
-            y = self._by_jax(x)
+        plan = self._network.plan(x.dtype)
+        dtype = plan.dtype if plan else self._network.result(x.dtype)
+        shape = self._before + x.shape[:-1] + self._units
+        if out is None:
+            out = empty(shape, dtype)
         else:
-            if x.dtype != dtype:
-                with np.errstate(over="ignore"):
-                    x = x.astype(dtype, "C")
-            forward = host.functions()[0]
-            y = empty(shape, dtype) if out is None else out
-            code = forward(plan.address, x, y)
-            if code < 0:  # x or out is not contiguous, or out overlaps x
-                y = empty(shape, dtype)
-                code = forward(plan.address, np.require(x, requirements="CA"), y)
-            if code != host.OK:
-                raise MemoryError("no memory for a tile of rows")
-        if out is None or y is out:
-            return y
-        out[...] = y
+            check_out(out, shape, dtype, "mlp and x")
+        if plan:
+            host.forward(plan, x, out)
+        else:
+            out[...] = self._by_jax(x)
         return out
 
     def _check(self, shape: tuple[int, ...]) -> None:
         """Refuses a shape that x can't have."""
-        n_in = self._layers[0][0].shape[-2]
-        if self._each and (len(shape) < 2 or shape[0] != self._members):
+        layers, members = self._network.layers, self._members
+        n_in = layers[0][0].shape[-2]
+        if self._network.each and (len(shape) < 2 or shape[0] != members):
             raise BadValue(
-                f"x must have shape ({self._members}, ..., {n_in}), rows for each of the {self._members} members, "
+                f"x must have shape ({members}, ..., {n_in}), rows for each of the {members} members, "
                 f"got {shape}; leave out each=True if they share their rows"
             )
         if not shape or shape[-1] != n_in:
-            _checked(_one(self._layers), self._functions, shape, "x")
+            _checked(_one(layers), self._network.functions, shape, "x")
 
-    def _result(self, dtype: np.dtype) -> np.dtype:
-        """The dtype of outputs for rows of this dtype."""
-        arrays = [array for layer in self._layers for array in layer if array is not None]
-        return result_dtype(jax.ShapeDtypeStruct((), dtype), *arrays)
-
-    def _plan(self, dtype: np.dtype) -> host.Plan | None:
-        """The kernel's plan for rows of this dtype; None where it can't evaluate them."""
-        key = dtype, jax.config.jax_enable_x64
-        if key not in self._plans:
-            self._plans[key] = self._planned(dtype)
-        return self._plans[key]
-
-    def _planned(self, dtype: np.dtype) -> host.Plan | None:
-        x = jax.ShapeDtypeStruct((), dtype)
-        if library.functions() is None or primitive.reason_against(self._layers, self._functions, x):
-            return None
-        result = self._result(dtype)
-
-        def convert(array: ndarray) -> ndarray:
-            return np.asarray(as_operand(array, "mlp")).astype(result, copy=False)
-
-        layers = [(convert(w), None if b is None else convert(b)) for w, b in self._layers]
-        return host.Plan(layers, [primitive.NAMES[each] for each in self._functions], self._most, self._each)
-
-    def _by_jax(self, x: ndarray) -> ndarray:
+    def _by_jax(self, x: ndarray) -> Any:
         """What `mlp_forward` gives."""
         x64 = jax.config.jax_enable_x64
         if x64 not in self._on_device:
             self._on_device[x64] = jax.device_put(self._mlp)
         mlp = self._on_device[x64]
-        return np.array(_mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._each))
+        return _mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._network.each)
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -208,29 +173,48 @@ def _of_members(mlp: MLP, x: Any, each: bool) -> Any:
     return jax.vmap(_mlp_forward, (0, 0 if each else None))(mlp, x)
 
 
-def _layers(mlp: MLP) -> tuple[Layers, int | None]:
-    """The arrays of a network, or of stacked ones, and how many these are."""
-    layers = []
-    for i, layer in enumerate(mlp.layers):
-        arrays = [a if a is None else as_array(a, f"layer {i}: {n}") for n, a in zip("wb", layer, strict=True)]
-        if any(isinstance(array, jax.core.Tracer) for array in arrays):
-            raise BadType("mlp must hold numbers, got tracers; inside jit call mlp_forward")
-        layers.append(tuple(array if array is None else np.asarray(array) for array in arrays))
-    if layers[0][0].ndim != 3:
-        return as_layers(layers), None
-    members = len(layers[0][0])
+def fitting(mlp: MLP) -> Sequence[Affine]:
+    """The layers of `mlp`, which must fit: a transform can leave anything in them."""
+    return mlp.layers if _fit(mlp.layers) else as_layers(mlp.layers)
+
+
+def _fit(layers: Sequence[Affine]) -> bool:
+    """What `as_layers` finds out, in a tenth of its time: False where it has to look closely."""
+    units = None
+    for w, b in layers:
+        for array in (w,) if b is None else (w, b):
+            if not (type(array) is ndarray or is_jax_array(type(array))) or array.dtype not in host.FLOATING:
+                return False
+        if w.ndim != 2 or units not in (None, w.shape[0]) or (b is not None and b.shape != w.shape[1:]):
+            return False
+        units = w.shape[1]
+    return True
+
+
+def as_numpy(layers: Iterable[Any]) -> host.Layers:
+    """Layers of NumPy arrays; those of JAX's on the CPU are not copied."""
+    return [(np.asarray(w), None if b is None else np.asarray(b)) for w, b in layers]
+
+
+def _stacked(mlp: MLP) -> host.Layers:
+    """The layers of stacked networks, whose arrays must have a leading axis of as many members."""
+    layers = as_numpy(
+        (as_array(w, f"layer {i}: w"), None if b is None else as_array(b, f"layer {i}: b"))
+        for i, (w, b) in enumerate(mlp.layers)
+    )
+    first = layers[0][0].shape
     for i, layer in enumerate(layers):
         for name, array, rank in zip("wb", layer, (3, 2), strict=True):
-            if array is not None and (array.ndim != rank or len(array) != members):
+            if array is not None and (array.ndim != rank or len(array) != first[0]):
                 raise BadValue(
-                    f"layer {i}: {name} must have a leading axis of {members} members, as layer 0's w "
-                    f"{layers[0][0].shape}, got {array.shape}; stack networks of one structure"
+                    f"layer {i}: {name} must have a leading axis of {first[0]} members, as layer 0's w {first}, "
+                    f"got {array.shape}; stack networks of one structure"
                 )
     as_layers(_one(layers))
-    return layers, members
+    return layers
 
 
-def _one(layers: Layers) -> Layers:
+def _one(layers: host.Layers) -> host.Layers:
     """Arrays with the shapes of one member, or of the only network, that take no memory."""
 
     def blank(array: ndarray, rank: int) -> ndarray:
@@ -251,7 +235,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> Non
         raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
 
 
-def check_memory(layers: Layers) -> None:
+def check_memory(layers: host.Layers) -> None:
     """Refuses weights that no copy of can fit in this machine's memory."""
     if hasattr(os, "sysconf"):  # not on Windows
         limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,7 +1,7 @@
-"""The CPU kernel called from NumPy, without JAX: a plan of a network, and the function that runs it.
+"""The CPU kernel called from NumPy, without JAX.
 
-    plan = Plan(arrays, activations, ...)
-    forward(plan.address, x, y)               x (..., n_in), y (..., n_out), contiguous, of the plan's dtype
+    network = Network(layers, functions, most_threads)
+    forward(network.plan(x.dtype), x, y)                  x (..., n_in) -> y (..., n_out)
 
 The library gives its functions as Python's own (cpu/host.cc): a call takes 0.1 us, where ctypes takes 0.6.
 """
@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from array import array
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
+from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._errors import TooLarge
-from jaxneuron._kernels import library
+from jaxneuron._kernels import library, primitive
 
-DTYPES = ("float32", "float64", "bfloat16", "float16")  # as Dtype in cpu/network.h
+DTYPES = {
+    np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
+}  # as Dtype in cpu/network.h
 FUNCTIONS = (  # as Python in cpu/host.cc
     "PyObject_GetBuffer",
     "PyBuffer_Release",
@@ -29,107 +35,153 @@ FUNCTIONS = (  # as Python in cpu/host.cc
     "PyCFunction_NewEx",
 )
 OK, NO_MEMORY = 0, 2  # as Code in cpu/plan.h
+Error = ctypes.c_char * 256  # as in cpu/plan.h
+FLOATING = frozenset(DTYPES)  # dtypes of rows that are taken as they are
+NARROW = FLOATING - {np.dtype(np.float64)}  # what they promote to doesn't depend on jax_enable_x64
 
-Arrays = tuple[np.ndarray, np.ndarray | None]  # w (n_in, n_out), b (n_out,), or with members before them
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("w", ctypes.c_void_p),
-        ("b", ctypes.c_void_p),
-        ("n_in", ctypes.c_int64),
-        ("n_out", ctypes.c_int64),
-        ("w_stride", ctypes.c_int64),
-        ("b_stride", ctypes.c_int64),
-        ("activation", ctypes.c_int64),
-    )
-
-
-class _Network(ctypes.Structure):
-    _fields_ = (
-        ("layers", ctypes.c_void_p),
-        ("depth", ctypes.c_int64),
-        ("members", ctypes.c_int64),
-        ("dtype", ctypes.c_int32),
-    )
-
-
-class _Call(ctypes.Structure):
-    _fields_ = (("plan", ctypes.c_void_p), ("most_threads", ctypes.c_int64), ("each", ctypes.c_int64))
+# w (n_in, n_out) and b (n_out,), or with an axis of members before them
+Layers = Sequence[tuple[np.ndarray, np.ndarray | None]]
 
 
 class Plan:
-    """How the kernel evaluates a network. It reads the arrays where they are, and keeps them."""
+    """How the kernel evaluates layers of one dtype. It reads the arrays where they are, and keeps them.
 
-    __slots__ = ("_arrays", "_call", "address", "dtype")
+    `each`: every member has rows of its own. `instruction_set`: see `primitive.forward`.
+    """
+
+    __slots__ = ("_arrays", "_call", "_free", "address", "dtype", "n_out")
 
     def __init__(
         self,
-        layers: Sequence[Arrays],
+        layers: Layers,
         activations: Sequence[str],
         most_threads: int,
         each: bool = False,
         instruction_set: int | None = None,
     ) -> None:
-        """All arrays are of one of DTYPES; `each`: every member has rows of its own."""
+        self.dtype, self.n_out = layers[0][0].dtype, layers[-1][0].shape[-1]
         self._arrays: list[np.ndarray] = []
-        self.dtype = layers[0][0].dtype
-        codes = library.codes()
-        described = []
+        functions, members = _functions(), layers[0][0].shape[:-2]
+        table = array("q")  # of Layer, as in cpu/network.h
         for (w, b), activation in zip(layers, activations, strict=True):
-            *members, n_in, n_out = w.shape
-            described.append(
-                _Layer(
-                    self._address(w),
-                    None if b is None else self._address(b),
-                    n_in,
-                    n_out,
-                    n_in * n_out if members else 0,
-                    n_out if members else 0,
-                    codes[activation],
-                )
-            )
-        table = (_Layer * len(described))(*described)
-        members = layers[0][0].shape[:-2]
-        network = _Network(
-            ctypes.addressof(table), len(table), members[0] if members else 1, DTYPES.index(self.dtype.name)
-        )
-        best = len(library.instruction_sets()) - 1
-        plan, error = ctypes.c_void_p(), ctypes.create_string_buffer(256)
-        make = library.functions().jaxneuron_plan_make
-        code = make(
-            ctypes.byref(network),
-            ctypes.c_int64(best if instruction_set is None else instruction_set),
-            ctypes.byref(plan),
+            n_in, n_out = w.shape[-2:]
+            strides = (n_in * n_out, n_out) if members else (0, 0)
+            place = 0 if b is None else self._address(b)
+            table.extend((self._address(w), place, n_in, n_out, *strides, functions.codes[activation]))
+        # Network, as in cpu/network.h
+        network = array("q", (table.buffer_info()[0], len(layers), *(members or (1,)), DTYPES[self.dtype]))
+        self._call = array("q", (0, most_threads, each))  # Call, as in cpu/host.cc
+        error = Error()
+        code = functions.make(
+            network.buffer_info()[0],
+            functions.best if instruction_set is None else instruction_set,
+            self._call.buffer_info()[0],
             error,
         )
         if code:
-            kind = TooLarge if code == NO_MEMORY else RuntimeError
-            raise kind(error.value.decode())
-        self._call = _Call(plan, most_threads, each)
-        self.address = ctypes.addressof(self._call)
+            raise (TooLarge if code == NO_MEMORY else RuntimeError)(error.value.decode())
+        self.address, self._free = self._call.buffer_info()[0], functions.free
 
-    def _address(self, array: np.ndarray) -> int:
-        """Where the numbers of an array lie, or of a contiguous copy."""
-        found = functions()[1](array, array.itemsize)
-        if found == -1:
-            array = np.require(array, requirements="CA")
-            found = functions()[1](array, array.itemsize)
-        self._arrays.append(array)
+    def _address(self, numbers: np.ndarray) -> int:
+        """Where the numbers of an array lie, or those of a contiguous copy."""
+        address = _functions().address
+        if (found := address(numbers, numbers.itemsize)) < 0:
+            numbers = np.require(numbers, requirements="CA")
+            found = address(numbers, numbers.itemsize)
+        self._arrays.append(numbers)
         return found
 
     def __del__(self) -> None:
-        if hasattr(self, "_call"):
-            library.functions().jaxneuron_plan_free(ctypes.c_void_p(self._call.plan))
+        if hasattr(self, "_free"):
+            self._free(self._call[0])
 
 
-@functools.cache
-def functions() -> tuple[Callable[[int, np.ndarray, np.ndarray], int], Callable[[np.ndarray, int], int]]:
-    """The library's functions for Python, forward and address."""
-    addresses = [ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p) for name in FUNCTIONS]
-    table = (ctypes.c_void_p * len(FUNCTIONS))(*addresses)
-    loaded = library.functions()
-    assert loaded is not None
-    function = ctypes.PyDLL(loaded._name)["jaxneuron_host_function"]  # which keeps the GIL, as CDLL doesn't
-    function.restype = ctypes.py_object
-    return function(table, ctypes.c_int64(0)), function(table, ctypes.c_int64(1))
+class Network:
+    """Layers and their activations, with a plan for every dtype of rows that the kernel can evaluate."""
+
+    def __init__(
+        self, layers: Layers, functions: Sequence[Callable[..., Any]], most_threads: int, each: bool = False
+    ) -> None:
+        self.layers, self.functions, self.most_threads, self.each = layers, functions, most_threads, each
+        self.dtypes = {array.dtype for layer in layers for array in layer if array is not None}
+        self._plans: dict[tuple[np.dtype, bool], Plan | None] = {}
+
+    def plan(self, dtype: np.dtype) -> Plan | None:
+        """The plan for rows of this dtype, None where XLA evaluates them."""
+        key = dtype, jax.config.jax_enable_x64
+        if key not in self._plans:
+            self._plans[key] = self._made(dtype) if self.serves(dtype) else None
+        return self._plans[key]
+
+    def result(self, dtype: np.dtype) -> np.dtype:
+        """The dtype of the outputs for rows of this dtype."""
+        if dtype in NARROW and self.dtypes == {dtype}:
+            return dtype
+        return result_dtype(
+            np.empty(0, dtype), *(array for layer in self.layers for array in layer if array is not None)
+        )
+
+    def serves(self, dtype: np.dtype) -> bool:
+        """Whether the kernel can evaluate rows of this dtype."""
+        if library.functions() is None:
+            return False
+        return primitive.reason_against(self.layers, self.functions, np.empty(0, dtype)) is None
+
+    def _made(self, dtype: np.dtype) -> Plan:
+        result = self.result(dtype)
+
+        def convert(numbers: np.ndarray) -> np.ndarray:
+            if numbers.dtype == result:
+                return numbers
+            return np.asarray(as_operand(numbers, "mlp")).astype(result, copy=False)
+
+        layers = [(convert(w), None if b is None else convert(b)) for w, b in self.layers]
+        names = [primitive.NAMES[function] for function in self.functions]
+        return Plan(layers, names, self.most_threads, self.each)
+
+
+def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
+    """The outputs for x go to y, whatever their layouts, and x's dtype."""
+    if x.dtype != plan.dtype:
+        with np.errstate(over="ignore"):
+            x = x.astype(plan.dtype, "C")
+    run, target = _functions().forward, y
+    code = run(plan.address, x, y)
+    if code < 0:  # one of them is not contiguous or aligned, or they overlap
+        target = np.empty(y.shape, y.dtype)
+        code = run(plan.address, np.require(x, requirements="CA"), target)
+    if code != OK:
+        raise MemoryError("no memory for a tile of rows")
+    if target is not y:
+        y[...] = target
+
+
+def function() -> Callable[[int, np.ndarray, np.ndarray], int]:
+    """The kernel's own forward(plan.address, x, y): OK, or another number if x or y is not as it takes them."""
+    return _functions().forward
+
+
+class _Functions:
+    """The library's functions: of ctypes, and, where every 0.1 us counts, of Python's own kind."""
+
+    def __init__(self) -> None:
+        loaded = library.functions()
+        assert loaded is not None
+        self.codes, self.best = library.codes(), len(library.instruction_sets()) - 1
+        self.make = loaded["jaxneuron_plan_make"]
+        self.make.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        self.free = loaded["jaxneuron_plan_free"]
+        self.free.argtypes, self.free.restype = (ctypes.c_void_p,), None
+        pythons = (ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p) for name in FUNCTIONS)
+        table = (ctypes.c_void_p * len(FUNCTIONS))(*pythons)
+        function = ctypes.PyDLL(loaded._name)[
+            "jaxneuron_host_function"
+        ]  # which keeps the GIL, as CDLL doesn't
+        function.restype = ctypes.py_object
+        # forward(address of a Call, x, y) -> Code, or -1 if x or y doesn't fit
+        self.forward: Callable[[int, np.ndarray, np.ndarray], int] = function(table, ctypes.c_int64(0))
+        # address(array, bytes of a number) -> int, or -1 if it is not contiguous and aligned
+        self.address: Callable[[np.ndarray, int], int] = function(table, ctypes.c_int64(1))
+
+
+_functions = functools.cache(_Functions)

@@ -18,7 +18,7 @@ MANY = 2**16  # no limit: the kernel itself stops at the CPUs of this process's 
 ROOT = Path("/")
 
 
-def most_threads(threads: int | None) -> int:
+def most_threads(threads: int | None = None) -> int:
     """`threads`, or what the environment says, or the CPUs that this process's control groups grant it."""
     if threads is not None:
         try:
@@ -32,7 +32,9 @@ def most_threads(threads: int | None) -> int:
     if text is None:
         return granted()
     if not text.strip().isdecimal() or int(text) < 1:
-        raise BadValue(f"the variable {VARIABLE} must be a number from 1 on, got {text!r}; unset it for all CPUs")
+        raise BadValue(
+            f"the variable {VARIABLE} must be a number from 1 on, got {text!r}; unset it for all CPUs"
+        )
     return min(int(text), MANY)
 
 

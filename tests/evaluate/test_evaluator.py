@@ -37,7 +37,10 @@ def network(sizes=(3, 17, 2), dtype="float32", activation="tanh", members=0, fin
     rng = np.random.default_rng(0)
     many = (members,) if members else ()
     layers = [
-        ((rng.normal(size=(*many, m, n)) / np.sqrt(m or 1)).astype(dtype), rng.normal(size=(*many, n)).astype(dtype))
+        (
+            (rng.normal(size=(*many, m, n)) / np.sqrt(m or 1)).astype(dtype),
+            rng.normal(size=(*many, n)).astype(dtype),
+        )
         for m, n in itertools.pairwise(sizes)
     ]
     one = MLP([(w[0], b[0]) if members else (w, b) for w, b in layers], activation, final_activation)
@@ -86,7 +89,20 @@ def test_every_pair_of_dtypes(of_weights, of_rows):
 @pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "uint32", "bool"])
 @pytest.mark.parametrize("of_weights", [*DTYPES, "int32"])
 def test_integers_round_as_in_jax(of_weights, dtype):
-    edge = [3, 2**11 + 1, 2**15 - 1, 2**24 + 1, 2**24 + 3, 2**31 - 1, -(2**24) - 1, 65519, 65520, 129, 257, 385]
+    edge = [
+        3,
+        2**11 + 1,
+        2**15 - 1,
+        2**24 + 1,
+        2**24 + 3,
+        2**31 - 1,
+        -(2**24) - 1,
+        65519,
+        65520,
+        129,
+        257,
+        385,
+    ]
     x = np.array(edge, np.int64).astype(dtype).reshape(4, 3)
     mlp = MLP([(np.eye(3, dtype=of_weights), None)], final_activation="identity")
     for x64 in (False, True):
@@ -111,7 +127,9 @@ def test_every_activation(activation, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_width_by_every_instruction_set(dtype, instruction_set):
     by_xla = jax.jit(
-        lambda mlp, x: primitive.forward(mlp.layers, [resolve(a) for a in mlp.activations], x, instruction_set)
+        lambda mlp, x: primitive.forward(
+            mlp.layers, [resolve(a) for a in mlp.activations], x, instruction_set
+        )
     )
     with jax.enable_x64(True):
         for width in WIDTHS:
@@ -119,7 +137,7 @@ def test_every_width_by_every_instruction_set(dtype, instruction_set):
             plan = host.Plan(mlp.layers, mlp.activations, 1, instruction_set=instruction_set)
             for rows in (1, 31):
                 x, y = numbers(rows, 3, dtype=dtype), np.empty((rows, 2), dtype)
-                assert host.functions()[0](plan.address, x, y) == host.OK
+                assert host.function()(plan.address, x, y) == host.OK
                 assert_same(y, by_xla(mlp, x))
 
 
@@ -239,7 +257,9 @@ def test_weights_are_copied():
     for leaf in jax.tree.leaves(mlp):
         leaf[...] = np.nan
     assert_same(evaluator(numbers(3)), before)
-    assert_same(evaluator(numbers(3, dtype="float64")), evaluator(numbers(3, dtype="float64").astype(np.float32)))
+    assert_same(
+        evaluator(numbers(3, dtype="float64")), evaluator(numbers(3, dtype="float64").astype(np.float32))
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"threads": 1}, {"each": True}])
@@ -320,7 +340,9 @@ def own_threads():
 
 @needs_the_kernel
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="/proc shows the threads")
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU"
+)
 def test_helpers_are_started_by_a_call_that_repays_them_and_as_many_as_may_be():
     program = f"""
 import os, numpy as np
@@ -426,7 +448,8 @@ def test_the_quota_of_control_groups(tmp_path, files, cpus):
 READ_ONLY = np.broadcast_to(np.float32(0), (4, 2))
 ROWS = numbers(4, 3)
 UNEVEN = jax.tree.unflatten(
-    jax.tree.structure(network(members=2)), [a[: 2 - i // 3] for i, a in enumerate(jax.tree.leaves(network(members=2)))]
+    jax.tree.structure(network(members=2)),
+    [a[: 2 - i // 3] for i, a in enumerate(jax.tree.leaves(network(members=2)))],
 )
 HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
 WIDE = Evaluator(MLP([(np.ones((1, 2**20), np.float32), None)]))
