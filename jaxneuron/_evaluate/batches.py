@@ -51,7 +51,12 @@ def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
         rows, typed = np.asarray(rows), True
     if typed:
         _check_shape(rows.shape, n_in, "rows")
-        return rows, rows.shape[0], as_operand(np.empty((0, n_in), rows.dtype), "rows").dtype
+        dtype = rows.dtype
+        return (
+            rows,
+            rows.shape[0],
+            dtype if dtype in FLOATING else as_operand(np.empty((0, n_in), dtype), "rows").dtype,
+        )
     if not isinstance(rows, Iterable):
         raise BadType(
             f"rows must be an array (n, {n_in}) or an iterable of such chunks, got {type(rows).__name__}"

@@ -77,11 +77,8 @@ def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
     )
 
 
-def check_memory(mlp: MLP, tile: int, row: jax.ShapeDtypeStruct, devices: Sequence[jax.Device]) -> None:
-    """Refuses what can't fit on a device, by a lower bound, so that only the impossible is refused."""
-    widest = 8 if jax.config.jax_enable_x64 else 4
-    weights = sum(leaf.size * min(leaf.dtype.itemsize, widest) for leaf in jax.tree.leaves(mlp))
-    rows = tile * (mlp.layers[0].w.shape[0] + row.shape[0]) * row.dtype.itemsize
+def check_memory(weights: int, rows: int, tile: int, devices: Sequence[jax.Device]) -> None:
+    """Refuses bytes of weights and of a tile's rows that can't fit on a device: only the impossible."""
     device = devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit is None and hasattr(os, "sysconf"):  # CPUs share the machine's memory, unknown on Windows

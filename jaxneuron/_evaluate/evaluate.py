@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike
+from jaxneuron._arrays import ArrayLike, is_jax_array
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._evaluate import batches
 from jaxneuron._evaluate import devices as on_devices
@@ -26,8 +28,10 @@ from jaxneuron._evaluate.evaluator import as_numpy, fitting
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._names import resolve
-from jaxneuron._params import MLP, Affine, check_mlp
+from jaxneuron._params import MLP, check_mlp
 
+TRACERS = "mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"
+UNREPORTED = contextlib.nullcontext(lambda done: None)
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
@@ -106,40 +110,69 @@ def evaluate_rows(
 ) -> np.ndarray | None:
     """`evaluate`, for functions of the package, which give refusals their own names."""
     check_mlp(mlp, "pass MLP(layers), parameters first")
-    if any(isinstance(each, jax.core.Tracer) for each in (*jax.tree.leaves(mlp), rows)):
-        raise BadType("mlp and rows must hold numbers, got tracers; inside jit call mlp_forward")
-    layers = fitting(mlp)
+    if isinstance(rows, jax.core.Tracer):
+        raise BadType(TRACERS)
+    known = _known(mlp)
     used = on_devices.chosen(devices)
-    tile = batches.default_tile(mlp) if tile is None else batches.whole_lanes(tile)
+    tile = known.tile if tile is None else batches.whole_lanes(tile)
     size = tile * len(used)
-    source, n, dtype = batches.source(rows, layers[0].w.shape[0])
-    network = _network(mlp, layers, dtype, used)
-    if network:
-        row = jax.ShapeDtypeStruct(layers[-1].w.shape[1:], network.result(dtype))
+    source, n, dtype = batches.source(rows, known.n_in)
+    network = known.network if all(device.platform == "cpu" for device in used) else None
+    plan = network.plan(dtype) if network else None
+    if plan:
+        n_out, of_y = known.n_out, plan.dtype
     else:
         row = on_devices.output_row(mlp, dtype)
-    on_devices.check_memory(mlp, tile, row, used)
-    array = _array(out, rows, n, row)
+        n_out, of_y = row.shape[0], row.dtype
+    on_devices.check_memory(known.bytes(), tile * (known.n_in + n_out) * of_y.itemsize, tile, used)
+    array = _array(out, rows, n, n_out, of_y)
     cut = batches.cut(source, n, size)
-    with _reporting(progress, n) as report:
-        if network and array is not None and isinstance(source, np.ndarray):
-            _fill(network.plan(dtype), cut, array, report)
+    with _reporting(progress, n) if progress else UNREPORTED as report:
+        if plan and array is not None and isinstance(source, np.ndarray):
+            _fill(plan, cut, array, report)
             return array
-        write, written = _destination(out, array, row)
-        with _kernel(network.plan(dtype)) if network else on_devices.program(mlp, used, size) as compute:
+        write, written = _destination(out, array, n_out, of_y)
+        with _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute:
             _stream(cut, compute, write, report)
     return written()
 
 
-def _network(
-    mlp: MLP, layers: Sequence[Affine], dtype: np.dtype, used: Sequence[jax.Device]
-) -> host.Network | None:
-    """The network as the CPU kernel evaluates it, its weights where they are; None where JAX does."""
-    if any(device.platform != "cpu" for device in used):
-        return None
-    functions = [resolve(activation) for activation in mlp.activations]
-    network = host.Network(as_numpy(layers), functions, most_threads())
-    return network if network.serves(dtype) else None
+class _Known:
+    """What `evaluate` must know of a network, other than what is in its arrays."""
+
+    def __init__(self, mlp: MLP) -> None:
+        leaves = jax.tree.leaves(mlp)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+            raise BadType(TRACERS)
+        self.layers = fitting(mlp)
+        self.functions = [resolve(activation) for activation in mlp.activations]
+        self.n_in, self.n_out = self.layers[0].w.shape[0], self.layers[-1].w.shape[1]
+        self.tile = batches.default_tile(mlp)
+        self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
+        self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)
+        self.constant = all(is_jax_array(type(leaf)) for leaf in leaves)  # type: ignore[arg-type]
+
+    def bytes(self) -> int:
+        """Of the weights, as JAX has them now."""
+        return self.narrow_bytes + self.wide * (8 if host.x64() else 4)
+
+    @functools.cached_property
+    def network(self) -> host.Network:
+        """The network as the CPU kernel evaluates it, its weights where they are."""
+        return host.Network(as_numpy(self.layers), self.functions, most_threads())
+
+
+_constant: weakref.WeakKeyDictionary[MLP, _Known] = weakref.WeakKeyDictionary()
+
+
+def _known(mlp: MLP) -> _Known:
+    """Kept for networks of JAX's arrays alone: NumPy's can change in place."""
+    known = _constant.get(mlp)
+    if known is None:
+        known = _Known(mlp)
+        if known.constant:
+            _constant[mlp] = known
+    return known
 
 
 def _fill(
@@ -192,18 +225,20 @@ def _stream(
         writer.shutdown(cancel_futures=True)
 
 
-def _array(out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct) -> np.ndarray | None:
+def _array(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> np.ndarray | None:
     """The array that outputs go to; None if that is a function's to say, or rows must be counted first."""
-    if callable(out) or (out is None and n is None):
+    if callable(out):
         return None
     if out is None:
-        return np.empty((n, *row.shape), row.dtype)
+        if n is None:
+            return None
+        return np.empty((n, n_out), dtype)
     if not isinstance(out, np.ndarray):
         raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if out.ndim != 2 or out.shape[1:] != row.shape or n not in (None, len(out)):
-        raise BadValue(f"out must have shape ({'n' if n is None else n}, {row.shape[0]}), got {out.shape}")
-    if out.dtype != row.dtype:
-        raise BadType(f"out must hold {row.dtype}, the promoted dtype of mlp and rows, got {out.dtype}")
+    if out.ndim != 2 or out.shape[1] != n_out or n not in (None, len(out)):
+        raise BadValue(f"out must have shape ({'n' if n is None else n}, {n_out}), got {out.shape}")
+    if out.dtype != dtype:
+        raise BadType(f"out must hold {dtype}, the promoted dtype of mlp and rows, got {out.dtype}")
     if not out.flags.writeable:
         raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
     # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
@@ -214,13 +249,13 @@ def _array(out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct) -> np.
 
 
 def _destination(
-    out: Any, array: np.ndarray | None, row: jax.ShapeDtypeStruct
+    out: Any, array: np.ndarray | None, n_out: int, dtype: np.dtype
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
     """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
     if callable(out):
         return out, lambda: None
     if array is None:
-        chunks = [np.empty((0, *row.shape), row.dtype)]
+        chunks = [np.empty((0, n_out), dtype)]
         return chunks.append, lambda: np.concatenate(chunks)
     filled = 0
 
@@ -244,12 +279,10 @@ def _reporting(progress: bool | Progress, n: int | None) -> Iterator[Callable[[i
     """A function to call with the number of rows done."""
     if callable(progress):
         yield lambda done: progress(done, n)
-    elif progress:
+    else:
         try:
             from tqdm import tqdm
         except ImportError:
             raise missing("tqdm", "cli", "progress") from None
         with tqdm(total=n, unit=" rows", unit_scale=True) as bar:
             yield lambda done: bar.update(done - bar.n)
-    else:
-        yield lambda done: None

@@ -93,12 +93,9 @@ class Evaluator:
         self._before = () if members is None or each else (members,)  # y has these axes, then those of x
         self._units = copies[-1][0].shape[-1:]
         # The dtype of rows that every call evaluates in the same way, and how.
-        self._dtype, self._address, self._forward = None, 0, None
-        if (
-            len(network.dtypes) == 1
-            and network.dtypes <= host.NARROW
-            and (plan := network.plan(*network.dtypes))
-        ):
+        self._dtype: np.dtype | None = None
+        same = len(network.dtypes) == 1 and network.dtypes <= host.NARROW
+        if same and (plan := network.plan(*network.dtypes)):
             self._dtype, self._address, self._forward = plan.dtype, plan.address, host.function()
 
     def __call__(self, x: ArrayLike, out: ndarray | None = None) -> ndarray:
@@ -161,10 +158,10 @@ class Evaluator:
 
     def _by_jax(self, x: ndarray) -> Any:
         """What `mlp_forward` gives."""
-        x64 = jax.config.jax_enable_x64
-        if x64 not in self._on_device:
-            self._on_device[x64] = jax.device_put(self._mlp)
-        mlp = self._on_device[x64]
+        key = host.x64()
+        if key not in self._on_device:
+            self._on_device[key] = jax.device_put(self._mlp)
+        mlp = self._on_device[key]
         return _mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._network.each)
 
 
@@ -183,7 +180,8 @@ def _fit(layers: Sequence[Affine]) -> bool:
     units = None
     for w, b in layers:
         for array in (w,) if b is None else (w, b):
-            if not (type(array) is ndarray or is_jax_array(type(array))) or array.dtype not in host.FLOATING:
+            known = type(array) is ndarray or is_jax_array(type(array))  # type: ignore[arg-type]
+            if not known or array.dtype not in host.FLOATING:
                 return False
         if w.ndim != 2 or units not in (None, w.shape[0]) or (b is not None and b.shape != w.shape[1:]):
             return False
@@ -242,6 +240,6 @@ def check_memory(layers: host.Layers) -> None:
         weights = sum(array.nbytes for layer in layers for array in layer if array is not None)
         if weights > limit:
             raise TooLarge(
-                f"mlp must fit in the {limit:,} bytes of this machine's memory, got {weights:,} bytes of weights; "
-                f"pass a smaller network"
+                f"mlp must fit in the {limit:,} bytes of this machine's memory, got {weights:,} bytes of "
+                f"weights; pass a smaller network"
             )

@@ -41,6 +41,12 @@ NARROW = FLOATING - {np.dtype(np.float64)}  # what they promote to doesn't depen
 
 # w (n_in, n_out) and b (n_out,), or with an axis of members before them
 Layers = Sequence[tuple[np.ndarray, np.ndarray | None]]
+Forward = Callable[[int, np.ndarray, np.ndarray], int]
+
+
+def x64() -> bool:
+    """Whether JAX holds numbers of 64 bits now, in this thread."""
+    return jax.config.jax_enable_x64  # type: ignore[attr-defined]
 
 
 class Plan:
@@ -86,7 +92,7 @@ class Plan:
         """Where the numbers of an array lie, or those of a contiguous copy."""
         address = _functions().address
         if (found := address(numbers, numbers.itemsize)) < 0:
-            numbers = np.require(numbers, requirements="CA")
+            numbers = np.require(numbers, requirements=("C", "A"))
             found = address(numbers, numbers.itemsize)
         self._arrays.append(numbers)
         return found
@@ -108,7 +114,7 @@ class Network:
 
     def plan(self, dtype: np.dtype) -> Plan | None:
         """The plan for rows of this dtype, None where XLA evaluates them."""
-        key = dtype, jax.config.jax_enable_x64
+        key = dtype, x64()
         if key not in self._plans:
             self._plans[key] = self._made(dtype) if self.serves(dtype) else None
         return self._plans[key]
@@ -117,15 +123,15 @@ class Network:
         """The dtype of the outputs for rows of this dtype."""
         if dtype in NARROW and self.dtypes == {dtype}:
             return dtype
-        return result_dtype(
-            np.empty(0, dtype), *(array for layer in self.layers for array in layer if array is not None)
-        )
+        of_each: Any = [np.empty(0, each) for each in (dtype, *self.dtypes)]
+        return result_dtype(*of_each)
 
     def serves(self, dtype: np.dtype) -> bool:
         """Whether the kernel can evaluate rows of this dtype."""
         if library.functions() is None:
             return False
-        return primitive.reason_against(self.layers, self.functions, np.empty(0, dtype)) is None
+        layers: Any = self.layers
+        return primitive.reason_against(layers, self.functions, np.empty(0, dtype)) is None
 
     def _made(self, dtype: np.dtype) -> Plan:
         result = self.result(dtype)
@@ -149,15 +155,15 @@ def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
     code = run(plan.address, x, y)
     if code < 0:  # one of them is not contiguous or aligned, or they overlap
         target = np.empty(y.shape, y.dtype)
-        code = run(plan.address, np.require(x, requirements="CA"), target)
+        code = run(plan.address, np.require(x, requirements=("C", "A")), target)
     if code != OK:
         raise MemoryError("no memory for a tile of rows")
     if target is not y:
         y[...] = target
 
 
-def function() -> Callable[[int, np.ndarray, np.ndarray], int]:
-    """The kernel's own forward(plan.address, x, y): OK, or another number if x or y is not as it takes them."""
+def function() -> Forward:
+    """The kernel's own forward(plan.address, x, y): gives OK, or what makes `forward` necessary."""
     return _functions().forward
 
 
@@ -179,7 +185,7 @@ class _Functions:
         ]  # which keeps the GIL, as CDLL doesn't
         function.restype = ctypes.py_object
         # forward(address of a Call, x, y) -> Code, or -1 if x or y doesn't fit
-        self.forward: Callable[[int, np.ndarray, np.ndarray], int] = function(table, ctypes.c_int64(0))
+        self.forward: Forward = function(table, ctypes.c_int64(0))
         # address(array, bytes of a number) -> int, or -1 if it is not contiguous and aligned
         self.address: Callable[[np.ndarray, int], int] = function(table, ctypes.c_int64(1))
 
