@@ -82,7 +82,7 @@ class Public(NamedTuple):
 IMPORTED = {"activation": "relu", "final_activation": "identity"}
 BAD_IMPORTED = {"activation": NOT_ACTIVATIONS, "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES}
 FUNCTIONS = [
-    Public(MLP, {"layers": [LAYER]}, {"layers": NOT_LAYERS, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu", "relu")), "final_activation": NOT_ACTIVATIONS}),
+    Public(MLP, {"layers": [LAYER]}, {"inputs": (3, "ab", ["a"], ["a", "a"], ["a", 1]), "outputs": (3, "abc", ["a"], ["a", "b", "a"], [None] * 3), "layers": NOT_LAYERS, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu", "relu")), "final_activation": NOT_ACTIVATIONS}),
     Public(jaxneuron.affine, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS}),
     Public(jaxneuron.neuron, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS, "activation": (*NOT_ACTIVATIONS, np.sum, lambda z: z.astype(complex))}),
     Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),

@@ -23,7 +23,16 @@ from jaxneuron._arrays import FLOATS
 from jaxneuron._errors import BadType, BadValue, inside
 from jaxneuron._files import on_device
 from jaxneuron._names import Activation
-from jaxneuron._params import MLP, Affine, as_activations, as_affine, as_mlp, check_mlp, each_activation
+from jaxneuron._params import (
+    MLP,
+    Affine,
+    as_activations,
+    as_affine,
+    as_mlp,
+    check_mlp,
+    each_activation,
+    with_layers,
+)
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
 
@@ -130,7 +139,7 @@ def network(mlp: Any) -> MLP:
     """`mlp` for an exporter, checked: what a transform of JAX returns may be a stack of networks."""
     check_mlp(mlp, "pass MLP([layer]) for a layer")
     with inside("mlp"):
-        return as_mlp(mlp.layers, mlp.activation, mlp.final_activation)
+        return with_layers(mlp, mlp.layers)
 
 
 class _Network:
