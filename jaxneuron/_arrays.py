@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from jaxneuron._errors import BadType, BadValue
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 KINDS = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "durations"}  # of NumPy dtypes
 
+P = ParamSpec("P")
+R = TypeVar("R")
 ArrayLike = jax.typing.ArrayLike | Sequence[Any]  # numbers, arrays, and nested sequences of numbers
 
 
@@ -36,6 +39,26 @@ def sum_dtype(dtype: DTypeLike) -> np.dtype:
 def is_jax_array(kind: type[Any]) -> bool:
     """Whether arrays of this type are JAX's: `isinstance(x, jax.Array)` at half its price."""
     return issubclass(kind, jax.Array)
+
+
+def concrete(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which builds or writes a network, outside of any trace around it.
+
+    Inside `jit`, operations on concrete arrays give tracers, which leak where they are kept. Here they give
+    arrays; operations on tracers give tracers, and where numbers are needed tracers are refused.
+    """
+
+    @functools.wraps(function)
+    def outside(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with jax.ensure_compile_time_eval():
+                return function(*args, **kwargs)
+        except jax.errors.TracerArrayConversionError:
+            raise BadType(
+                "arrays must hold numbers here, got tracers; call it outside jit, vmap and other transforms"
+            ) from None
+
+    return outside
 
 
 def as_array(value: Any, argument: str) -> Array | np.ndarray:
@@ -74,11 +97,10 @@ def _gathered(value: Any) -> Array | np.ndarray:
     first = value
     while isinstance(first, (list, tuple)) and first:
         first = first[0]
-    if isinstance(first, jax.Array) or hasattr(first, "__jax_array__"):
-        return jnp.asarray(value)
-    try:
-        return np.asarray(value)
-    except jax.errors.TracerArrayConversionError:  # a tracer further on
+    if not isinstance(first, jax.Array) and not hasattr(first, "__jax_array__"):
+        with contextlib.suppress(jax.errors.TracerArrayConversionError):  # a tracer further on
+            return np.asarray(value)
+    with jax.ensure_compile_time_eval():  # inside a trace too, arrays stay arrays
         return jnp.asarray(value)
 
 

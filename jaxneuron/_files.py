@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron._arrays import concrete
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
@@ -28,6 +29,7 @@ DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", 
 
 
 @public
+@concrete
 def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     """Write a network to a safetensors file.
 
@@ -77,6 +79,7 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
 
 
 @public
+@concrete
 def load(path: str | os.PathLike[str]) -> MLP:
     """Read a network from a safetensors file that `save` wrote. No code in the file is ever executed.
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, as_array
+from jaxneuron._arrays import ArrayLike, as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._names import Activation, canonical
 
@@ -280,6 +280,7 @@ def _check_chain(layers: Sequence[Affine]) -> None:
 
 
 @public
+@concrete
 def stack_neurons(neurons: Sequence[Affine]) -> Affine:
     """The layer that holds the given neurons side by side.
 

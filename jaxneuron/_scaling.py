@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, as_array
+from jaxneuron._arrays import ArrayLike, as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._params import MLP, Affine, check_mlp, with_layers
 
 
 @public
+@concrete
 def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
     """The network that does its own input standardisation.
 
@@ -51,6 +52,7 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
 
 
 @public
+@concrete
 def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     """The network that does its own output scaling.
 

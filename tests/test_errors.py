@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -173,6 +174,63 @@ def test_good_arguments_are_taken(tmp_path, monkeypatch):
         ]
         if set(required) <= set(entry.good):
             entry.function(**entry.good)
+
+
+# --- inside a trace ---
+
+BUILDERS = [
+    entry
+    for entry in FUNCTIONS
+    if entry.good and entry.function.__name__.startswith(("from_", "MLP", "stack_", "fold_"))
+]
+
+
+def with_jax_arrays(good):
+    return {name: jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, value) for name, value in good.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", BUILDERS, ids=lambda entry: entry.function.__name__)
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
+def test_concrete_arrays_give_concrete_arrays_inside_a_trace(entry, transform):
+    built = []
+    in_jax = with_jax_arrays(entry.good)
+
+    @transform
+    def traced(x):
+        built.extend(jax.tree.leaves(entry.function(**entry.good)))
+        built.extend(jax.tree.leaves(entry.function(**in_jax)))
+        return x
+
+    traced(jnp.ones(()) if transform is jax.grad else jnp.ones(2))
+    assert built
+    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in built)
+
+
+@pytest.mark.parametrize("entry", BUILDERS, ids=lambda entry: entry.function.__name__)
+def test_tracers_give_tracers_or_are_refused_by_name(entry):
+    arrays, structure = jax.tree.flatten(with_jax_arrays(entry.good), is_leaf=lambda a: isinstance(a, str))
+    strings = {i: leaf for i, leaf in enumerate(arrays) if not isinstance(leaf, jax.Array)}
+    name = entry.function.__name__
+
+    def call(*given):
+        each = iter(given)
+        leaves = [strings[i] if i in strings else next(each) for i in range(len(arrays))]
+        built = jax.tree.leaves(entry.function(**jax.tree.unflatten(structure, leaves)))
+        assert any(isinstance(leaf, jax.core.Tracer) for leaf in built)
+
+    try:
+        jax.jit(call)(*(leaf for i, leaf in enumerate(arrays) if i not in strings))
+    except TypeError as error:
+        assert str(error).startswith(f"{name}: ")  # noqa: PT017 # either is right
+        assert "tracer" in str(error)  # noqa: PT017
+
+
+def test_writers_refuse_tracers(tmp_path):
+    with pytest.raises(
+        TypeError, match=r"^save: arrays must hold numbers here, got tracers; call it outside jit"
+    ):
+        jax.jit(lambda mlp: jaxneuron.save(tmp_path / "a", mlp))(NETWORK)
+    assert not list(tmp_path.iterdir())
 
 
 # --- the mechanism ---
