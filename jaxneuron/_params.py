@@ -61,7 +61,7 @@ class MLP:
     Raises:
       ValueError: no layers, shapes that do not fit or do not chain, an unknown activation, softmax in
         a hidden layer, names that are too many, too few or not distinct. TypeError: what is not an array
-        of numbers, names that are not strings.
+        of numbers, or carries more than numbers, such as a mask or units; names that are not strings.
 
     Example:
       >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")

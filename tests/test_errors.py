@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
+from jax.experimental.sparse import BCOO
 
 import jaxneuron
 from jaxneuron import MLP, Affine, convert, gates, plot
@@ -41,12 +43,19 @@ NOT_NUMBERS = (
     np.ones(2, complex),
     {"a": 1.0},
     {1.0, 2.0},
+    np.ma.array([1.0, 2.0], mask=[False, True]),
+    [[1.0, 2.0], np.ma.array([1.0, 2.0], mask=[False, True])],
+    scipy.sparse.csr_array(np.eye(2)),
+    BCOO.fromdense(np.eye(2)),
 )
 ROWS = (*NOT_NUMBERS, 1.0, np.ones(3), np.ones((4, 3)))
 NOT_ACTIVATIONS = (object(), None, 1.0, "relo", "", Unhashable())
 NOT_SIZES = (object(), None, 3, (2,), (2, -1), (2, 1.5), "22", ())
 NOT_NETWORKS = (object(), None, "text", LAYER, [LAYER], [(np.ones((2, 2)), np.zeros(2))])
 NOT_LAYERS = (
+    [(np.ma.ones((2, 3)), None)],
+    [(np.ones((2, 3)), np.ma.ones(3))],
+    [(BCOO.fromdense(np.ones((2, 3))), None)],
     object(),
     None,
     1.0,
@@ -58,6 +67,8 @@ NOT_LAYERS = (
     [(np.ones((2, 3)), np.ones(2))],
 )
 NOT_PARAMS = (
+    Affine(np.ma.ones((2, 3))),
+    Affine(scipy.sparse.csr_array(np.ones((2, 3)))),
     object(),
     None,
     "text",
@@ -89,7 +100,7 @@ FUNCTIONS = [
     Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
     Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS}),
     Public(jaxneuron.evaluate, {"mlp": NETWORK, "rows": np.ones((4, 2))}, {
-        "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]]),
+        "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]], np.ma.ones((4, 2)), scipy.sparse.csr_array(np.eye(2)), BCOO.fromdense(np.eye(2)), [np.ma.ones((4, 2))]),
         "out": (object(), [0.0], np.ones((4, 2)), np.ones((3, 1)), np.ones((4, 1), int)), "tile": (0, -1, 1.5, "16"), "devices": ((), [0], "cpu"),
     }),
     Public(jaxneuron.init_mlp, {"key": jax.random.key(0), "sizes": (2, 1)}, {
@@ -109,11 +120,11 @@ FUNCTIONS = [
     Public(plot.plot_decision, {"params": gates.XOR}, {"params": (object(), None, "text", Affine(np.ones(3)))}),
     Public(plot.plot_error, {}, {"functions": NOT_ACTIVATIONS}),
     Public(plot.plot_network, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
-    Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": (object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
-    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
+    Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": ([(np.ma.ones((2, 3)), None)], [(scipy.sparse.csr_array(np.eye(2)), None)], object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
+    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
     Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), **BAD_IMPORTED}),
     Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
-    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}), "layers": (3, ["5"]), **BAD_IMPORTED}),
+    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, ["5"]), **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}, "equinox"),
     Public(convert.from_nnx, {}, {"module": (object(), None, 3)}, "flax"),
     Public(convert.from_keras, {}, {"source": (object(), None, 3)}, "keras"),
