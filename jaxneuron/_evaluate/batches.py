@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import as_operand
+from jaxneuron._arrays import as_array, as_operand, check_plain
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._kernels.host import FLOATING
 from jaxneuron._params import MLP
@@ -38,7 +38,9 @@ def whole_lanes(tile: int) -> int:
 
 
 def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
-    """Rows to be sliced, or an iterator of checked chunks; how many they are, None if unknown; their dtype."""
+    """Rows to be sliced, or an iterator of checked chunks; how many (None if unknown), and their dtype."""
+    if type(rows) is not np.ndarray:
+        check_plain(rows, "rows")
     if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
         rows = as_operand(rows, "rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:
@@ -48,7 +50,7 @@ def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
         )
     typed = isinstance(getattr(rows, "dtype", None), np.dtype)
     if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):  # a tensor, a data frame
-        rows, typed = np.asarray(rows), True
+        rows, typed = np.asarray(as_array(rows, "rows")), True
     if typed:
         _check_shape(rows.shape, n_in, "rows")
         dtype = rows.dtype
@@ -72,8 +74,10 @@ def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:
         yield from _gathered(rows, size)
         return
     for start in range(0, n, size):
-        x = np.asarray(rows[start : start + size])
-        yield x if x.dtype in FLOATING else np.asarray(as_operand(x, f"rows[{start}:{start + len(x)}]"))
+        end = min(start + size, n)
+        x = rows[start:end]
+        plain = type(x) is np.ndarray and x.dtype in FLOATING
+        yield x if plain else np.asarray(as_operand(x, f"rows[{start}:{end}]"))
 
 
 def _gathered(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, is_jax_array
+from jaxneuron._arrays import ArrayLike, concrete, is_jax_array
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._evaluate import batches
 from jaxneuron._evaluate import devices as on_devices
@@ -36,12 +36,12 @@ IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
 Progress = Callable[[int, int | None], object]
-Compute = Callable[
-    [np.ndarray], Callable[[], np.ndarray]
-]  # begins to evaluate a batch; the result waits for it
+# Begins to evaluate a batch, and gives a function that waits for its outputs.
+Compute = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 
 @public
+@concrete
 def evaluate(
     mlp: MLP,
     rows: ArrayLike | Iterable[ArrayLike],
@@ -74,8 +74,8 @@ def evaluate(
     Raises:
       ValueError: shapes that do not fit, integers too large for JAX's, an `out` that is read-only or
         overlaps `rows`, devices of another process or twice the same, a `tile` below 1.
-      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, a
-        `tile` that is not an integer.
+      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
+        carries more than numbers, such as a mask or units; a `tile` that is not an integer.
       MemoryError: a network or a tile that does not fit on a device, as far as its memory is known.
       ImportError: `progress=True` without the extra `cli`.
 
@@ -117,21 +117,18 @@ def evaluate_rows(
     tile = known.tile if tile is None else batches.whole_lanes(tile)
     size = tile * len(used)
     source, n, dtype = batches.source(rows, known.n_in)
-    network = known.network if all(device.platform == "cpu" for device in used) else None
+    on_cpu = all(device.platform == "cpu" for device in used)
+    network = known.network if on_cpu and known.network.serves(dtype) else None
+    result = network.result(dtype) if network else on_devices.output_row(mlp, dtype).dtype
+    on_devices.check_memory(known.bytes(), tile * (known.n_in + known.n_out) * result.itemsize, tile, used)
     plan = network.plan(dtype) if network else None
-    if plan:
-        n_out, of_y = known.n_out, plan.dtype
-    else:
-        row = on_devices.output_row(mlp, dtype)
-        n_out, of_y = row.shape[0], row.dtype
-    on_devices.check_memory(known.bytes(), tile * (known.n_in + n_out) * of_y.itemsize, tile, used)
-    array = _array(out, rows, n, n_out, of_y)
+    array = _array(out, rows, n, known.n_out, result)
     cut = batches.cut(source, n, size)
     with _reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
             _fill(plan, cut, array, report)
             return array
-        write, written = _destination(out, array, n_out, of_y)
+        write, written = _destination(out, array, known.n_out, result)
         with _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute:
             _stream(cut, compute, write, report)
     return written()

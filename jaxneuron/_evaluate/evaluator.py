@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from numpy import empty, ndarray
 
-from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, concrete, is_jax_array
 from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
 from jaxneuron._forward import _checked, _mlp_forward
 from jaxneuron._kernels import host
@@ -53,9 +53,10 @@ class Evaluator:
 
     Raises:
       ValueError: shapes that do not fit, members that differ in number, an `out` of another shape or
-        read-only, fewer threads than 1. TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is
-        not an array of real numbers, an `out` of another dtype. MemoryError: a network or outputs that do not
-        fit in memory.
+        read-only, fewer threads than 1.
+      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
+        carries more than numbers, such as a mask or units; an `out` of another dtype.
+      MemoryError: a network or outputs that do not fit in memory.
 
     Numerics: bit for bit `mlp_forward` on the CPU, whatever the number of rows and threads. Where the kernel
     can't serve, as `explain` says, each call goes through `mlp_forward` and JAX, and is not for forked
@@ -80,7 +81,8 @@ class Evaluator:
             raise BadType(f"each must be True or False, got {each!r}")
         if each and members is None:
             raise BadValue(
-                "each needs stacked networks, whose arrays have a leading axis of members, got a single network"
+                "each needs stacked networks, whose arrays have a leading axis of members, "
+                "got a single network"
             )
         check_memory(layers)
         copies = [(np.array(w, order="C"), None if b is None else np.array(b, order="C")) for w, b in layers]
@@ -102,13 +104,10 @@ class Evaluator:
         try:
             if type(x) is ndarray and x.dtype is self._dtype:
                 shape = self._before + x.shape[:-1] + self._units
-                if out is None:
-                    y = empty(shape, self._dtype)
-                    if self._forward(self._address, x, y) == host.OK:
-                        return y
-                elif type(out) is ndarray and out.dtype is self._dtype and out.shape == shape:
-                    if self._forward(self._address, x, out) == host.OK:
-                        return out
+                fits = out is None or (type(out) is ndarray and out.dtype is x.dtype and out.shape == shape)
+                y = empty(shape, self._dtype) if out is None else out
+                if fits and self._forward(self._address, x, y) == host.OK:
+                    return y
             return self._call(x, out)
         except REFUSALS as error:  # what `public` does, without its 0.2 us
             raise with_name("Evaluator", error) from None
@@ -156,13 +155,16 @@ class Evaluator:
         if not shape or shape[-1] != n_in:
             _checked(_one(layers), self._network.functions, shape, "x")
 
-    def _by_jax(self, x: ndarray) -> Any:
+    @concrete
+    def _by_jax(self, x: ndarray) -> ndarray:
         """What `mlp_forward` gives."""
         key = host.x64()
         if key not in self._on_device:
             self._on_device[key] = jax.device_put(self._mlp)
         mlp = self._on_device[key]
-        return _mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._network.each)
+        return np.asarray(
+            _mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._network.each)
+        )
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -205,8 +207,8 @@ def _stacked(mlp: MLP) -> host.Layers:
         for name, array, rank in zip("wb", layer, (3, 2), strict=True):
             if array is not None and (array.ndim != rank or len(array) != first[0]):
                 raise BadValue(
-                    f"layer {i}: {name} must have a leading axis of {first[0]} members, as layer 0's w {first}, "
-                    f"got {array.shape}; stack networks of one structure"
+                    f"layer {i}: {name} must have a leading axis of {first[0]} members, as layer 0's "
+                    f"w {first}, got {array.shape}; stack networks of one structure"
                 )
     as_layers(_one(layers))
     return layers
