@@ -1,10 +1,10 @@
 """A network on any number of rows: `evaluate`.
 
-    rows  ->  batches of one shape, the last padded  ->  one program on every device  ->  outputs, in order
+    rows  ->  batches  ->  the CPU kernel, or one program on every device  ->  outputs, in order
 
-The calling thread cuts batches and dispatches them, the devices compute, and one more thread waits for
-outputs and writes them: one batch is read while another is computed and a third is written. A batch is a
-tile of rows for each device.
+From array to array the kernel evaluates rows where they are. Otherwise the calling thread cuts batches, the
+kernel in a thread of its own or the devices compute, and one more thread waits for outputs and writes them:
+one batch is read while another is computed and a third is written. A batch is a tile of rows for each device.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def evaluate(
         thread of its own.
       tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
         two that puts about 2^19 numbers in the widest layer.
-      devices: devices of this process; by default all of them. The weights are copied to each, once.
+      devices: devices of this process; by default all of them. The weights are copied to each, once. On
+        CPUs the fused kernel evaluates, on as many threads as an `Evaluator` has, and reads weights where
+        they are.
       progress: True for a bar with rows, rate and time left (tqdm, extra `cli`), or a function of the
         number of rows done and of all rows, None if unknown.
 
@@ -82,10 +84,10 @@ def evaluate(
       Errors are raised before anything is computed where they can be known by then. Whatever `rows`, `out`
       or `progress` raise comes through once every thread has ended; until then whole chunks were written.
 
-    Numerics: each row within the bounds of `mlp_forward`. With the same `tile` on one kind of machine a
-    row has the same bits whatever the number of rows, its place, the chunks they come in and the number
-    of devices, because every batch has one shape and goes to one program, which is compiled once. Held
-    by tests/evaluate/test_evaluate.py.
+    Numerics: each row within the bounds of `mlp_forward`. A row has the same bits whatever the number of
+    rows, its place, the chunks they come in and the number of devices: on CPUs by the fused kernel, those of
+    `mlp_forward`; where JAX evaluates, with the same `tile` on one kind of machine, because every batch has
+    one shape and goes to one program, which is compiled once. Held by tests/evaluate/test_evaluate.py.
 
     JAX has threads: a process that has evaluated anything must not fork. Start others with spawn.
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -207,6 +208,28 @@ def test_weights_in_any_form():
 def test_huge_numbers_round_to_infinity_in_silence():
     y = Evaluator(MLP([(np.eye(1, dtype=np.float32), None)], final_activation="identity"))([1e300])
     assert np.isinf(y).all()
+
+
+def test_the_control_loop_of_the_readme():
+    class Env:
+        observation, actions = numbers(3), []
+
+        @property
+        def done(self):
+            return len(self.actions) == 3
+
+        def step(self, action):
+            self.actions.append(action)
+            self.observation = self.observation + 1
+
+    blocks = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL
+    )
+    (loop,) = [block for block in blocks if "Evaluator(" in block]
+    assert len(loop.split("\n\n")[1].splitlines()) == 4
+    exec(loop, {"mlp": network(), "env": (env := Env())})
+    expected = [Evaluator(network())(numbers(3) + np.float32(i)) for i in range(3)]
+    np.testing.assert_array_equal(env.actions, expected)
 
 
 # --- where outputs go ---
