@@ -140,11 +140,14 @@ def line(r: dict[str, Any]) -> str:
     compiled = "/".join(f"{t:.2f}" for t in r["compile_seconds"].values())
     shown = [mb for name, mb in megabytes.items() if mb and name in (r["ours"], BASELINE)]
     memory = "/".join(f"{mb:.0f}" for mb in shown) or "-"
-    spread = f"({speed['low']:.2f}-{speed['high']:.2f})"
+    median, low, high = (
+        f"{speed[name]:.{2 if speed['high'] < 100 else 0}f}" for name in ("median", "low", "high")
+    )
+    spread = f"({low}-{high})"
     over_floor, over_empty = (f"{r[what]:.2f}" if r[what] else "-" for what in ("over_floor", "over_empty"))
     return (
         f"{r['case']['name']:<35}{pretty(ours):>8}{pretty(peer):>9} {r['peer']:<13}"
-        f"{speed['median']:>5.2f} {spread:<12}"
+        f"{median:>5} {spread:<12}"
         f"{over_floor:>6}{over_empty:>6}{compiled:>10}{memory:>9} {verdict(r)}"
     )
 
