@@ -40,7 +40,7 @@ class Evaluator:
       threads: how many threads a call may have at most, the calling one included. By default as many as
         the environment variable `JAXNEURON_NUM_THREADS` says, and without it as the CPU quota of this
         process's control groups allows; never more than the CPUs of its affinity. Helpers are started by
-        the first call that repays them, of some 20 us, and sleep between calls.
+        the first call that repays them, of some 40 us, and sleep between calls.
 
     Calling it:
       x: inputs, `(..., n_in)`: any number of leading batch axes, none included. With `each`,

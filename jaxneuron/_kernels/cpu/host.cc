@@ -1,4 +1,5 @@
-// Calls from Python without XLA: rows and outputs are objects with Python's buffer protocol, as NumPy's arrays.
+// Calls from Python without XLA: rows and outputs are objects with Python's buffer protocol, as NumPy's
+// arrays.
 //
 // No header of Python is needed to compile this, and no symbol of Python to load it: host.py hands over the
 // functions, all of the stable ABI, whose structs and signatures no Python since 3.11 changes.
@@ -36,8 +37,8 @@ struct Method {  // PyMethodDef
   const char* doc;
 };
 
-constexpr int WRITABLE = 0x1;      // PyBUF_WRITABLE
-constexpr int CONTIGUOUS = 0x38;   // PyBUF_C_CONTIGUOUS
+constexpr int WRITABLE = 0x1;     // PyBUF_WRITABLE
+constexpr int CONTIGUOUS = 0x38;  // PyBUF_C_CONTIGUOUS
 constexpr int METH_FASTCALL = 0x80;
 
 // Functions of Python, in the order of FUNCTIONS in host.py.
@@ -86,9 +87,7 @@ struct Call {
   std::int64_t each;  // whether every member has rows of its own
 };
 
-std::ptrdiff_t bytes_of(Dtype dtype) {
-  return dtype == Dtype::float32 ? 4 : dtype == Dtype::float64 ? 8 : 2;
-}
+std::ptrdiff_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : dtype == Dtype::float64 ? 8 : 2; }
 
 // Whether y may be written while x is read: apart from x, or the same rows, which are read before.
 bool may_write(const Buffer& x, const Buffer& y) {
@@ -133,7 +132,8 @@ Object* address(Object*, Object* const* arguments, std::ptrdiff_t) {
   return python.new_integer(numbers ? reinterpret_cast<long long>(numbers->data) : -1);
 }
 
-Method methods[] = {{"forward", forward, METH_FASTCALL, nullptr}, {"address", address, METH_FASTCALL, nullptr}};
+Method methods[] = {{"forward", forward, METH_FASTCALL, nullptr},
+                    {"address", address, METH_FASTCALL, nullptr}};
 
 }  // namespace
 }  // namespace jaxneuron

@@ -118,14 +118,14 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   division.helpers = 0;
   const Network& network = plan.network;
   const double total = work(plan, rows);
-  if (!threads || total < 2 * THREAD_WORK) return division;
+  if (!threads || total < 2 * threads->repaid_by) return division;
   const std::int64_t count = std::max<std::int64_t>(threads->count(threads->pool), 1);
   if (network.members < count) {  // tiles enough for all threads, and some more where they stay large
     const std::int64_t wanted = std::max(count, std::min(THREAD_TILES * count, rows / THREAD_TILE_ROWS));
     division.tile_rows = std::min(division.tile_rows, quotient_up(rows, wanted));
   }
   const std::int64_t items = network.members * quotient_up(rows, division.tile_rows);
-  const std::int64_t repaid = std::min<std::int64_t>(count, total / THREAD_WORK);
+  const std::int64_t repaid = std::min<std::int64_t>(count, total / threads->repaid_by);
   division.helpers = std::min(repaid, items) - 1;
   return division;
 }

@@ -33,6 +33,7 @@ struct Threads {
   std::int64_t (*count)(void* pool);
   void (*schedule)(void* pool, void (*task)(void* argument), void* argument);
   void* pool;
+  double repaid_by;  // work, as tuning.h counts it, that repays one of them
 };
 
 // How a network will be evaluated. C sees only pointers to it.

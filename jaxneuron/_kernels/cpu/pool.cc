@@ -12,6 +12,8 @@
 #include <sched.h>
 #endif
 
+#include "tuning.h"
+
 namespace jaxneuron {
 namespace {
 
@@ -112,6 +114,6 @@ std::int64_t cpus() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-Threads shared_threads(std::int64_t* most) { return {limited, schedule, most}; }
+Threads shared_threads(std::int64_t* most) { return {limited, schedule, most, ASLEEP_THREAD_WORK}; }
 
 }  // namespace jaxneuron

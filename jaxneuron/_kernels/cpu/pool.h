@@ -43,8 +43,9 @@ class Pool {
 // The CPUs that this process may use, by its affinity.
 std::int64_t cpus();
 
-// A pool that all calls of this process share, for calls by at most `*most` threads, the calling one included,
-// and never more than cpus(). A forked process has none of its parent's threads: it gets a pool of its own.
+// A pool that all calls of this process share, for calls by at most `*most` threads, the calling one
+// included, and never more than cpus(). A forked process has none of its parent's threads: it gets a pool of
+// its own.
 Threads shared_threads(std::int64_t* most);
 
 }  // namespace jaxneuron

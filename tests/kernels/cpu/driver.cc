@@ -260,7 +260,7 @@ struct Helpers {
     const auto schedule = [](void* helpers, void (*task)(void*), void* argument) {
       static_cast<Helpers*>(helpers)->pool.add(task, argument, static_cast<Helpers*>(helpers)->most);
     };
-    return {count, schedule, this};
+    return {count, schedule, this, 1};
   }
 };
 
@@ -317,7 +317,8 @@ void check_in_place(const Plan& plan, const Example& example, const Threads& thr
   if (!same(example, y, rows)) fail(*plan.kernel, example, "in place the bits are not the same");
 }
 
-// Through a plan, by eight callers at once: alone, with a pool that is given, and with the one that all share.
+// Through a plan, by eight callers at once: alone, with a pool that is given, and with the one that all
+// share.
 void check_plan(const Example& example, Pool& pool) {
   Error error;
   Helpers helpers{pool, 2};
