@@ -1,8 +1,8 @@
-"""A network on any number of rows: `evaluate`, and `RowEvaluator` for Ray Data.
+"""A network called from NumPy: `Evaluator`; on any number of rows: `evaluate`, and `RowEvaluator` for Ray Data.
 
     readers  ->  batches  ->  evaluate  ->  writers, with a journal
 
-`evaluate` and `batches` are the Python function; readers, writers and the journal serve `jaxneuron run`.
+`evaluate`, `batches` and `devices` are the Python function; readers, writers and the journal serve `jaxneuron run`.
 """
 
 from jaxneuron._evaluate.evaluate import evaluate
