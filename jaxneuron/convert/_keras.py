@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
+from jaxneuron._file_kinds import check_kind
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME
 from jaxneuron._params import MLP, Affine
@@ -97,6 +98,7 @@ def _live(
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
+    check_kind(path, "keras", "a .keras file")
     try:
         import h5py
     except ImportError:
