@@ -17,7 +17,7 @@ SELU_SCALE, SELU_ALPHA = float(SELU_SCALE_DIGITS), float(SELU_ALPHA_DIGITS)
 
 
 def activation(name: str, z: Array) -> tuple[Array, float]:
-    """`name` at the float64 array `z`, and a bound of its relative error. KeyError: it has no formula here."""
+    """`name` at the float64 array `z`, and a bound of its relative error. KeyError: it has none here."""
     a = np.abs(z)
     match name.removeprefix("cr_"):
         case "identity":

@@ -29,6 +29,7 @@ from jaxneuron.convert._activations import ELU, LeakyReLU
 from jaxneuron.convert.steps import Scaling, Step
 
 Array = np.ndarray
+Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
 Slopes = Callable[[Array], Array]  # from those with respect to a step's outputs to those of its inputs
 
 MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 1.0, 2.0, 8.0)  # of the rows; the first shows the biases alone
