@@ -20,7 +20,15 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import SAME, elu, leaky_relu
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._names import named_layers
-from jaxneuron.convert._torch_modules import advice, as_called, described, evaluating, forward, plain
+from jaxneuron.convert._torch_modules import (
+    advice,
+    as_called,
+    described,
+    evaluating,
+    forward,
+    plain,
+    torch_precision,
+)
 from jaxneuron.convert.steps import Activations, Scaling, Step, assemble, chain, network, refused, required
 
 # torch.nn's modules that are not called as our activation, and hold no parameter.
@@ -201,11 +209,8 @@ def _module_steps(module: Any, path: str = "") -> Iterator[Step]:
 
 def _computed_in(module: Any) -> Iterator[str]:
     """What a call is as exact as, where it is less exact than its dtype."""
-    import torch
-
-    if torch.get_float32_matmul_precision() != "highest":
-        yield "bfloat16"
-    if any(type(part) is torch.nn.Softplus for part in module.modules()):
+    yield from torch_precision()
+    if any(type(part).__name__ == "Softplus" for part in module.modules()):
         yield "float32"  # whose rounding is more than the 2e-9 that it omits
 
 

@@ -137,3 +137,10 @@ def forward(module: Any) -> Callable[[np.ndarray], Any]:
             return module(torch.from_numpy(rows).to(device, tensor.dtype))
 
     return call
+
+
+def torch_precision() -> list[str]:
+    """The dtype that products of float32 numbers may be rounded to."""
+    import torch
+
+    return [] if torch.get_float32_matmul_precision() == "highest" else ["bfloat16"]
