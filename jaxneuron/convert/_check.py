@@ -92,8 +92,8 @@ def compare(
 def compare_given(mlp: MLP, check: Any, argument: str = "check", *, remedy: str = OF_ARRAYS) -> None:
     """Refuses `mlp` if it gives other outputs than `check`, `(rows, outputs)` of the source, beyond rounding.
 
-    None and False check nothing. Rows `(rows, n_in)` and outputs `(rows, n_out)`, or one row `(n_in,)` and
-    its outputs `(n_out,)`, are arrays of any library.
+    None and False check nothing. Rows `(rows, n_in)` and outputs `(rows, n_out)` are arrays of any library.
+    One row may be `(n_in,)`, its outputs `(n_out,)`, and those of a network with one output `(rows,)`.
     """
     if check is None or check is False:
         return
@@ -105,14 +105,19 @@ def compare_given(mlp: MLP, check: Any, argument: str = "check", *, remedy: str 
     (rows, _), (outputs, given) = (
         _numbers(array, f"{argument}: {name}") for name, array in zip(("rows", "outputs"), check, strict=True)
     )
-    sizes = len(mlp.layers[0].w), mlp.layers[-1].w.shape[1]
-    rows, outputs = (a[None] if a.shape == (n,) else a for a, n in zip((rows, outputs), sizes, strict=True))
-    for name, array, n in zip(("rows", "outputs"), (rows, outputs), sizes, strict=True):
-        if array.ndim != 2 or array.shape != (len(rows), n) or not len(rows):
-            wanted = f"(rows, {n})" if name == "rows" else f"{(len(rows), n)}, one for each row"
-            raise BadValue(
-                f"{argument}: {name} must have shape {wanted}, got {array.shape}; pass at least one row"
-            )
+    n_in, n_out = len(mlp.layers[0].w), mlp.layers[-1].w.shape[1]
+    if rows.ndim == 1 and rows.size == n_in:
+        rows = rows[None]
+    if rows.ndim != 2 or rows.shape[1] != n_in or not len(rows):
+        raise BadValue(
+            f"{argument}: rows must have shape (rows, {n_in}), got {rows.shape}; pass at least one row"
+        )
+    flat = [(len(rows) * n_out,)] if 1 in (len(rows), n_out) else []
+    if outputs.shape not in ((len(rows), n_out), *flat):
+        raise BadValue(
+            f"{argument}: outputs must have shape {(len(rows), n_out)}, got {outputs.shape}; "
+            f"pass the source's outputs for these rows"
+        )
     if _traced(mlp):
         return
     found = _difference(mlp, None, rows, outputs, _coarsest([*_dtypes(_chain(mlp)), given]))

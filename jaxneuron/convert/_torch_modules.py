@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxneuron._arrays import check_plain
 from jaxneuron._errors import BadValue
 
 
@@ -105,18 +106,9 @@ def plain(tensor: Any, name: str) -> Any:
     import torch
 
     if torch.nn.parameter.is_lazy(tensor):
-        found, remedy = "none yet (a lazy layer's)", "call the module on some rows first"
-    elif tensor.is_meta:
-        found, remedy = "none (device 'meta')", "load the weights first"
-    elif tensor.is_quantized:
-        found, remedy = f"quantised ones ({tensor.dtype})", "pass the float model, or tensor.dequantize()"
-    elif tensor.layout != torch.strided:
-        found, remedy = f"sparse ones ({tensor.layout})", "pass tensor.to_dense()"
-    elif type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-        found, remedy = f"those of a {type(tensor).__name__}", "convert it to a torch.Tensor"
-    else:
-        return tensor
-    raise BadValue(f"{name!r:.80} must hold plain numbers, got {found}; {remedy}")
+        raise BadValue(f"{name!r:.80} must hold numbers, got none yet; call the module on rows first")
+    check_plain(tensor, f"{name!r:.80}")
+    return tensor
 
 
 def forward(module: Any) -> Callable[[np.ndarray], Any]:
