@@ -75,11 +75,7 @@ def compare(
     dtype = _coarsest([*_dtypes(done), *computed_in])
     rows = _rows(len(mlp.layers[0].w), done, dtype)
     try:
-        with (
-            warnings.catch_warnings(),
-            jax.ensure_compile_time_eval(),
-            jax.default_matmul_precision("highest"),
-        ):
+        with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
             warnings.simplefilter("ignore")
             outputs, given = _numbers(call(rows.copy()), argument)
     except Exception:  # of code that isn't ours
@@ -151,7 +147,7 @@ def _difference(
     wrong = judged & ~(off <= allowed)
     if not wrong.any():
         return None
-    row = int(np.argmax(np.where(wrong, np.nan_to_num(off / allowed, nan=np.inf), -1)))
+    row = int(np.argmax(np.where(wrong, np.nan_to_num(off - allowed, nan=np.inf), -1)))
     return f"outputs that differ by {off[row]:.2g} in row {row}, where rounding allows {allowed[row]:.1g}"
 
 
@@ -267,12 +263,11 @@ def _value(function: Activation, z: Array) -> Array:
 def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, Array, Slopes]:
     """A function of the user's own, which JAX evaluates as it does in the source, and its slopes."""
 
-    def slopes(v: Array) -> Array:
-        with jax.ensure_compile_time_eval():
-            return np.asarray(pull(jnp.asarray(v, value.dtype))[0], np.float64)
+    value, pull = jax.vjp(function, jnp.asarray(z))
 
-    with jax.ensure_compile_time_eval():
-        value, pull = jax.vjp(function, jnp.asarray(z))
+    def slopes(v: Array) -> Array:
+        return np.asarray(pull(jnp.asarray(v, value.dtype))[0], np.float64)
+
     y = np.asarray(value, np.float64)
     size = np.maximum(1, np.maximum(np.abs(y), np.abs(z)))
     return y, max(u, 16 * _unit(np.dtype(value.dtype))) * size, slopes
