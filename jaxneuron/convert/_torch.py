@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -34,6 +35,8 @@ from jaxneuron.convert.steps import Activations, Scaling, Step, assemble, chain,
 
 # torch.nn's modules that are not called as our activation, and hold no parameter.
 DIFFERENT: dict[str, Step] = {"Dropout": "identity", "Softsign": jax.nn.soft_sign}
+# Names in a state_dict of what weight_norm, spectral_norm, prune and parametrizations make weights from.
+MADE = re.compile(r"(weight|bias)_(g|v|u|orig|mask)$|(^|\.)parametrizations\.")
 
 
 @public
@@ -116,6 +119,12 @@ def from_torch(
         raise BadValue(
             f"prefix must begin the names of tensors, got {prefix!r}, which begins none; "
             f"look at the state_dict's keys"
+        )
+    for name in filter(MADE.search, state):
+        raise BadValue(
+            f"source must hold weights as they are used, got {name!r:.80}, from which a call makes them; "
+            f"pass the nn.Sequential, or take the state_dict after remove_parametrizations, "
+            f"remove_weight_norm, remove_spectral_norm or prune.remove"
         )
     with inside("source"):
         state = {name: _array(tensor, name) for name, tensor in state.items()}

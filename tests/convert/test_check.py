@@ -33,7 +33,7 @@ def own(z):
 OTHERS = (LeakyReLU(-2.0), ELU(1.5), jax.nn.soft_sign, jnp.exp, own)
 
 
-def network(name, sizes, dtype, seed=0):
+def network(name, sizes, dtype, seed=2):
     """Normal weights of variance 1 / n_in, and biases."""
     rng = np.random.default_rng(seed)
     layers = [
@@ -69,7 +69,7 @@ def test_no_network_differs_from_itself(mlp):
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *OTHERS], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_layer_that_is_off_is_found(name, dtype):
-    mlp = network(name, (2, 5, 3), dtype, seed=1)
+    mlp = network(name, (2, 5, 3), dtype, seed=2)
     assert says(mlp, forward(mlp)) is None
     # float32 shows one percent; bfloat16, of 8 bits, another sign.
     first = Affine(mlp.layers[0].w * BITS[dtype](1.01 if dtype == "float32" else -1), mlp.layers[0].b)
