@@ -85,11 +85,19 @@ def compare(
         raise BadValue(f"{argument} must compute what its layers say, got {found}; {remedy}")
 
 
-def compare_given(mlp: MLP, check: Any, argument: str = "check", *, remedy: str = OF_ARRAYS) -> None:
+def compare_given(
+    mlp: MLP,
+    check: Any,
+    argument: str = "check",
+    *,
+    steps: Sequence[Step] | None = None,
+    remedy: str = OF_ARRAYS,
+) -> None:
     """Refuses `mlp` if it gives other outputs than `check`, `(rows, outputs)` of the source, beyond rounding.
 
     None and False check nothing. Rows `(rows, n_in)` and outputs `(rows, n_out)` are arrays of any library.
-    One row may be `(n_in,)`, its outputs `(n_out,)`, and those of a network with one output `(rows,)`.
+    One row may be `(n_in,)`, its outputs `(n_out,)`, and those of a network with one output `(rows,)`. The
+    `steps` are those of `compare`.
     """
     if check is None or check is False:
         return
@@ -116,7 +124,8 @@ def compare_given(mlp: MLP, check: Any, argument: str = "check", *, remedy: str 
         )
     if _traced(mlp):
         return
-    found = _difference(mlp, None, rows, outputs, _coarsest([*_dtypes(_chain(mlp)), given]))
+    done = _chain(mlp) if steps is None else steps
+    found = _difference(mlp, steps, rows, outputs, _coarsest([*_dtypes(done), given]))
     if found:
         raise BadValue(f"{argument} must hold what the network gives, got {found}; {remedy}")
 

@@ -76,8 +76,9 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None, check: Check = Tr
       `from_keras("model.keras")`
     """
     if isinstance(source, (str, os.PathLike)):
-        mlp = assemble(list(_file_steps(source)), "source", dtype=dtype)
-        compare_given(mlp, None if check is True else check)
+        steps = list(_file_steps(source))
+        mlp = assemble(steps, "source", dtype=dtype)
+        compare_given(mlp, None if check is True else check, steps=steps)
         return mlp
     if not hasattr(source, "layers") or not type(source).__module__.startswith("keras."):
         raise BadType(
@@ -96,7 +97,7 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None, check: Check = Tr
     if check is True:
         compare(mlp, _forward(source, keras), "source", steps=steps, computed_in=_computed_in(source, keras))
     else:
-        compare_given(mlp, check)
+        compare_given(mlp, check, steps=steps)
     return mlp
 
 

@@ -56,7 +56,7 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
     if check is True:
         compare(mlp, _forward(estimator), "estimator", steps=steps)
     else:
-        compare_given(mlp, check)
+        compare_given(mlp, check, steps=steps)
     return mlp
 
 

@@ -101,7 +101,7 @@ def from_torch(
             if check is True:
                 compare(mlp, forward(source), "source", steps=steps, computed_in=_computed_in(source))
             else:
-                compare_given(mlp, check)
+                compare_given(mlp, check, steps=steps)
         return mlp
     _check_prefix(prefix)
     if isinstance(source, Mapping):
