@@ -23,7 +23,7 @@ from jaxneuron._arrays import FLOATS, as_array
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._math import float64
 from jaxneuron._math.activations import ACTIVATIONS
-from jaxneuron._names import Activation
+from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import ELU, LeakyReLU
 from jaxneuron.convert.steps import Scaling, Step
@@ -250,13 +250,15 @@ def _activation(
         p = float64.activation("softmax", z)[0]
         error = np.full(p.shape, u + z.shape[1] * rounding.result)
         return p, error, lambda v: p * (v - (v * p).sum(1, keepdims=True))
-    if not isinstance(function, str) and function not in IN_NUMPY and type(function) not in (LeakyReLU, ELU):
-        return _called(function, z, u)
-    y, gates = _value(function, z), isinstance(function, str) and ACTIVATIONS[function].gates
+    try:
+        y = _value(function, z)
+    except KeyError:  # no formula of NumPy's
+        return _called(resolve(function), z, u)
     # To the side where it is steeper: within its error, relu(0) has the slopes 0 and 1.
     step = np.maximum(error, 2.0**-20 * np.maximum(1, np.abs(z)))
     up, down = (_value(function, z + step) - y) / step, (y - _value(function, z - step)) / step
     slope = np.where(np.abs(up) > np.abs(down), up, down)
+    gates = isinstance(function, str) and ACTIVATIONS[function].gates
     size = np.maximum(1, np.abs(z if gates else y)) * (function not in ("identity", "relu"))
     return y, u * size, lambda v: v * slope
 
@@ -270,8 +272,7 @@ def _value(function: Activation, z: Array) -> Array:
 
 
 def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, Array, Slopes]:
-    """A function of the user's own, which JAX evaluates as it does in the source, and its slopes."""
-
+    """A function of the user's own: JAX evaluates it, as it does in the source, and gives its slopes."""
     value, pull = jax.vjp(function, jnp.asarray(z))
 
     def slopes(v: Array) -> Array:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxneuron import MLP, Affine, init_mlp, mlp_forward
@@ -61,12 +61,16 @@ def says(mlp, call, **options):
     return None
 
 
+@settings(max_examples=40)
 @given(mlps(sizes=SIZES, activations=[*set(ACTIVATIONS) - {"softmax"}, own], final_activations=[*ACTIVATIONS, own], huge=True, tiny=True, subnormal=True))  # fmt: skip
 def test_no_network_differs_from_itself(mlp):
     assert says(mlp, forward(mlp)) is None
 
 
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *OTHERS], ids=str)
+# ids: the same in every process of xdist
+@pytest.mark.parametrize(
+    "name", [*ACTIVATIONS, *OTHERS], ids=lambda each: getattr(each, "__name__", str(each))
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_layer_that_is_off_is_found(name, dtype):
     mlp = network(name, (2, 5, 3), dtype, seed=2)

@@ -146,7 +146,7 @@ def test_dtypes_are_kept(read, dtype):
 ])  # fmt: skip
 def test_activations_are_keras_s(name):
     layer = layers.Activation(name) if isinstance(name, str) else name
-    mlp = from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(4), layer]))
+    mlp = from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(4), layer]), check=False)
     z = np.linspace(-6, 6, 48).reshape(12, 4)
     with jax.enable_x64(True):
         theirs = np.asarray(layer(z.astype(np.float32)), np.float64)
@@ -159,7 +159,7 @@ def test_activations_are_keras_s(name):
 def test_there_and_back(name):
     mlp = network(name)
     model = to_keras(mlp)
-    again = from_keras(model)
+    again = from_keras(model, check=False)  # below, the outputs are compared
     assert_bits(again, *jax.tree.leaves(mlp))
     assert again.activations == mlp.activations
     np.testing.assert_allclose(model(X), jaxneuron.mlp_forward(mlp, X), rtol=2e-5, atol=2e-6)
