@@ -116,6 +116,8 @@ def compare_given(
         raise BadValue(
             f"{argument}: rows must have shape (rows, {n_in}), got {rows.shape}; pass at least one row"
         )
+    if not np.isfinite(rows).all():
+        raise BadValue(f"{argument}: rows must be finite, got {rows[~np.isfinite(rows)][0]}; leave it out")
     flat = [(len(rows) * n_out,)] if 1 in (len(rows), n_out) else []
     if outputs.shape not in ((len(rows), n_out), *flat):
         raise BadValue(

@@ -135,4 +135,8 @@ def torch_precision() -> list[str]:
     """The dtype that products of float32 numbers may be rounded to."""
     import torch
 
-    return [] if torch.get_float32_matmul_precision() == "highest" else ["bfloat16"]
+    try:
+        whole = torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # it was set for one backend
+        whole = False
+    return [] if whole else ["bfloat16"]

@@ -212,6 +212,7 @@ def test_nothing_given(nothing):
         ((np.ma.masked_equal(np.ones((2, 3)), 1), np.ones((2, 2))), BadType, "check: rows must hold plain numbers, got MaskedArray"),
         ((np.ones((0, 3)), np.ones((0, 2))), BadValue, "check: rows must have shape (rows, 3), got (0, 3); pass at least one row"),
         ((np.ones((2, 4)), np.ones((2, 2))), BadValue, "check: rows must have shape (rows, 3), got (2, 4); "),
+        (([[1.0, 2.0, np.nan]], [[1.0, 2.0]]), BadValue, "check: rows must be finite, got nan; leave it out"),
         ((1.0, 1.0), BadValue, "check: rows must have shape (rows, 3), got (); "),
         ((np.ones((2, 3)), np.ones((3, 2))), BadValue, "check: outputs must have shape (2, 2), got (3, 2); pass the source's outputs for these rows"),
         ((np.ones((3, 3)), np.ones(6)), BadValue, "check: outputs must have shape (3, 2), got (6,); "),
