@@ -133,12 +133,14 @@ def compare_given(
 
 
 def _difference(
-    mlp: MLP, steps: Iterable[Step] | None, rows: Array, outputs: Array, dtype: np.dtype
+    mlp: MLP, steps: Sequence[Step] | None, rows: Array, outputs: Array, dtype: np.dtype
 ) -> str | None:
     """What is wrong with the `outputs` of a source that computes in `dtype`."""
     wanted = (len(rows), mlp.layers[-1].w.shape[1])
     if outputs.size != wanted[0] * wanted[1]:
         return f"outputs of shape {outputs.shape} instead of {wanted}"
+    if not any(isinstance(step, Scaling) for step in steps or ()):
+        steps = None  # the network's own, nothing is folded
     ours, theirs = _Rounding.ours(mlp), _Rounding.theirs(dtype)
     both = _Rounding(*(a + b for a, b in zip(ours, theirs, strict=True)))
     try:
