@@ -79,6 +79,16 @@ NOT_PARAMS = (
     STACKED.layers[0],
 )
 NOT_DTYPES = (int, "complex64")
+NOT_CHECKS = (
+    3,
+    "text",
+    np.ones((2, 2)),
+    (np.ones((1, 2)),),
+    (object(), 0.0),
+    (np.ones((1, 2)), "text"),
+    (np.ones((1, 5)), np.ones((1, 2))),
+    (np.ones((1, 2)), np.ones((2, 2))),
+)
 NOT_SCALINGS = (*NOT_NUMBERS, np.ones(5), np.nan, np.inf)
 
 
@@ -124,7 +134,7 @@ FUNCTIONS = [
     Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
     Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), **BAD_IMPORTED}),
     Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
-    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, ["5"]), **BAD_IMPORTED}),
+    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, ["5"]), "check": NOT_CHECKS, **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}, "equinox"),
     Public(convert.from_nnx, {}, {"module": (object(), None, 3)}, "flax"),
     Public(convert.from_keras, {}, {"source": (object(), None, 3)}, "keras"),

@@ -348,3 +348,15 @@ def test_what_is_no_model():
         TypeError, match=r"from_onnx: source must be a path or an onnx.ModelProto, got dict; pass the path"
     ):
         from_onnx({})
+
+
+def test_outputs_of_onnx_runtime_are_compared(tmp_path):
+    mlp = init_mlp(jax.random.key(0), (4, 16, 2), activation="gelu", final_activation="softmax")
+    to_onnx(mlp, tmp_path / "m.onnx")
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: X})[0]
+    assert_bits(from_onnx(tmp_path / "m.onnx", check=(X, outputs)), *jax.tree.leaves(mlp))
+    with pytest.raises(
+        ValueError, match=r"^from_onnx: check must hold what the network gives, got outputs that"
+    ):
+        from_onnx(tmp_path / "m.onnx", check=(X, outputs[::-1]))

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert._onnx.activations import steps as activation_steps
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal
 from jaxneuron.convert._onnx.file import DOUBLE, DTYPES, FLOATS, read_model, tensor
@@ -54,7 +55,9 @@ class _Value(NamedTuple):
 
 @public
 @concrete
-def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None = None) -> MLP:
+def from_onnx(
+    source: Any, *, output: str | None = None, dtype: DTypeLike | None = None, check: Check = None
+) -> MLP:
     """A network from an ONNX model, activations and scalings included.
 
     Args:
@@ -65,6 +68,7 @@ def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None
       output: the name of the value to end at, which may be an inner one; needed if there are several
         outputs.
       dtype: to convert the layers to; None keeps theirs.
+      check: `(rows, outputs)` of the model, with which the network is compared.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
@@ -73,8 +77,8 @@ def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None
     Raises:
       ValueError: a file that is not whole, or holds far more than an MLP; a graph that is not an MLP, naming
         its first node that can't be part of one; weights in a file outside the model's folder; a number too
-        large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the file system
-        says. ImportError: without the extra `onnx`.
+        large for `dtype`; outputs other than those of `check`. TypeError: another kind of source, another
+        dtype. OSError: what the file system says. ImportError: without the extra `onnx`.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
@@ -100,7 +104,10 @@ def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None
         raise BadType(f"output must be the name of a value, got {type(output).__name__}; pass a string")
     value, n_in = _walk(model, folder, output)
     like = DTYPES[value.kind] if value.kind in FLOATS else np.float32
-    return assemble(value.steps(), "source", n_in=n_in, like=like, dtype=dtype)
+    steps = value.steps()
+    mlp = assemble(steps, "source", n_in=n_in, like=like, dtype=dtype)
+    compare_given(mlp, check, steps=steps)
+    return mlp
 
 
 def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, int | None]:
