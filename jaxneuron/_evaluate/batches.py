@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import as_array, as_operand, check_plain
+from jaxneuron._arrays import as_array, as_operand, check_plain, concrete
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._kernels.host import FLOATING
 from jaxneuron._params import MLP
@@ -40,8 +40,12 @@ def whole_lanes(tile: int) -> int:
 
 def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
     """Rows to be sliced, or an iterator of checked chunks; how many (None if unknown), and their dtype."""
-    if type(rows) is not np.ndarray:
-        check_plain(rows, "rows")
+    return _sliceable(rows, n_in) if type(rows) is np.ndarray else _source(rows, n_in)
+
+
+@concrete
+def _source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
+    check_plain(rows, "rows")
     if isinstance(rows, (str, bytes, os.PathLike)):
         raise BadType(
             f"rows must be an array (n, {n_in}) or an iterable of such chunks, got a path; "
@@ -58,13 +62,7 @@ def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
     if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):  # a tensor, a data frame
         rows, typed = np.asarray(as_array(rows, "rows")), True
     if typed:
-        _check_shape(rows.shape, n_in, "rows")
-        dtype = rows.dtype
-        return (
-            rows,
-            rows.shape[0],
-            dtype if dtype in FLOATING else as_operand(np.empty((0, n_in), dtype), "rows").dtype,
-        )
+        return _sliceable(rows, n_in)
     if not isinstance(rows, Iterable):
         raise BadType(
             f"rows must be an array (n, {n_in}) or an iterable of such chunks, got {type(rows).__name__}"
@@ -72,6 +70,14 @@ def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
     chunks = _checked(rows, n_in)
     first = next(chunks, np.empty((0, n_in), bool))  # without rows, the dtype is the network's
     return itertools.chain([first], chunks), None, first.dtype
+
+
+def _sliceable(rows: Any, n_in: int) -> tuple[Any, int, np.dtype]:
+    _check_shape(rows.shape, n_in, "rows")
+    dtype = rows.dtype
+    if dtype not in FLOATING:
+        dtype = as_operand(np.empty((0, n_in), dtype), "rows").dtype
+    return rows, rows.shape[0], dtype
 
 
 def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:

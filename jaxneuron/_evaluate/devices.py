@@ -54,10 +54,12 @@ def program(
         devices = devices[:1]  # XLA refuses a program without operands on several devices
     mesh = Mesh(np.array(devices), ("rows",))
     compiled, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
-    weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
+    with jax.core.eval_context():  # inside a trace too
+        weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
 
     def compute(x: np.ndarray) -> Callable[[], np.ndarray]:
-        y, count = compiled(weights, jax.device_put(padded(x, size), by_rows)), len(x)
+        with jax.core.eval_context():
+            y, count = compiled(weights, jax.device_put(padded(x, size), by_rows)), len(x)
         return lambda: np.asarray(y)[:count]
 
     yield compute

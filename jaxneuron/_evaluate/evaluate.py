@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, concrete, is_jax_array
+from jaxneuron._arrays import ArrayLike, is_jax_array
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._evaluate import batches
 from jaxneuron._evaluate import devices as on_devices
@@ -41,7 +41,6 @@ Compute = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 
 @public
-@concrete
 def evaluate(
     mlp: MLP,
     rows: ArrayLike | Iterable[ArrayLike],

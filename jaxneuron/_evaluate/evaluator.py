@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from numpy import empty, ndarray
 
-from jaxneuron._arrays import ArrayLike, as_array, as_operand, concrete, is_jax_array
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
 from jaxneuron._forward import _checked, _mlp_forward
 from jaxneuron._kernels import host
@@ -155,16 +155,15 @@ class Evaluator:
         if not shape or shape[-1] != n_in:
             _checked(_one(layers), self._network.functions, shape, "x")
 
-    @concrete
     def _by_jax(self, x: ndarray) -> ndarray:
         """What `mlp_forward` gives."""
         key = host.x64()
-        if key not in self._on_device:
-            self._on_device[key] = jax.device_put(self._mlp)
-        mlp = self._on_device[key]
-        return np.asarray(
-            _mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._network.each)
-        )
+        with jax.core.eval_context():  # inside a trace too
+            if key not in self._on_device:
+                self._on_device[key] = jax.device_put(self._mlp)
+            mlp = self._on_device[key]
+            single = self._members is None
+            return np.asarray(_mlp_forward(mlp, x) if single else _of_members(mlp, x, self._network.each))
 
 
 @functools.partial(jax.jit, static_argnums=2)
