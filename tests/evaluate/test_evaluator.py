@@ -268,6 +268,9 @@ def test_members_share_rows_that_out_overlaps():
     evaluator, x = Evaluator(network((3, 8, 3), members=2)), numbers(2, 10, 3)
     y = evaluator(x[0])
     assert_same(evaluator(x[0], out=x), y)
+    evaluator, x = Evaluator(network((4, 8, 2), members=2)), numbers(10, 4)  # as many bytes out as in
+    y = evaluator(x)
+    assert_same(evaluator(x, out=x.reshape(2, 10, 2)), y)
 
 
 # --- a copy of the weights ---

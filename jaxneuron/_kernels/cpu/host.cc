@@ -73,6 +73,7 @@ class Numbers {
 
   explicit operator bool() const { return fit_; }
   const Buffer* operator->() const { return &buffer_; }
+  const Buffer& operator*() const { return buffer_; }
 
  private:
   Buffer buffer_;
@@ -89,12 +90,10 @@ struct Call {
 
 std::ptrdiff_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : dtype == Dtype::float64 ? 8 : 2; }
 
-// Whether y may be written while x is read: apart from x, or the same rows, which are read before.
-bool may_write(const Buffer& x, const Buffer& y) {
+bool overlap(const Buffer& x, const Buffer& y) {
   const auto first = std::uintptr_t(x.data);
   const auto other = std::uintptr_t(y.data);
-  if (first == other && x.bytes == y.bytes) return true;
-  return first + x.bytes <= other || other + y.bytes <= first;
+  return first < other + y.bytes && other < first + x.bytes;
 }
 
 // forward(call, x, y): the outputs for x (..., n_in), or with `each` (members, ..., n_in), go to y. Gives a
@@ -108,8 +107,11 @@ Object* forward(Object*, Object* const* arguments, std::ptrdiff_t) {
   const Numbers y(arguments[2], WRITABLE, width);
   const std::int64_t members = call->each ? network.members : 1;
   if (!x || !y || x->rank < 1 + call->each || x->shape[x->rank - 1] != network.layers[0].n_in ||
-      (call->each && x->shape[0] != members) || !may_write(*x.operator->(), *y.operator->()))
+      (call->each && x->shape[0] != members))
     return python.new_integer(-1);
+  // In place every row of x is read before its row of y is written, if no other member reads it too.
+  const bool in_place = x->data == y->data && x->bytes == y->bytes && members == network.members;
+  if (!in_place && overlap(*x, *y)) return python.new_integer(-1);
   Batch batch{};
   batch.x = x->data;
   batch.y = y->data;

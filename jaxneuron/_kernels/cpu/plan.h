@@ -28,8 +28,8 @@ struct Error {
 };
 
 // Threads that may help. `count` says how many there are; it is asked only for calls that are long enough.
-// `schedule` sees to it that task(argument) is called once, now or later, on one of them. Both may be called
-// from any thread, theirs included.
+// `schedule` sees to it that task(argument) is called once, now or later, on one of them or on the caller's,
+// and throws nothing. Both may be called from any thread, theirs included.
 struct Threads {
   std::int64_t (*count)(void* pool);
   void (*schedule)(void* pool, void (*task)(void* argument), void* argument);

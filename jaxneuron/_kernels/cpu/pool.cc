@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <new>
 #include <system_error>
 
 #if defined(__linux__)
@@ -53,7 +54,11 @@ class SignalsBlocked {
 std::int64_t limited(void* most) { return std::min(*static_cast<std::int64_t*>(most), cpus()); }
 
 void schedule(void* most, void (*task)(void*), void* argument) {
-  shared_pool().add(task, argument, limited(most) - 1);
+  try {
+    shared_pool().add(task, argument, limited(most) - 1);
+  } catch (const std::bad_alloc&) {
+    task(argument);
+  }
 }
 
 }  // namespace
