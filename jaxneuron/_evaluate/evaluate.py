@@ -32,7 +32,9 @@ from jaxneuron._params import MLP, check_mlp
 
 TRACERS = "mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"
 UNREPORTED = contextlib.nullcontext(lambda done: None)
-UNBROKEN = 8  # batches at a time, some 0.1 s, where nothing comes between: threads meet at the end of each
+UNBROKEN = (
+    8  # batches at a time, some 0.1 s, where rows are neither converted nor counted: threads meet less often
+)
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
@@ -127,7 +129,8 @@ def evaluate_rows(
     array = _array(out, rows, n, known.n_out, result)
     with _reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
-            _fill(plan, batches.cut(source, n, size if progress else UNBROKEN * size), array, report)
+            unbroken = not progress and source.dtype == plan.dtype
+            _fill(plan, batches.cut(source, n, UNBROKEN * size if unbroken else size), array, report)
             return array
         cut = batches.cut(source, n, size)
         write, written = _destination(out, array, known.n_out, result)
