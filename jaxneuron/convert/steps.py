@@ -78,7 +78,8 @@ def assemble(
         named = [step if isinstance(step, (Affine, Scaling)) else known(step) for step in steps]
         mlp = _joined([step for step in named if not _does_nothing(step)], n_in, like, narrow)
     _warn_of_nan(mlp)
-    return on_device(mlp)
+    # Arrays that stay NumPy's may be the source's own, which may go on training.
+    return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
 def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:
