@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
+from jaxneuron._file_kinds import check_kind
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME
 from jaxneuron._params import MLP, Affine
@@ -101,6 +102,7 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None, check: Check = Tr
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
+    check_kind(path, "keras", "a .keras file")
     try:
         import h5py
     except ImportError:

@@ -16,7 +16,8 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, public
-from jaxneuron._files import DTYPES, header, safetensors_library
+from jaxneuron._file_kinds import kind_of
+from jaxneuron._files import DTYPES, header, is_ours, safetensors_library
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import SAME, elu, leaky_relu
@@ -107,7 +108,7 @@ def from_torch(
     if isinstance(source, Mapping):
         named = {str(name): tensor for name, tensor in source.items()}
         state = {n.removeprefix(prefix): tensor for n, tensor in named.items() if n.startswith(prefix)}
-    elif os.fspath(source).endswith(".safetensors"):
+    elif os.fspath(source).endswith(".safetensors") or kind_of(source) not in (None, "torch", "pickle"):
         state = _tensors(source, prefix)
     else:
         raise BadValue(
@@ -150,7 +151,8 @@ def _check_prefix(prefix: str) -> None:
 def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     """A safetensors file of any kind, open. Its header is checked before the library trusts it."""
     library = safetensors_library()
-    header(path)
+    if is_ours(header(path)):
+        raise BadValue(f"{path} is a file of jaxneuron.save; jaxneuron.load reads it")
     try:
         with library.safe_open(path, framework="numpy") as file:
             yield file
