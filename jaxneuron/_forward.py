@@ -20,7 +20,7 @@ from jaxneuron._activations import identity, sigmoid, softmax
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._errors import REFUSALS, BadValue, check_transform, public, with_name
 from jaxneuron._names import Activation, resolve
-from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_mlp
+from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_columns, check_mlp
 
 
 @public
@@ -100,7 +100,8 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
       `(..., n_out)`, in the promoted dtype of the network and `x`.
 
     Raises:
-      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer.
+      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer;
+        a data frame whose columns are not the network's `inputs` in order.
       TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
         than numbers, such as a mask or units.
 
@@ -117,8 +118,10 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
     try:  # what `public` does, without its 0.2 us: a call of one row takes 6
         if not isinstance(mlp, MLP):
             check_mlp(mlp, "pass MLP(layers), parameters first")
-        known = is_jax_array(type(x))  # type: ignore[arg-type] # mypy holds types to be unhashable
-        return _mlp_forward(mlp, x if known else as_operand(x, "x"))
+        if is_jax_array(type(x)):  # type: ignore[arg-type] # mypy holds types to be unhashable
+            return _mlp_forward(mlp, x)
+        check_columns(mlp, x, "x")
+        return _mlp_forward(mlp, as_operand(x, "x"))
     except REFUSALS as error:
         raise with_name("mlp_forward", error) from None
     except Exception as error:

@@ -262,6 +262,23 @@ def check_mlp(mlp: Any, remedy: str = "pass MLP(layers)") -> MLP:
     return mlp
 
 
+def check_columns(mlp: MLP, rows: Any, argument: str) -> None:
+    """Refuses a data frame whose columns are not the network's inputs in order: it would be read by place."""
+    if mlp.inputs is None or isinstance(rows, (np.ndarray, jax.Array)):
+        return
+    names = getattr(rows, "column_names", None) or getattr(rows, "columns", ())
+    names = tuple(names) if isinstance(names, Iterable) else ()
+    if names and all(isinstance(name, str) for name in names) and names != mlp.inputs:
+        raise BadValue(
+            f"{argument} must have the network's inputs as columns, in its order, {_listed(mlp.inputs)}, "
+            f"got {_listed(names)}; pass {argument}[list(mlp.inputs)]"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:10], f"and {len(names) - 10} more"] if len(names) > 10 else names)
+
+
 def _check_chain(layers: Sequence[Affine]) -> None:
     if not layers:
         raise BadValue("layers must hold at least 1 layer, got 0; pass [Affine(w, b), ...]")

@@ -101,3 +101,16 @@ def test_plain_arrays_of_other_libraries_are_taken():
     for rows in (torch.tensor(X), torch.tensor(X).double()):
         np.testing.assert_array_equal(mlp_forward(NETWORK, rows), expected)
         np.testing.assert_array_equal(evaluate(NETWORK, rows), expected)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
+def test_data_frames_of_a_network_that_knows_its_inputs(library):
+    frames = pytest.importorskip(library)
+    make = frames.table if library == "pyarrow" else frames.DataFrame
+    named = MLP([([[1.0], [10.0]], None)], final_activation="identity", inputs=["a", "b"])
+    good, other = {"a": [1.0, 2.0], "b": [3.0, 4.0]}, {"b": [3.0, 4.0], "a": [1.0, 2.0]}
+    for name, call in (("mlp_forward", mlp_forward), ("evaluate", evaluate)):
+        np.testing.assert_array_equal(call(named, make(good)), [[31.0], [42.0]])
+        with pytest.raises(ValueError, match=rf"^{name}: .* in its order, a, b, got b, a; pass \w+\[list"):
+            call(named, make(other))
+    np.testing.assert_array_equal(mlp_forward(NETWORK, make(other)).shape, (2, 3))
