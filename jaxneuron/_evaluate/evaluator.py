@@ -101,6 +101,7 @@ class Evaluator:
             self._dtype, self._address, self._forward = plan.dtype, plan.address, host.function()
 
     def __call__(self, x: ArrayLike, out: ndarray | None = None) -> ndarray:
+        """The outputs for `x`; see the class."""
         try:
             if type(x) is ndarray and x.dtype is self._dtype:
                 shape = self._before + x.shape[:-1] + self._units
