@@ -25,13 +25,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxneuron._arrays import ArrayLike, as_operand
 from jaxneuron._errors import BadType, BadValue, TooLarge, missing, public
-from jaxneuron._evaluate import batches
+from jaxneuron._evaluate import batches, gpus
 from jaxneuron._forward import _mlp_forward
 from jaxneuron._params import MLP, as_layers, check_mlp
 
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
+Begin = Callable[[np.ndarray], Callable[[], np.ndarray]]  # to evaluate a batch, then to wait for its outputs
 Progress = Callable[[int, int | None], object]
 
 
@@ -57,7 +58,7 @@ def evaluate(
         function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
         thread of its own.
       tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
-        two that puts about 2^19 numbers in the widest layer.
+        two that puts about 2^19 numbers in the widest layer, on a GPU 2^22.
       devices: devices of this process; by default all of them. The weights are copied to each, once.
       progress: True for a bar with rows, rate and time left (tqdm, extra `cli`), or a function of the
         number of rows done and of all rows, None if unknown.
@@ -110,15 +111,20 @@ def evaluate_rows(
     mesh = _mesh(devices)
     if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
         mesh = _mesh(list(mesh.devices.flat[:1]))  # XLA refuses a program without operands on several devices
-    tile = batches.default_tile(mlp) if tile is None else batches.whole_lanes(tile)
+    on_gpus = mesh.devices.flat[0].platform == "gpu"
+    numbers = gpus.NUMBERS if on_gpus else batches.NUMBERS
+    tile = batches.default_tile(mlp, numbers) if tile is None else batches.whole_lanes(tile)
     cut, n, dtype = batches.cut(rows, mlp.layers[0].w.shape[0], tile * mesh.size)
     row = output_row(mlp, dtype)
     _check_memory(mlp, tile, row, mesh)
     write, written = _destination(out, rows, n, row)
     program, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
     weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
-    with _reporting(progress, n) as report:
-        _stream(cut, lambda x: program(weights, jax.device_put(x, by_rows)), write, report)
+    with (
+        _reporting(progress, n) as report,
+        (gpus.computing if on_gpus else _computing)(program, weights, by_rows) as begin,
+    ):
+        _stream(cut, begin, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
 
 
@@ -138,26 +144,31 @@ def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
     )
 
 
+@contextlib.contextmanager
+def _computing(
+    program: Callable[[MLP, Array], Array], weights: MLP, by_rows: NamedSharding
+) -> Iterator[Begin]:
+    """As `gpus.computing`, where rows and outputs need no copies."""
+    yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
+
+
 def _stream(
-    cut: batches.Batches,
-    compute: Callable[[np.ndarray], Array],
-    write: Write,
-    report: Callable[[int], object],
+    cut: batches.Batches, begin: Begin, write: Write, report: Callable[[int], object], in_flight: int
 ) -> None:
     """Computes batches and writes their rows in order. Whatever fails, it leaves no thread and no gap."""
 
-    def write_after(previous: Future[int] | None, y: Array, count: int) -> int:
+    def write_after(previous: Future[int] | None, outputs: Callable[[], np.ndarray], count: int) -> int:
         done = previous.result() if previous else 0  # raises again: nothing is written after a failure
-        write(np.asarray(y)[:count])
+        write(outputs()[:count])
         return done + count
 
     last, pending = None, collections.deque[Future[int]]()
     writer = ThreadPoolExecutor(1, "jaxneuron-evaluate")
     try:
         for x, count in cut:
-            last = writer.submit(write_after, last, compute(x), count)
+            last = writer.submit(write_after, last, begin(x), count)
             pending.append(last)
-            if len(pending) > IN_FLIGHT:
+            if len(pending) > in_flight:
                 report(pending.popleft().result())
         for each in pending:
             report(each.result())

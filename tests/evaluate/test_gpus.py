@@ -1,0 +1,79 @@
+"""The way of batches to GPUs and back, on any device: CPUs have pinned memory too, as far as JAX is concerned."""
+
+import importlib
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from jaxneuron import evaluate, init_mlp
+from jaxneuron._evaluate import gpus
+from jaxneuron.testing import count_compilations
+
+TILE = 16
+MODULE = importlib.import_module("jaxneuron._evaluate.evaluate")  # the package's name is the function's
+CPUS = jax.local_devices(backend="cpu")
+
+
+@pytest.fixture
+def as_on_gpus(monkeypatch):
+    """CPUs are taken for GPUs."""
+    monkeypatch.setattr(MODULE, "_computing", gpus.computing)
+    monkeypatch.setattr(MODULE, "IN_FLIGHT", gpus.IN_FLIGHT)
+
+
+def network():
+    return init_mlp(jax.random.key(0), (3, 40, 2), activation="tanh")
+
+
+def numbers(n):
+    return np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
+
+
+# --- truth ---
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("n", [0, 1, 16, 1000])
+def test_the_same_outputs_in_the_same_order(n, devices, monkeypatch):
+    call = (network(), numbers(n))
+    options = {"tile": TILE, "devices": CPUS[:devices]}
+    y = evaluate(*call, **options)
+    monkeypatch.setattr(MODULE, "_computing", gpus.computing)
+    chunks = [np.empty((0, 2), np.float32)]
+    assert evaluate(*call, **options).tobytes() == y.tobytes()
+    assert evaluate(*call, out=chunks.append, **options) is None
+    assert np.concatenate(chunks).tobytes() == y.tobytes()
+
+
+# --- laws ---
+
+
+def test_a_program_is_compiled_once_not_in_every_thread(as_on_gpus):
+    mlp = init_mlp(jax.random.key(1), (3, 41, 2), activation="tanh")
+    with count_compilations() as compiled:
+        evaluate(mlp, numbers(1000), tile=TILE, devices=CPUS[:1])
+    assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("who", ["reader", "writer"])
+def test_a_failure_leaves_no_thread_and_nothing_after_it(who, as_on_gpus):
+    written, before = [], threading.active_count()
+
+    def rows():
+        for start in range(0, 1000, 10):
+            if who == "reader" and start == 500:
+                raise OSError("gone")
+            yield numbers(1000)[start : start + 10]
+
+    def write(chunk):
+        if who == "writer" and len(written) == 5:
+            raise OSError("gone")
+        written.append(chunk)
+
+    with pytest.raises(OSError, match="gone"):
+        evaluate(network(), rows(), out=write, tile=TILE, devices=CPUS)
+    assert threading.active_count() == before
+    whole = evaluate(network(), numbers(1000), tile=TILE)
+    assert b"".join(chunk.tobytes() for chunk in written) == whole[: sum(map(len, written))].tobytes()
