@@ -108,7 +108,7 @@ def forward(
         # A unit that is not there has no part in a softmax.
         fill = float(jnp.finfo(dtype).min) if formula is activations.softmax else 0
         bs.append(None if b is None else _zeros_after(b, (width,), fill))
-    x = _zeros_after(x, (-(-rows // 8) * 8, widths[0]))  # the copy engine's tiles are of 8 rows
+    x = _zeros_after(x, (rows, widths[0]))
     each = max(1, processors() // members) if interpret is None else 2
     if plan is None:
         y = stream.forward(x, ws, bs, formulas, each, interpret)
