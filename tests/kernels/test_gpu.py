@@ -214,6 +214,20 @@ def test_compiled_within_its_bound(function):
 
 
 @GPU
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "widths", [(16, 32, 64), (64, 64, 64), (128, 32, 20), (128, 128, 128), (10, 133, 8), (256, 192, 256)]
+)
+def test_rows_of_any_number_are_read_and_written_whole(widths, dtype):
+    """Where they are no multiple of 8, the kernel has another name for the memory they lie in."""
+    mlp, forward = network(widths, "tanh", dtype=dtype), jax.jit(mlp_forward)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1008, widths[0])), dtype)
+    whole = np.asarray(forward(mlp, x))
+    for rows in (1, 13, 1003):
+        assert np.asarray(forward(mlp, x[:rows])).tobytes() == whole[:rows].tobytes()
+
+
+@GPU
 def test_a_row_has_the_same_bits_in_any_batch():
     for widths in ((64, 64, 64), (10, 133, 133, 8)):
         mlp = network(widths, "silu")
