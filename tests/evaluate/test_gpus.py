@@ -75,5 +75,5 @@ def test_a_failure_leaves_no_thread_and_nothing_after_it(who, as_on_gpus):
     with pytest.raises(OSError, match="gone"):
         evaluate(network(), rows(), out=write, tile=TILE, devices=CPUS)
     assert threading.active_count() == before
-    whole = evaluate(network(), numbers(1000), tile=TILE)
+    whole = evaluate(network(), numbers(1000), tile=TILE, devices=CPUS)
     assert b"".join(chunk.tobytes() for chunk in written) == whole[: sum(map(len, written))].tobytes()
