@@ -77,7 +77,8 @@ def summary(mlp: MLP) -> str:
 
     Returns:
       One line for each layer with the shapes, the activation and the number of parameters; then
-      the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart).
+      the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart); then
+      the names of the inputs and of the outputs, where the network has them.
 
     Raises:
       TypeError: `mlp` is not an `MLP`.
@@ -106,7 +107,8 @@ def summary(mlp: MLP) -> str:
     dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
     multiply_adds = sum(math.prod(layer.w.shape) for layer in mlp.layers)
     total = f"{_numbers(mlp):,} parameters, {stored:,} bytes ({dtypes})"
-    return "\n".join([*lines, f"total: {total}, {multiply_adds:,} multiply-adds a row"])
+    names = [f"{what}: {', '.join(n)}" for what in ("inputs", "outputs") if (n := getattr(mlp, what))]
+    return "\n".join([*lines, f"total: {total}, {multiply_adds:,} multiply-adds a row", *names])
 
 
 def as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

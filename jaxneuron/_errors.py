@@ -60,6 +60,9 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except REFUSALS as error:
             raise with_name(name, error) from None
+        except Exception as error:
+            check_transform(name, (*args, *kwargs.values()), error)
+            raise
 
     return edge
 
@@ -67,6 +70,15 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 def with_name(name: str, error: BadValue | BadType | TooLarge | Missing) -> Exception:
     """The refusal `error` as users see it, opened by the name of the function they called."""
     return error.named(f"{name}: {error}")
+
+
+def check_transform(name: str, arguments: tuple[object, ...], error: Exception) -> None:
+    """Explains an `error` that came because jax.experimental.jet knows no custom derivatives."""
+    if any(type(argument).__name__ == "JetTracer" for argument in arguments):
+        raise NotImplementedError(
+            f"{name}: jax.experimental.jet can't take these activations; nest jax.jvp instead, as in "
+            f"jax.jvp(lambda x: jax.jvp(f, (x,), (v,))[1], (x,), (v,))"
+        ) from error
 
 
 @contextlib.contextmanager

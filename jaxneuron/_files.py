@@ -1,7 +1,8 @@
 """Networks in safetensors files.
 
 Tensors `layers.0.w`, `layers.0.b`, `layers.1.w`, ...; metadata `format`, `format_version` and, as JSON,
-`activation` and `final_activation`. No code is ever read from a file.
+`activation`, `final_activation` and, in version 2, the names `inputs` and `outputs` where they are known. A
+network without names is written as version 1, which older releases read. No code is ever read from a file.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron._arrays import concrete
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
 
 FORMAT = "jaxneuron"
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = ("1", "2")
+NAMES = ("inputs", "outputs")
 LONGEST_HEADER = 2**20  # bytes: ten thousand tensors fit, and are read within a second
 DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", "F16", "F32", "F64"}
 
 
 @public
+@concrete
 def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     """Write a network to a safetensors file.
 
@@ -61,11 +65,13 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
         for name, array in layer._asdict().items()
         if array is not None
     }
+    names = {name: getattr(mlp, name) for name in NAMES if getattr(mlp, name) is not None}
     metadata = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": FORMAT_VERSIONS[bool(names)],
         "activation": json.dumps(mlp.activation),
         "final_activation": json.dumps(mlp.final_activation),
+        **{name: json.dumps(value) for name, value in names.items()},
     }
     content = library.numpy.save(tensors, metadata)
     with replacing(as_path(path)) as file:
@@ -73,6 +79,7 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
 
 
 @public
+@concrete
 def load(path: str | os.PathLike[str]) -> MLP:
     """Read a network from a safetensors file that `save` wrote. No code in the file is ever executed.
 
@@ -120,8 +127,10 @@ def read(path: str | os.PathLike[str]) -> MLP:
     except library.SafetensorError as error:
         raise BadValue(f"{path} is not a whole safetensors file ({error}); copy or save it again") from None
     try:
-        activations = [json.loads(metadata[name]) for name in ("activation", "final_activation")]
-        return as_mlp(_layers(tensors), *activations)
+        structure = [json.loads(metadata[name]) for name in ("activation", "final_activation")]
+        if metadata["format_version"] != FORMAT_VERSIONS[0]:
+            structure += [json.loads(metadata.get(name, "null")) for name in NAMES]
+        return as_mlp(_layers(tensors), *structure)
     except KeyError as error:
         raise BadValue(f"{path} holds no whole network: the metadata {error} is missing") from None
     except (ValueError, TypeError, RecursionError) as error:
@@ -169,9 +178,9 @@ def _check_metadata(path: Any, metadata: dict[str, str]) -> None:
             f"got {metadata.get('format')!r}; build an MLP from its tensors and save that"
         )
     version = metadata.get("format_version")
-    if version != str(FORMAT_VERSION):
+    if version not in FORMAT_VERSIONS:
         raise BadValue(
-            f"{path} must have format version {FORMAT_VERSION}, got {str(version)[:20]!r}; "
+            f"{path} must have format version {' or '.join(FORMAT_VERSIONS)}, got {str(version)[:20]!r}; "
             f"a newer jaxneuron may read it"
         )
 

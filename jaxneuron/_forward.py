@@ -18,7 +18,7 @@ from jax import Array
 from jaxneuron import _kernels
 from jaxneuron._activations import identity, sigmoid, softmax
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
-from jaxneuron._errors import REFUSALS, BadValue, public, with_name
+from jaxneuron._errors import REFUSALS, BadValue, check_transform, public, with_name
 from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_mlp
 
@@ -38,7 +38,8 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
       `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
 
     Raises:
-      ValueError: shapes that do not fit. TypeError: an argument that is not an array of real numbers.
+      ValueError: shapes that do not fit. TypeError: an argument that is not an array of real numbers, or
+      carries more than numbers, such as a mask or units.
 
     Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
     and u = 2^-53, s = 2^-1022 for float64, of arrays in the result's dtype; s is what a product may lose by
@@ -71,8 +72,8 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
 
     Raises:
       ValueError: shapes that do not fit, an unknown activation, an activation that changes the shape.
-      TypeError: an argument that is not an array of real numbers, an activation that can't be called or
-        hashed.
+      TypeError: an argument that is not an array of real numbers, or carries more than numbers, such as a
+        mask or units; an activation that can't be called or hashed.
 
     Numerics: the activation's own bound at the z that `affine` computes, which is within `affine`'s bound;
     bfloat16 and float16 are rounded once, after the activation; on a GPU as `affine` says. Held by
@@ -100,7 +101,8 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
 
     Raises:
       ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer.
-      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers.
+      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
+        than numbers, such as a mask or units.
 
     Numerics: each layer within the bounds of `affine` and its activation. By the fused CPU kernel a row has
     the same bits in any batch, at any place, mapped or not, by any number of threads; on XLA's own path its
@@ -119,6 +121,9 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
         return _mlp_forward(mlp, x if known else as_operand(x, "x"))
     except REFUSALS as error:
         raise with_name("mlp_forward", error) from None
+    except Exception as error:
+        check_transform("mlp_forward", (x,), error)
+        raise
 
 
 @public

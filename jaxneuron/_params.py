@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, as_array
+from jaxneuron._arrays import ArrayLike, as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._names import Activation, canonical
 
@@ -51,13 +51,17 @@ class MLP:
       activation: of the hidden layers, one for all or a tuple with one for each. A name such as
         "tanh" or any hashable callable, which gets float32 values where the layer is bfloat16 or float16.
       final_activation: the last layer's.
+      inputs: the names of the inputs, one for each row of the first layer's w, such as the columns of a
+        table; None if they are unknown.
+      outputs: the names of the outputs, one for each unit of the last layer; None if they are unknown.
 
-    A frozen dataclass and a pytree whose leaves are the arrays; the activations are part of its
-    structure. Networks of one structure stack into an ensemble with `jax.tree.map`.
+    A frozen dataclass and a pytree whose leaves are the arrays; the activations and the names are part of
+    its structure. Networks of one structure stack into an ensemble with `jax.tree.map`.
 
     Raises:
       ValueError: no layers, shapes that do not fit or do not chain, an unknown activation, softmax in
-        a hidden layer. TypeError: what is not an array of numbers.
+        a hidden layer, names that are too many, too few or not distinct. TypeError: what is not an array
+        of numbers, or carries more than numbers, such as a mask or units; names that are not strings.
 
     Example:
       >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")
@@ -67,6 +71,8 @@ class MLP:
     layers: tuple[Affine, ...]
     activation: Activation | tuple[Activation, ...]
     final_activation: Activation
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
 
     @public
     def __init__(
@@ -74,6 +80,9 @@ class MLP:
         layers: Iterable[AffineLike],
         activation: Activation | Sequence[Activation] = "sigmoid",
         final_activation: Activation = "sigmoid",
+        *,
+        inputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | None = None,
     ) -> None:
         if isinstance(layers, Affine) or not isinstance(layers, Iterable):
             raise BadType(
@@ -81,7 +90,7 @@ class MLP:
                 f"pass [layer] for a single layer"
             )
         checked = as_layers(layers)
-        _set(self, checked, *as_activations(len(checked) - 1, activation, final_activation))
+        _set(self, checked, *_structure(checked, activation, final_activation, inputs, outputs))
 
     @property
     def activations(self) -> tuple[Activation, ...]:
@@ -93,16 +102,45 @@ class MLP:
         return f"MLP({', '.join(f'{_describe(layer)} {activation}' for layer, activation in each)})"
 
 
-def _set(mlp: MLP, layers: Any, activation: Any, final_activation: Any) -> MLP:
+def _set(mlp: MLP, layers: Any, *structure: Any) -> MLP:
     for name, value in (
         ("layers", layers),
-        ("activation", activation),
-        ("final_activation", final_activation),
+        *zip(("activation", "final_activation", "inputs", "outputs"), structure, strict=True),
         # Flat, and kept: JAX asks for it in every call, and a node for each layer would cost 4 % of one.
-        ("_flat", (tuple(leaf for layer in layers for leaf in layer), (activation, final_activation))),
+        ("_flat", (tuple(leaf for layer in layers for leaf in layer), structure)),
     ):
         object.__setattr__(mlp, name, value)
     return mlp
+
+
+def _structure(
+    layers: tuple[Affine, ...], activation: Any, final_activation: Any, inputs: Any, outputs: Any
+) -> tuple[Any, ...]:
+    """What an MLP holds besides its layers, checked."""
+    return (
+        *as_activations(len(layers) - 1, activation, final_activation),
+        _as_names(inputs, "inputs", layers[0].w.shape[0], "rows of the first layer's w"),
+        _as_names(outputs, "outputs", layers[-1].w.shape[1], "units of the last layer"),
+    )
+
+
+def _as_names(names: Any, argument: str, count: int, of: str) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise BadType(f"{argument} must be a sequence of names, got {type(names).__name__}; pass ['a', 'b']")
+    checked = tuple(names)
+    for name in checked:
+        if not isinstance(name, str):
+            raise BadType(
+                f"{argument} must hold strings, got {type(name).__name__}; pass [str(n) for n in names]"
+            )
+    if len(checked) != count:
+        raise BadValue(f"{argument} must hold {count} names, one for each of the {of}, got {len(checked)}")
+    if len(set(checked)) != count:
+        twice = next(name for name in checked if checked.count(name) > 1)
+        raise BadValue(f"{argument} must be distinct, got {twice!r} twice; rename one of them")
+    return tuple(map(str, checked))
 
 
 def _describe(node: Any) -> str:
@@ -114,15 +152,15 @@ def _describe(node: Any) -> str:
 
 
 def _flatten_with_keys(mlp: MLP) -> tuple[Any, Any]:
-    leaves, activations = mlp._flat  # type: ignore[attr-defined]
+    leaves, structure = mlp._flat  # type: ignore[attr-defined]
     keys = (jax.tree_util.GetAttrKey(f"layers[{i // 2}].{'wb'[i % 2]}") for i in range(len(leaves)))
-    return tuple(zip(keys, leaves, strict=True)), activations
+    return tuple(zip(keys, leaves, strict=True)), structure
 
 
-def _unflatten(activations: Any, leaves: Any) -> MLP:
+def _unflatten(structure: Any, leaves: Any) -> MLP:
     # No checks: transforms put axes, shapes and bare objects where arrays were.
     layers = tuple(Affine(w, b) for w, b in zip(leaves[::2], leaves[1::2], strict=True))
-    return _set(object.__new__(MLP), layers, *activations)
+    return _set(object.__new__(MLP), layers, *structure)
 
 
 jax.tree_util.register_pytree_with_keys(MLP, _flatten_with_keys, _unflatten, attrgetter("_flat"))
@@ -198,10 +236,23 @@ def as_layers(layers: Iterable[AffineLike]) -> tuple[Affine, ...]:
     return checked
 
 
-def as_mlp(layers: Iterable[AffineLike], activation: Any, final_activation: Any) -> MLP:
+def as_mlp(
+    layers: Iterable[AffineLike],
+    activation: Any,
+    final_activation: Any,
+    inputs: Any = None,
+    outputs: Any = None,
+) -> MLP:
     """`MLP(layers, ...)` for the package's own functions, whose name a refusal then has."""
     checked = as_layers(layers)
-    return _set(object.__new__(MLP), checked, *as_activations(len(checked) - 1, activation, final_activation))
+    return _set(
+        object.__new__(MLP), checked, *_structure(checked, activation, final_activation, inputs, outputs)
+    )
+
+
+def with_layers(mlp: MLP, layers: Iterable[AffineLike]) -> MLP:
+    """The network with other layers, checked; its activations and names stay."""
+    return as_mlp(layers, mlp.activation, mlp.final_activation, mlp.inputs, mlp.outputs)
 
 
 def check_mlp(mlp: Any, remedy: str = "pass MLP(layers)") -> MLP:
@@ -229,6 +280,7 @@ def _check_chain(layers: Sequence[Affine]) -> None:
 
 
 @public
+@concrete
 def stack_neurons(neurons: Sequence[Affine]) -> Affine:
     """The layer that holds the given neurons side by side.
 

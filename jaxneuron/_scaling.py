@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, as_array
+from jaxneuron._arrays import ArrayLike, as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
-from jaxneuron._params import MLP, Affine, as_mlp, check_mlp
+from jaxneuron._params import MLP, Affine, check_mlp, with_layers
 
 
 @public
+@concrete
 def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
     """The network that does its own input standardisation.
 
@@ -47,10 +48,11 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
         raise BadValue(f"std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input")
     with np.errstate(all="ignore"):
         layer = rounded(w / unit[:, None], b - (shift / unit) @ w, like=first)
-    return as_mlp((layer, *mlp.layers[1:]), mlp.activation, mlp.final_activation)
+    return with_layers(mlp, (layer, *mlp.layers[1:]))
 
 
 @public
+@concrete
 def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     """The network that does its own output scaling.
 
@@ -85,7 +87,7 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     unit, offset = (_scaling(v, w.shape[1:], name) for v, name in ((scale, "scale"), (shift, "shift")))
     with np.errstate(all="ignore"):
         layer = rounded(w * unit, b * unit + offset, like=last)
-    return as_mlp((*mlp.layers[:-1], layer), mlp.activation, mlp.final_activation)
+    return with_layers(mlp, (*mlp.layers[:-1], layer))
 
 
 def _network(mlp: MLP) -> MLP:

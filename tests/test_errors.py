@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
+from jax.experimental.sparse import BCOO
 
 import jaxneuron
 from jaxneuron import MLP, Affine, convert, gates, plot
@@ -40,12 +43,19 @@ NOT_NUMBERS = (
     np.ones(2, complex),
     {"a": 1.0},
     {1.0, 2.0},
+    np.ma.array([1.0, 2.0], mask=[False, True]),
+    [[1.0, 2.0], np.ma.array([1.0, 2.0], mask=[False, True])],
+    scipy.sparse.csr_array(np.eye(2)),
+    BCOO.fromdense(np.eye(2)),
 )
 ROWS = (*NOT_NUMBERS, 1.0, np.ones(3), np.ones((4, 3)))
 NOT_ACTIVATIONS = (object(), None, 1.0, "relo", "", Unhashable())
 NOT_SIZES = (object(), None, 3, (2,), (2, -1), (2, 1.5), "22", ())
 NOT_NETWORKS = (object(), None, "text", LAYER, [LAYER], [(np.ones((2, 2)), np.zeros(2))])
 NOT_LAYERS = (
+    [(np.ma.ones((2, 3)), None)],
+    [(np.ones((2, 3)), np.ma.ones(3))],
+    [(BCOO.fromdense(np.ones((2, 3))), None)],
     object(),
     None,
     1.0,
@@ -57,6 +67,8 @@ NOT_LAYERS = (
     [(np.ones((2, 3)), np.ones(2))],
 )
 NOT_PARAMS = (
+    Affine(np.ma.ones((2, 3))),
+    Affine(scipy.sparse.csr_array(np.ones((2, 3)))),
     object(),
     None,
     "text",
@@ -82,13 +94,13 @@ class Public(NamedTuple):
 IMPORTED = {"activation": "relu", "final_activation": "identity"}
 BAD_IMPORTED = {"activation": NOT_ACTIVATIONS, "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES}
 FUNCTIONS = [
-    Public(MLP, {"layers": [LAYER]}, {"layers": NOT_LAYERS, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu", "relu")), "final_activation": NOT_ACTIVATIONS}),
+    Public(MLP, {"layers": [LAYER]}, {"inputs": (3, "ab", ["a"], ["a", "a"], ["a", 1]), "outputs": (3, "abc", ["a"], ["a", "b", "a"], [None] * 3), "layers": NOT_LAYERS, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu", "relu")), "final_activation": NOT_ACTIVATIONS}),
     Public(jaxneuron.affine, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS}),
     Public(jaxneuron.neuron, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS, "activation": (*NOT_ACTIVATIONS, np.sum, lambda z: z.astype(complex))}),
     Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
     Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS}),
     Public(jaxneuron.evaluate, {"mlp": NETWORK, "rows": np.ones((4, 2))}, {
-        "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]]),
+        "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]], np.ma.ones((4, 2)), scipy.sparse.csr_array(np.eye(2)), BCOO.fromdense(np.eye(2)), [np.ma.ones((4, 2))]),
         "out": (object(), [0.0], np.ones((4, 2)), np.ones((3, 1)), np.ones((4, 1), int)), "tile": (0, -1, 1.5, "16"), "devices": ((), [0], "cpu"),
     }),
     Public(jaxneuron.init_mlp, {"key": jax.random.key(0), "sizes": (2, 1)}, {
@@ -108,11 +120,11 @@ FUNCTIONS = [
     Public(plot.plot_decision, {"params": gates.XOR}, {"params": (object(), None, "text", Affine(np.ones(3)))}),
     Public(plot.plot_error, {}, {"functions": NOT_ACTIVATIONS}),
     Public(plot.plot_network, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
-    Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": (object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
-    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
+    Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": ([(np.ma.ones((2, 3)), None)], [(scipy.sparse.csr_array(np.eye(2)), None)], object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
+    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
     Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), **BAD_IMPORTED}),
     Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
-    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}), "layers": (3, ["5"]), **BAD_IMPORTED}),
+    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, ["5"]), **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}, "equinox"),
     Public(convert.from_nnx, {}, {"module": (object(), None, 3)}, "flax"),
     Public(convert.from_keras, {}, {"source": (object(), None, 3)}, "keras"),
@@ -173,6 +185,63 @@ def test_good_arguments_are_taken(tmp_path, monkeypatch):
         ]
         if set(required) <= set(entry.good):
             entry.function(**entry.good)
+
+
+# --- inside a trace ---
+
+BUILDERS = [
+    entry
+    for entry in FUNCTIONS
+    if entry.good and entry.function.__name__.startswith(("from_", "MLP", "stack_", "fold_"))
+]
+
+
+def with_jax_arrays(good):
+    return {name: jax.tree.map(lambda a: jnp.asarray(a) if isinstance(a, np.ndarray) else a, value) for name, value in good.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", BUILDERS, ids=lambda entry: entry.function.__name__)
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
+def test_concrete_arrays_give_concrete_arrays_inside_a_trace(entry, transform):
+    built = []
+    in_jax = with_jax_arrays(entry.good)
+
+    @transform
+    def traced(x):
+        built.extend(jax.tree.leaves(entry.function(**entry.good)))
+        built.extend(jax.tree.leaves(entry.function(**in_jax)))
+        return x
+
+    traced(jnp.ones(()) if transform is jax.grad else jnp.ones(2))
+    assert built
+    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in built)
+
+
+@pytest.mark.parametrize("entry", BUILDERS, ids=lambda entry: entry.function.__name__)
+def test_tracers_give_tracers_or_are_refused_by_name(entry):
+    arrays, structure = jax.tree.flatten(with_jax_arrays(entry.good), is_leaf=lambda a: isinstance(a, str))
+    strings = {i: leaf for i, leaf in enumerate(arrays) if not isinstance(leaf, jax.Array)}
+    name = entry.function.__name__
+
+    def call(*given):
+        each = iter(given)
+        leaves = [strings[i] if i in strings else next(each) for i in range(len(arrays))]
+        built = jax.tree.leaves(entry.function(**jax.tree.unflatten(structure, leaves)))
+        assert any(isinstance(leaf, jax.core.Tracer) for leaf in built)
+
+    try:
+        jax.jit(call)(*(leaf for i, leaf in enumerate(arrays) if i not in strings))
+    except TypeError as error:
+        assert str(error).startswith(f"{name}: ")  # noqa: PT017 # either is right
+        assert "tracer" in str(error)  # noqa: PT017
+
+
+def test_writers_refuse_tracers(tmp_path):
+    with pytest.raises(
+        TypeError, match=r"^save: arrays must hold numbers here, got tracers; call it outside jit"
+    ):
+        jax.jit(lambda mlp: jaxneuron.save(tmp_path / "a", mlp))(NETWORK)
+    assert not list(tmp_path.iterdir())
 
 
 # --- the mechanism ---

@@ -85,6 +85,19 @@ def test_the_format(path):
         }  # fmt: skip
 
 
+def test_names_make_version_2(path):
+    named = MLP(gates.XOR.layers, inputs=["left", "right"], outputs=("xor",))
+    save(path, named)
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    assert metadata["format_version"] == "2"
+    assert (metadata["inputs"], metadata["outputs"]) == ('["left", "right"]', '["xor"]')
+    assert (load(path).inputs, load(path).outputs) == (("left", "right"), ("xor",))
+    assert jax.tree.structure(load(path)) == jax.tree.structure(named)
+    save(path, MLP(gates.XOR.layers, outputs=["xor"]))
+    assert (load(path).inputs, load(path).outputs) == (None, ("xor",))
+
+
 # --- refusals ---
 
 
@@ -128,8 +141,12 @@ def written(path, tensors=None, **metadata):
     [
         (None, {"format": None}, "must be a file of jaxneuron.save, with the metadata format='jaxneuron', got None; build an MLP from its tensors and save that"),
         (None, {"format": "pt"}, "got 'pt'"),
-        (None, {"format_version": "2"}, "must have format version 1, got '2'; a newer jaxneuron may read it"),
-        (None, {"format_version": "one"}, "must have format version 1, got 'one'"),
+        (None, {"format_version": "3"}, "must have format version 1 or 2, got '3'; a newer jaxneuron may read it"),
+        (None, {"format_version": "one"}, "must have format version 1 or 2, got 'one'"),
+        (None, {"format_version": None}, "must have format version 1 or 2, got 'None'"),
+        (None, {"format_version": "2", "inputs": '["a"]'}, "holds no whole network: inputs must hold 2 names, one for each of the rows of the first layer's w, got 1"),
+        (None, {"format_version": "2", "outputs": '[1]'}, "holds no whole network: outputs must hold strings, got int"),
+        (None, {"format_version": "2", "outputs": '"a"'}, "holds no whole network: outputs must be a sequence of names, got str"),
         (None, {"activation": None}, "holds no whole network: the metadata 'activation' is missing"),
         (None, {"activation": "tanh"}, "holds no whole network: Expecting value"),
         (None, {"activation": '"tahn"'}, "holds no whole network: activation must be a callable or one of"),

@@ -223,3 +223,34 @@ LAYER = ([[1.0, 2.0], [3.0, 4.0]], [0.0, 0.0])
 def test_refusals(make, error, message):
     with pytest.raises(error, match=re.escape(message)):
         make()
+
+
+# --- names ---
+
+
+def test_names_are_part_of_the_structure():
+    plain = network((2, 3, 1))
+    named = MLP(plain.layers, inputs=["a", "b"], outputs=["y"])
+    assert (plain.inputs, plain.outputs) == (None, None)
+    assert (named.inputs, named.outputs) == (("a", "b"), ("y",))
+    assert jax.tree.structure(named) != jax.tree.structure(plain)
+    for again in (jax.tree.map(lambda a: a, named), pickle.loads(pickle.dumps(named)), copy.deepcopy(named)):
+        assert (again.inputs, again.outputs) == (("a", "b"), ("y",))
+        assert jax.tree.structure(again) == jax.tree.structure(named)
+    assert "inputs: a, b\noutputs: y" in summary(named)
+    np.testing.assert_array_equal(mlp_forward(named, [1.0, 2.0]), mlp_forward(plain, [1.0, 2.0]))
+
+
+def test_networks_of_other_names_do_not_stack():
+    one, two = (MLP([([[1.0], [2.0]], None)], inputs=names) for names in (["a", "b"], ["b", "a"]))
+    with pytest.raises(ValueError, match=r"inputs|node data|structure"):
+        jax.tree.map(lambda *a: np.stack(a), one, two)
+
+
+def test_folding_keeps_names():
+    named = MLP([([[1.0], [2.0]], [0.0])], final_activation="identity", inputs=["a", "b"], outputs=["y"])
+    for folded in (
+        jaxneuron.fold_input_scaling(named, 1.0, 2.0),
+        jaxneuron.fold_output_scaling(named, 1.0, 2.0),
+    ):
+        assert (folded.inputs, folded.outputs) == (named.inputs, named.outputs)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import as_operand
+from jaxneuron._arrays import as_array, as_operand, check_plain
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._params import MLP
 
@@ -44,6 +44,7 @@ def whole_lanes(tile: int) -> int:
 
 def cut(rows: Any, n_in: int, size: int) -> tuple[Batches, int | None, np.dtype]:
     """Batches of `size` rows, the number of all rows (None if unknown), and their dtype."""
+    check_plain(rows, "rows")
     if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
         rows = as_operand(rows, "rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:
@@ -53,7 +54,7 @@ def cut(rows: Any, n_in: int, size: int) -> tuple[Batches, int | None, np.dtype]
         )
     typed = isinstance(getattr(rows, "dtype", None), np.dtype)
     if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):  # a tensor, a data frame
-        rows, typed = np.asarray(rows), True
+        rows, typed = np.asarray(as_array(rows, "rows")), True
     if typed:
         _check_shape(rows.shape, n_in, "rows")
         return _slices(rows, size), rows.shape[0], rows.dtype
@@ -68,8 +69,8 @@ def cut(rows: Any, n_in: int, size: int) -> tuple[Batches, int | None, np.dtype]
 
 def _slices(rows: Any, size: int) -> Batches:
     for start in range(0, rows.shape[0], size):
-        x = np.asarray(rows[start : start + size])
-        x = np.asarray(as_operand(x, f"rows[{start}:{start + len(x)}]"))
+        end = min(start + size, rows.shape[0])
+        x = np.asarray(as_operand(rows[start:end], f"rows[{start}:{end}]"))
         yield x if len(x) == size else np.pad(x, ((0, size - len(x)), (0, 0)), "edge"), len(x)
 
 

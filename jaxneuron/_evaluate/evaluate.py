@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxneuron._arrays import ArrayLike, as_operand
+from jaxneuron._arrays import ArrayLike, as_operand, concrete
 from jaxneuron._errors import BadType, BadValue, TooLarge, missing, public
 from jaxneuron._evaluate import batches, gpus
 from jaxneuron._forward import _mlp_forward
@@ -37,6 +37,7 @@ Progress = Callable[[int, int | None], object]
 
 
 @public
+@concrete
 def evaluate(
     mlp: MLP,
     rows: ArrayLike | Iterable[ArrayLike],
@@ -69,8 +70,8 @@ def evaluate(
     Raises:
       ValueError: shapes that do not fit, integers too large for JAX's, an `out` that is read-only or
         overlaps `rows`, devices of another process or twice the same, a `tile` below 1.
-      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, a
-        `tile` that is not an integer.
+      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
+        carries more than numbers, such as a mask or units; a `tile` that is not an integer.
       MemoryError: a network or a tile that does not fit on a device, as far as its memory is known.
       ImportError: `progress=True` without the extra `cli`.
 

@@ -9,6 +9,7 @@ import jax
 from jax import Array
 
 from jaxneuron._arrays import result_dtype
+from jaxneuron._kernels import derivatives as derivatives  # for the rules it gives JAX
 from jaxneuron._kernels import gpu, library, primitive, xla
 
 

@@ -25,7 +25,6 @@ from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import gpu, library, xla
 from jaxneuron._kernels.private_jax import (
     Primitive,
-    ad,
     batching,
     custom_partitioning,
     is_for_export,
@@ -93,12 +92,12 @@ def _pairs(operands: Sequence[Any], biases: Sequence[bool]) -> list[tuple[Any, A
     return [(next(each), next(each) if has_bias else None) for has_bias in biases]
 
 
-def _ranks(biases: Sequence[bool]) -> list[int]:
+def ranks_of(biases: Sequence[bool]) -> list[int]:
     """The ranks of x and of each w and b, an axis of members apart."""
     return [2] + [rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,))]
 
 
-def _on_xla(
+def on_xla(
     *operands: Array,
     activations: Sequence[str],
     biases: Sequence[bool],
@@ -114,13 +113,13 @@ def _on_xla(
 
 def _of_each_member(one: Callable[..., Array], operands: Sequence[Array], biases: Sequence[bool]) -> Array:
     """`one`, which takes operands without members, for each of them."""
-    ranks = _ranks(biases)
+    ranks = ranks_of(biases)
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]
     return jax.vmap(one, axes)(*operands) if 0 in axes else one(*operands)
 
 
 def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
-    ranks = _ranks(biases)
+    ranks = ranks_of(biases)
     members = [a.shape[0] for a, rank in zip(operands, ranks, strict=True) if a.ndim > rank]
     n_out = operands[-2 if biases[-1] else -1].shape[-1]
     x = operands[0]
@@ -135,7 +134,7 @@ def _eager(*operands: Array, **params: Any) -> Array:
 
 def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any) -> tuple[Array, int]:
     """A mapped axis of x is folded into rows; one of the parameters becomes or multiplies the member axis."""
-    ranks = _ranks(params["biases"])
+    ranks = ranks_of(params["biases"])
     mapped = [axis is not None for axis in axes]
     front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
     if not any(mapped[1:]):
@@ -158,22 +157,10 @@ def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any)
     return y.reshape(size, members, *y.shape[1:]), 0
 
 
-def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tuple[Array, Any]:
-    varying = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
-
-    def function(*values: Array) -> Array:
-        operands = list(primals)
-        for i, value in zip(varying, values, strict=True):
-            operands[i] = value
-        return _on_xla(*operands, **params)
-
-    return jax.jvp(function, [primals[i] for i in varying], [tangents[i] for i in varying])
-
-
 def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call if params["partitioned"] else _partitioned
     if is_for_export(ctx) or library.missing():  # an exported program shall run where this library is not
-        function = functools.partial(_on_xla, on_gpu=False)
+        function = functools.partial(on_xla, on_gpu=False)
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
 
 
@@ -181,7 +168,7 @@ def _on_gpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call_gpu if params["partitioned"] else _partitioned
     # An exported program shall run on other GPUs too.
     if is_for_export(ctx) or _reason_against_gpu(ctx.avals_in, **params):
-        function = functools.partial(_on_xla, on_gpu=True)
+        function = functools.partial(on_xla, on_gpu=True)
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
 
 
@@ -236,7 +223,7 @@ def _thousand_operations(x: Array) -> Array:
 def _partitioned(*operands: Array, **params: Any) -> Array:
     """Each device evaluates its rows, of its members; nothing else is divided."""
     axes = []  # the names of each operand's, and of the result's
-    for i, (a, rank) in enumerate(zip(operands, _ranks(params["biases"]), strict=True)):
+    for i, (a, rank) in enumerate(zip(operands, ranks_of(params["biases"]), strict=True)):
         own = [f"whole{i}_{k}" for k in range(rank)]
         axes.append(["members"] * (a.ndim > rank) + (["rows", own[1]] if i == 0 else own))
     axes.append(["members"] * any("members" in names for names in axes) + ["rows", "whole"])
@@ -263,10 +250,9 @@ def _partitioned(*operands: Array, **params: Any) -> Array:
 forward_p.def_impl(_eager)
 forward_p.def_abstract_eval(_shape)
 batching.primitive_batchers[forward_p] = _batch
-ad.primitive_jvps[forward_p] = _jvp
 requires_devices_during_lowering(forward_p)  # as custom_partitioning does
 mlir.register_lowering(
-    forward_p, mlir.lower_fun(functools.partial(_on_xla, on_gpu=False), multiple_results=False)
+    forward_p, mlir.lower_fun(functools.partial(on_xla, on_gpu=False), multiple_results=False)
 )
 mlir.register_lowering(forward_p, _on_cpu, platform="cpu")
 mlir.register_lowering(forward_p, _on_gpu, platform="cuda")

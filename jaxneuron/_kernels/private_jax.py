@@ -1,12 +1,17 @@
 """Everything of JAX that is not its public interface, and what breaks when it moves.
 
 JAX promises nothing about these names. Whoever supports a new JAX starts here: each is used in primitive.py
-alone (library.py registers its handler by the public `jax.ffi`).
+and derivatives.py alone (library.py registers its handler by the public `jax.ffi`).
 
 - `Primitive` (jax.extend.core: public, but not stable). The kernel is a primitive of its own, as rows and
   members are to be folded under `vmap`. Without it no network reaches the kernel.
 - `ad.Zero`, `ad.primitive_jvps` (jax.interpreters.ad). Derivatives are those of XLA's path. Without them
   `jax.grad` and `jax.jvp` of a network raise "Differentiation rule for 'jaxneuron_forward' not implemented".
+- `ad.is_undefined_primal`, `ad.primitive_transposes` (jax.interpreters.ad). Without them
+  `jax.linear_transpose` of `affine` raises "Transpose rule for 'jaxneuron_forward' not implemented".
+- `jet_rules` (jax.experimental.jet). Without it jax.experimental.jet of a network raises a bare KeyError.
+- `nan_checks` (jax._src.checkify, its `error_checks` and `nan_error_check`). Without it checkify finds no NaN
+  that a network makes.
 - `batching.primitive_batchers` (jax.interpreters.batching). Without it `jax.vmap` of a network raises
   "Batching rule for 'jaxneuron_forward' not implemented".
 - `mlir.lower_fun`, `mlir.register_lowering` (jax.interpreters.mlir). What the primitive becomes on each
@@ -22,10 +27,12 @@ alone (library.py registers its handler by the public `jax.ffi`).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from jax._src import dispatch
+from jax._src import checkify, dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.experimental.jet import jet_rules
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -35,7 +42,9 @@ __all__ = [
     "batching",
     "custom_partitioning",
     "is_for_export",
+    "jet_rules",
     "mlir",
+    "nan_checks",
     "requires_devices_during_lowering",
 ]
 
@@ -43,6 +52,11 @@ __all__ = [
 def requires_devices_during_lowering(primitive: Primitive) -> None:
     """Says that the lowering of `primitive` asks for the devices of its program."""
     dispatch.prim_requires_devices_during_lowering.add(primitive)
+
+
+def nan_checks(primitive: Primitive) -> None:
+    """Lets `jax.experimental.checkify` look for NaN in the results of `primitive`."""
+    checkify.error_checks[primitive] = functools.partial(checkify.nan_error_check, primitive)
 
 
 def is_for_export(context: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax.typing import DTypeLike
 
-from jaxneuron._arrays import as_array
+from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadValue, public
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._names import named_layers
@@ -16,6 +16,7 @@ from jaxneuron.convert.steps import Activations, Scaling, assemble, chain
 
 
 @public
+@concrete
 def from_brax(
     params: Sequence[Any],
     *,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadValue, Missing, public
 from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine
@@ -19,6 +20,7 @@ from jaxneuron.convert.steps import Step, assemble, network
 
 
 @public
+@concrete
 def from_equinox(module: Any, *, dtype: DTypeLike | None = None) -> MLP:
     """A network from an Equinox module; its activations are read from it.
 
@@ -93,6 +95,7 @@ def _activation(function: Any, nn: Any) -> Activation:
 
 
 @public
+@concrete
 def to_equinox(mlp: MLP) -> Any:
     """The Equinox module that computes what the network does.
 

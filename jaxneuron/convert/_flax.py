@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
@@ -15,6 +16,7 @@ from jaxneuron.convert.steps import Activations, Step, assemble, chain, network,
 
 
 @public
+@concrete
 def from_flax(
     params: Mapping[str, Any],
     *,
@@ -58,6 +60,7 @@ def from_flax(
 
 
 @public
+@concrete
 def from_nnx(
     module: Any,
     *,
@@ -126,6 +129,7 @@ def _nnx_steps(sequential: Any, nnx: Any) -> Iterator[Step]:
 
 
 @public
+@concrete
 def to_flax_params(mlp: MLP) -> dict[str, Any]:
     """The parameters of the Flax linen module with these dense layers.
 

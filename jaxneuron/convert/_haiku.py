@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP
@@ -15,6 +16,7 @@ from jaxneuron.convert.steps import Activations, assemble, chain
 
 
 @public
+@concrete
 def from_haiku(
     params: Mapping[str, Any],
     *,

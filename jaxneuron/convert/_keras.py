@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME
@@ -42,6 +43,7 @@ Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights
 
 
 @public
+@concrete
 def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
     """A network from a Keras 3 model or a `.keras` file, activations and scalings included.
 
@@ -295,6 +297,7 @@ def _batch_normalization(layer: dict[str, Any], arrays: Callable[[], Sequence[An
 
 
 @public
+@concrete
 def to_keras(mlp: MLP) -> Any:
     """The Keras model that computes what the network does.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.typing import DTypeLike
 
-from jaxneuron._arrays import as_array
+from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
@@ -15,6 +15,7 @@ from jaxneuron.convert.steps import Activations, assemble, chain
 
 
 @public
+@concrete
 def from_pairs(
     pairs: Iterable[Sequence[Any]],
     *,

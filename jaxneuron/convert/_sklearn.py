@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadValue, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
@@ -19,6 +20,7 @@ DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid", "exp": jnp.exp}
 
 
 @public
+@concrete
 def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None) -> MLP:
     """A network from a fitted scikit-learn estimator, activations and scalings included.
 

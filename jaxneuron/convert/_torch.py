@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, public
 from jaxneuron._files import DTYPES, header, safetensors_library
 from jaxneuron._names import Activation
@@ -25,6 +26,7 @@ DIFFERENT: dict[str, Step] = {"Dropout": "identity", "Softsign": jax.nn.soft_sig
 
 
 @public
+@concrete
 def from_torch(
     source: Any,
     *,
@@ -182,6 +184,7 @@ def _batch_norm(module: Any) -> Scaling:
 
 
 @public
+@concrete
 def to_torch_state_dict(mlp: MLP, prefix: str = "") -> dict[str, Any]:
     """The state_dict of the PyTorch `nn.Sequential` with these layers.
 

@@ -23,7 +23,16 @@ from jaxneuron._arrays import FLOATS
 from jaxneuron._errors import BadType, BadValue, inside
 from jaxneuron._files import on_device
 from jaxneuron._names import Activation
-from jaxneuron._params import MLP, Affine, as_activations, as_affine, as_mlp, check_mlp, each_activation
+from jaxneuron._params import (
+    MLP,
+    Affine,
+    as_activations,
+    as_affine,
+    as_mlp,
+    check_mlp,
+    each_activation,
+    with_layers,
+)
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
 
@@ -130,7 +139,7 @@ def network(mlp: Any) -> MLP:
     """`mlp` for an exporter, checked: what a transform of JAX returns may be a stack of networks."""
     check_mlp(mlp, "pass MLP([layer]) for a layer")
     with inside("mlp"):
-        return as_mlp(mlp.layers, mlp.activation, mlp.final_activation)
+        return with_layers(mlp, mlp.layers)
 
 
 class _Network:
@@ -234,7 +243,10 @@ class _Network:
 
 
 def _wide(layer: Affine) -> Affine:
-    return Affine(*(None if array is None else np.asarray(array, np.float64) for array in layer))
+    def wide(array: Any) -> Any:
+        return array if array is None or isinstance(array, jax.core.Tracer) else np.asarray(array, np.float64)
+
+    return Affine(*map(wide, layer))
 
 
 def _does_nothing(step: Step) -> bool:
@@ -296,9 +308,12 @@ def _checked_dtype(dtype: DTypeLike) -> np.dtype:
 def _converted(layers: Sequence[Affine], dtype: np.dtype) -> list[Affine]:
     found = []
     for i, layer in enumerate(layers):
-        arrays = []
+        arrays: list[Any] = []
         for name, array in layer._asdict().items():
             if array is None:
+                continue
+            if isinstance(array, jax.core.Tracer):
+                arrays.append(array.astype(dtype))
                 continue
             exact = np.asarray(array, np.float64)
             with np.errstate(over="ignore"):
@@ -319,7 +334,6 @@ def _warn_of_nan(mlp: MLP) -> None:
             if isinstance(array, jax.core.Tracer) or array is None:
                 continue
             if jnp.issubdtype(array.dtype, jnp.floating) and np.isnan(np.asarray(array)).any():
-                caller = (
-                    5  # of the importer: above this function, assemble, the importer, and its public edge
-                )
+                # Of the importer: above this function, assemble, the importer, and its two decorators.
+                caller = 6
                 warnings.warn(f"layer {i}: {name} holds NaN; it is kept", stacklevel=caller)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxneuron import MLP, Affine, affine, explain, mlp_forward, neuron
-from jaxneuron._kernels import library, primitive, xla
+from jaxneuron._kernels import library, primitive
 from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._names import resolve
 from jaxneuron.testing import assert_within_error_bound
@@ -193,23 +193,6 @@ def test_scan_and_donation_and_no_jit():
     with jax.disable_jit():
         assert_same(mlp_forward(mlp, x), y)
     assert_same(jax.jit(lambda x: mlp_forward(mlp, x), donate_argnums=0)(jnp.array(x)), y)
-
-
-def test_derivatives_are_those_of_xlas_path():
-    mlp, x = network((5, 20, 3)), rows(7, 5)
-    functions = [resolve(a) for a in mlp.activations]
-
-    def on_xla(mlp, x):
-        return xla.forward(mlp.layers, functions, x)
-
-    for transform in (jax.grad, jax.value_and_grad):
-        found = transform(lambda mlp, x: mlp_forward(mlp, x).sum(), (0, 1))(mlp, x)
-        expected = transform(lambda mlp, x: on_xla(mlp, x).sum(), (0, 1))(mlp, x)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
-    jacobian = jax.vmap(jax.jacfwd(mlp_forward, 1), (None, 0))(mlp, x)
-    np.testing.assert_allclose(
-        jacobian, jax.vmap(jax.jacrev(on_xla, 1), (None, 0))(mlp, x), rtol=1e-5, atol=1e-5
-    )
 
 
 def test_rows_and_members_stay_divided_among_devices():

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._onnx.activations import steps as activation_steps
@@ -46,6 +47,7 @@ class _Value(NamedTuple):
 
 
 @public
+@concrete
 def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None = None) -> MLP:
     """A network from an ONNX model, activations and scalings included.
 

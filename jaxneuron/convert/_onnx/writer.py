@@ -7,6 +7,7 @@ import os
 import jax
 import numpy as np
 
+from jaxneuron._arrays import concrete
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadValue, missing, public
 from jaxneuron._files import as_path
@@ -19,6 +20,7 @@ KINDS = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
 
 
 @public
+@concrete
 def to_onnx(mlp: MLP, path: str | os.PathLike[str]) -> None:
     """Write a network to an ONNX file.
 

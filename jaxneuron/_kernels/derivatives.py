@@ -1,0 +1,79 @@
+"""What JAX's transforms make of the kernels' primitive: the value by the kernel, the rest by XLA's own path.
+
+    y = f(x)      dy = df/dx dx                  jax.jvp, and what is built on it: grad, vjp, jacfwd, jacrev
+                  x' = f^T y', for a linear f    jax.linear_transpose
+                  y + y1 t + y2 t^2 + ...        jax.experimental.jet, along x + x1 t + x2 t^2 + ...
+
+x stands for all operands of the primitive; any of them may vary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxneuron._kernels.primitive import forward_p, on_xla, ranks_of
+from jaxneuron._kernels.private_jax import ad, jet_rules, nan_checks
+
+
+def _function_of(varying: Sequence[int], operands: Sequence[Any], params: Any) -> Callable[..., Array]:
+    """The network on XLA's path, as a function of some of its operands."""
+
+    def function(*values: Array) -> Array:
+        each = list(operands)
+        for i, value in zip(varying, values, strict=True):
+            each[i] = value
+        return on_xla(*each, **params)
+
+    return function
+
+
+def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tuple[Array, Any]:
+    varying = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+    function = _function_of(varying, primals, params)
+    return jax.jvp(function, [primals[i] for i in varying], [tangents[i] for i in varying])
+
+
+def _transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Array | None]:
+    varying = [i for i, a in enumerate(operands) if ad.is_undefined_primal(a)]
+    fixed_bias = any(rank == 1 and i not in varying for i, rank in enumerate(ranks_of(params["biases"])))
+    if set(params["activations"]) != {"identity"} or fixed_bias:
+        raise NotImplementedError(
+            "jax.linear_transpose needs a linear function, got layers with activations or biases; "
+            "use jax.vjp, or affine without a bias"
+        )
+    shapes = [jax.ShapeDtypeStruct(operands[i].aval.shape, operands[i].aval.dtype) for i in varying]
+    found = iter(jax.linear_transpose(_function_of(varying, operands, params), *shapes)(cotangent))
+    return [next(found) if i in varying else None for i in range(len(operands))]
+
+
+def _taylor(
+    primals: Sequence[Array], series: Sequence[Sequence[Array]], **params: Any
+) -> tuple[Array, list[Array]]:
+    """The value, and its Taylor coefficients by derivatives along t, one within the other."""
+
+    def along(t: Array) -> Array:
+        each = zip(primals, series, strict=True)
+        return on_xla(*(x + sum(c * t**k for k, c in enumerate(terms, 1)) for x, terms in each), **params)
+
+    zero, coefficients = jnp.zeros((), primals[0].dtype), []
+    derivative: Callable[[Array], Array] = along
+    for k in range(1, len(series[0]) + 1):
+        derivative = _derivative(derivative)
+        coefficients.append(derivative(zero) / math.factorial(k))
+    return forward_p.bind(*primals, **params), coefficients
+
+
+def _derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
+
+
+ad.primitive_jvps[forward_p] = _jvp
+ad.primitive_transposes[forward_p] = _transpose
+jet_rules[forward_p] = _taylor  # type: ignore[assignment] # typed by its first entry
+nan_checks(forward_p)

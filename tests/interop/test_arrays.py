@@ -1,0 +1,103 @@
+"""Arrays of other libraries that carry more than numbers: NumPy would drop it, so they are refused."""
+
+import numpy as np
+import pytest
+
+from jaxneuron import MLP, evaluate, mlp_forward
+
+NETWORK = MLP([(np.ones((2, 3), np.float32), None)], final_activation="identity")
+X = np.array([[1.0, 2.0]], np.float32)
+
+
+def with_units_of_pint(path):
+    return X * pytest.importorskip("pint").UnitRegistry().metre
+
+
+def with_units_of_astropy(path):
+    return X * pytest.importorskip("astropy.units").m
+
+
+def with_units_of_unyt(path):
+    return pytest.importorskip("unyt").unyt_array(X, "m")
+
+
+def variable_of_netcdf(path):
+    with pytest.importorskip("netCDF4").Dataset(path, "w") as file:
+        file.createDimension("row", 1)
+        file.createDimension("column", 2)
+        file.createVariable("x", "f4", ("row", "column"), fill_value=-999.0)[0, 0] = 1.0
+    return __import__("netCDF4").Dataset(path)["x"]  # [1, missing]: as an array, [1, -999]
+
+
+def sparse_of_pydata(path):
+    return pytest.importorskip("sparse").COO(X)
+
+
+def tensor(make):
+    def made(path):
+        return make(pytest.importorskip("torch"))
+
+    made.__name__ = make.__name__
+    return made
+
+
+@tensor
+def on_meta(torch):
+    return torch.ones((1, 2), device="meta")
+
+
+@tensor
+def sparse(torch):
+    return torch.ones((1, 2)).to_sparse()
+
+
+@tensor
+def masked(torch):
+    return torch.masked.masked_tensor(torch.ones(1, 2), torch.ones(1, 2) > 0)
+
+
+@tensor
+def with_gradient(torch):
+    return torch.ones((1, 2), requires_grad=True)
+
+
+@tensor
+def bfloat16(torch):
+    return torch.ones((1, 2), dtype=torch.bfloat16)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (with_units_of_pint, "which has units; convert it to the network's units and pass .magnitude"),
+        (with_units_of_astropy, "which has units; convert it to the network's units and pass .value"),
+        (with_units_of_unyt, "which has units; convert it to the network's units and pass .value"),
+        (variable_of_netcdf, "which has a mask; pass .filled\\(number\\)"),
+        (sparse_of_pydata, "which is sparse; pass .todense\\(\\)"),
+        (on_meta, "on the device meta, which holds no numbers; load them first"),
+        (sparse, "which is sparse; pass .to_dense\\(\\)"),
+        (masked, "which is a kind of tensor of its own; pass a plain torch.Tensor"),
+        (with_gradient, "requires .*; pass .detach\\(\\).cpu\\(\\).float\\(\\).numpy\\(\\)"),
+        (bfloat16, "BFloat16.*; pass .detach\\(\\).cpu\\(\\).float\\(\\).numpy\\(\\)"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_more_than_numbers_is_refused_by_name(make, remedy, tmp_path):
+    rows = make(tmp_path / "x.nc")
+    calls = {
+        "mlp_forward": lambda: mlp_forward(NETWORK, rows),
+        "evaluate": lambda: evaluate(NETWORK, rows),
+        "MLP": lambda: MLP([(rows, None)]),
+    }
+    for name, call in calls.items():
+        with pytest.raises(TypeError, match=f"^{name}: .*{remedy}"):
+            call()
+
+
+def test_plain_arrays_of_other_libraries_are_taken():
+    torch = pytest.importorskip("torch")
+    expected = np.asarray(mlp_forward(NETWORK, X))
+    for rows in (torch.tensor(X), torch.tensor(X).double()):
+        np.testing.assert_array_equal(mlp_forward(NETWORK, rows), expected)
+        np.testing.assert_array_equal(evaluate(NETWORK, rows), expected)
