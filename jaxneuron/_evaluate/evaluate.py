@@ -32,7 +32,7 @@ from jaxneuron._params import MLP, as_layers, check_mlp
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
-Begin = Callable[[np.ndarray], Callable[[], np.ndarray]]  # to evaluate a batch, then to wait for its outputs
+Copy = Callable[[np.ndarray, np.ndarray], None]
 Progress = Callable[[int, int | None], object]
 
 
@@ -59,7 +59,7 @@ def evaluate(
         function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
         thread of its own.
       tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
-        two that puts about 2^19 numbers in the widest layer, on a GPU 2^22.
+        two that puts about 2^19 numbers in the widest layer, on a GPU 2^23.
       devices: devices of this process; by default all of them. The weights are copied to each, once.
       progress: True for a bar with rows, rate and time left (tqdm, extra `cli`), or a function of the
         number of rows done and of all rows, None if unknown.
@@ -112,20 +112,19 @@ def evaluate_rows(
     mesh = _mesh(devices)
     if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
         mesh = _mesh(list(mesh.devices.flat[:1]))  # XLA refuses a program without operands on several devices
-    on_gpus = mesh.devices.flat[0].platform == "gpu"
+    on_gpus = gpus.are_of(mesh)
     numbers = gpus.NUMBERS if on_gpus else batches.NUMBERS
     tile = batches.default_tile(mlp, numbers) if tile is None else batches.whole_lanes(tile)
     cut, n, dtype = batches.cut(rows, mlp.layers[0].w.shape[0], tile * mesh.size)
     row = output_row(mlp, dtype)
     _check_memory(mlp, tile, row, mesh)
-    write, written = _destination(out, rows, n, row)
     program, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
     weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
-    with (
-        _reporting(progress, n) as report,
-        (gpus.computing if on_gpus else _computing)(program, weights, by_rows) as begin,
-    ):
-        _stream(cut, begin, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
+    begin = functools.partial(gpus.begin if on_gpus else _begin, program, weights, by_rows)
+    with gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy:
+        write, written = _destination(out, rows, n, row, copy)
+        with _reporting(progress, n) as report:
+            _stream(cut, begin, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
 
 
@@ -145,16 +144,19 @@ def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
     )
 
 
-@contextlib.contextmanager
-def _computing(
-    program: Callable[[MLP, Array], Array], weights: MLP, by_rows: NamedSharding
-) -> Iterator[Begin]:
-    """As `gpus.computing`, where rows and outputs need no copies."""
-    yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
+def _begin(
+    program: Callable[[MLP, Array], Array], weights: MLP, by_rows: NamedSharding, x: np.ndarray
+) -> Callable[[], np.ndarray]:
+    """As `gpus.begin`, where outputs are read as they lie."""
+    return functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
 
 
 def _stream(
-    cut: batches.Batches, begin: Begin, write: Write, report: Callable[[int], object], in_flight: int
+    cut: batches.Batches,
+    begin: Callable[[np.ndarray], Callable[[], np.ndarray]],
+    write: Write,
+    report: Callable[[int], object],
+    in_flight: int,
 ) -> None:
     """Computes batches and writes their rows in order. Whatever fails, it leaves no thread and no gap."""
 
@@ -178,7 +180,7 @@ def _stream(
 
 
 def _destination(
-    out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct
+    out: Any, rows: Any, n: int | None, row: jax.ShapeDtypeStruct, copy: Copy
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
     """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
     if out is None and n is None:
@@ -194,7 +196,7 @@ def _destination(
         nonlocal filled
         if filled + len(chunk) > len(array):
             raise BadValue(f"out must have a row for each of rows, got {len(array)} for more than {filled}")
-        array[filled : filled + len(chunk)] = chunk
+        copy(array[filled : filled + len(chunk)], chunk)
         filled += len(chunk)
 
     def full() -> np.ndarray:

@@ -1,6 +1,5 @@
 """The way of batches to GPUs and back, on any device: CPUs have pinned memory too, as far as JAX is concerned."""
 
-import importlib
 import threading
 
 import jax
@@ -12,15 +11,13 @@ from jaxneuron._evaluate import gpus
 from jaxneuron.testing import count_compilations
 
 TILE = 16
-MODULE = importlib.import_module("jaxneuron._evaluate.evaluate")  # the package's name is the function's
 CPUS = jax.local_devices(backend="cpu")
 
 
 @pytest.fixture
-def as_on_gpus(monkeypatch):
+def as_gpus(monkeypatch):
     """CPUs are taken for GPUs."""
-    monkeypatch.setattr(MODULE, "_computing", gpus.computing)
-    monkeypatch.setattr(MODULE, "IN_FLIGHT", gpus.IN_FLIGHT)
+    monkeypatch.setattr(gpus, "are_of", lambda mesh: True)
 
 
 def network():
@@ -40,17 +37,20 @@ def test_the_same_outputs_in_the_same_order(n, devices, monkeypatch):
     call = (network(), numbers(n))
     options = {"tile": TILE, "devices": CPUS[:devices]}
     y = evaluate(*call, **options)
-    monkeypatch.setattr(MODULE, "_computing", gpus.computing)
+    monkeypatch.setattr(gpus, "are_of", lambda mesh: True)
     chunks = [np.empty((0, 2), np.float32)]
     assert evaluate(*call, **options).tobytes() == y.tobytes()
     assert evaluate(*call, out=chunks.append, **options) is None
     assert np.concatenate(chunks).tobytes() == y.tobytes()
+    out = np.full_like(y, np.nan)
+    assert evaluate(*call, out=out[::-1], **options) is not None
+    assert out[::-1].tobytes() == y.tobytes()
 
 
 # --- laws ---
 
 
-def test_a_program_is_compiled_once_not_in_every_thread(as_on_gpus):
+def test_a_program_is_compiled_once(as_gpus):
     mlp = init_mlp(jax.random.key(1), (3, 41, 2), activation="tanh")
     with count_compilations() as compiled:
         evaluate(mlp, numbers(1000), tile=TILE, devices=CPUS[:1])
@@ -58,7 +58,7 @@ def test_a_program_is_compiled_once_not_in_every_thread(as_on_gpus):
 
 
 @pytest.mark.parametrize("who", ["reader", "writer"])
-def test_a_failure_leaves_no_thread_and_nothing_after_it(who, as_on_gpus):
+def test_a_failure_leaves_no_thread_and_nothing_after_it(who, as_gpus):
     written, before = [], threading.active_count()
 
     def rows():

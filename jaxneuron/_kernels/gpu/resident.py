@@ -63,9 +63,9 @@ def tiled(*columns: int) -> tuple[Any, ...]:
 def parts(*shape: int, n: int, dtype: Any, any_rows: bool) -> list[Any]:
     """Shared memory for rows in n parts, `shape` (..., TILE, columns) with up to 64 columns; see `views`.
 
-    The copy engine cuts an array into tiles of 8 rows, so it takes a multiple of 8 rows alone. Tiles as wide as
-    their part lie in it as its rows do. So if `any_rows`, the same memory has a second name, under which the
-    copy engine takes it for plain rows.
+    The copy engine cuts an array into tiles of 8 rows, so it takes a multiple of 8 rows alone. Tiles as wide
+    as their part lie in it as its rows do. So if `any_rows`, the same memory has a second name, under which
+    the copy engine takes it for plain rows.
     """
     as_tiles = plgpu.SMEM(shape, dtype, transforms=tiled(shape[-1]))
     as_rows = plgpu.SMEM(shape, dtype, transforms=tiled(shape[-1])[1:])
@@ -90,8 +90,8 @@ def forward(
     """activation(x @ w + b), layer after layer.
 
     x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128. `processors`:
-    the multiprocessors to fill, one block each. `bias_first`: sums start from the bias instead of taking it at
-    the end.
+    the multiprocessors to fill, one block each. `bias_first`: sums start from the bias instead of taking it
+    at the end.
     """
     rows, n_in = x.shape
     dtype, n_out = x.dtype, ws[-1].shape[1]
