@@ -24,8 +24,8 @@ derivatives.py and gpu/ alone (library.py registers its handler by the public `j
 - `is_for_export` (a field of the lowering's context). An exported program must run where this library is not
   installed, so it gets XLA's path. Without it `jax.export` raises "Cannot serialize code with custom calls".
 - `traced` (jax._src.config, its `eager_constant_folding`). `jax.ensure_compile_time_eval` computes operations
-  on constants at once, in Pallas' kernels too. Without it the GPU kernel there raises NameError, "unbound axis
-  name: warpgroup".
+  on constants at once, in Pallas' kernels too. Without it the GPU kernel there raises NameError, "unbound
+  axis name: warpgroup".
 """
 
 from __future__ import annotations
