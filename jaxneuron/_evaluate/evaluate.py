@@ -120,11 +120,13 @@ def evaluate_rows(
     _check_memory(mlp, tile, row, mesh)
     program, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
     weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
-    begin = functools.partial(gpus.begin if on_gpus else _begin, program, weights, by_rows)
-    with gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy:
+    with contextlib.ExitStack() as stack:
+        copy = stack.enter_context(gpus.copying()) if on_gpus else np.copyto
         write, written = _destination(out, rows, n, row, copy)
-        with _reporting(progress, n) as report:
-            _stream(cut, begin, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
+        report = stack.enter_context(_reporting(progress, n))
+        computing = gpus.computing if on_gpus else _computing
+        begin = stack.enter_context(computing(program, weights, by_rows))
+        _stream(cut, begin, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
 
 
@@ -144,16 +146,15 @@ def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
     )
 
 
-def _begin(
-    program: Callable[[MLP, Array], Array], weights: MLP, by_rows: NamedSharding, x: np.ndarray
-) -> Callable[[], np.ndarray]:
-    """As `gpus.begin`, where outputs are read as they lie."""
-    return functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
+@contextlib.contextmanager
+def _computing(program: Any, weights: MLP, by_rows: NamedSharding) -> Iterator[gpus.Begin]:
+    """As `gpus.computing`, where rows and outputs are read as they lie."""
+    yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
 
 
 def _stream(
     cut: batches.Batches,
-    begin: Callable[[np.ndarray], Callable[[], np.ndarray]],
+    begin: gpus.Begin,
     write: Write,
     report: Callable[[int], object],
     in_flight: int,

@@ -73,7 +73,7 @@ def is_for_export(context: Any) -> bool:
 
 
 def traced(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with all of its operations traced, inside `jax.ensure_compile_time_eval` too."""
+    """`function` with all operations of what it traces or lowers traced, whatever the caller's setting."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -3,10 +3,11 @@
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxneuron import evaluate, init_mlp
+from jaxneuron import evaluate, init_mlp, mlp_forward
 from jaxneuron._evaluate import gpus
 from jaxneuron.testing import count_compilations
 
@@ -50,11 +51,28 @@ def test_the_same_outputs_in_the_same_order(n, devices, monkeypatch):
 # --- laws ---
 
 
-def test_a_program_is_compiled_once(as_gpus):
+def test_nothing_compiles_after_the_first_batch(as_gpus):
     mlp = init_mlp(jax.random.key(1), (3, 41, 2), activation="tanh")
+    evaluate(mlp, numbers(1), tile=TILE, devices=CPUS[:1])
     with count_compilations() as compiled:
         evaluate(mlp, numbers(1000), tile=TILE, devices=CPUS[:1])
-    assert len(compiled) == 1
+    assert compiled == []
+
+
+def test_threads_have_the_callers_settings(as_gpus):
+    with jax.enable_x64(True):
+        mlp = jax.tree.map(lambda a: a.astype("float64"), network())
+        rows = numbers(100).astype("float64")
+        y = evaluate(mlp, rows, tile=TILE, devices=CPUS)
+        assert y.dtype == "float64"
+        np.testing.assert_allclose(y, mlp_forward(mlp, rows), rtol=1e-13)
+
+
+def test_inside_a_trace(as_gpus):
+    mlp, rows = network(), numbers(100)
+    expected = evaluate(mlp, rows, tile=TILE, devices=CPUS)
+    y = jax.jit(lambda: jnp.asarray(evaluate(mlp, rows, tile=TILE, devices=CPUS)))()
+    assert np.asarray(y).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("who", ["reader", "writer"])

@@ -114,6 +114,24 @@ def test_the_form_for_gpus_within_its_bound(function):
     assert (np.abs(np.asarray(y, np.float64) - exact) <= 1.01 * slack).all()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("shape", "units", "sums"), [((50,), 40, "float32"), ((1, 50), 40, "float32"), ((7, 50), 1, "float32"), ((7, 50), 40, None)])  # fmt: skip
+def test_the_form_for_gpus_never_rounds_a_product(shape, units, sums, dtype):
+    """XLA turns a product with a vector into one of elements, in the sum's dtype: 300 x 300 overflows float16."""
+    layers = network((50, units), dtype=dtype).layers
+    traced = jax.make_jaxpr(lambda x: xla.forward(layers, [BY_NAME["relu"]], x, on_gpu=True))
+    equations = traced(jnp.ones(shape, dtype)).jaxpr.eqns
+    (product,) = [eqn for eqn in equations if eqn.primitive.name == "dot_general"]
+    assert product.outvars[0].aval.dtype == (sums or dtype)
+
+
+@GPU
+@pytest.mark.parametrize("shape", [(64,), (1, 64), (9, 64)])
+def test_products_that_overflow_float16_cancel(shape):
+    w = jnp.asarray(np.repeat([[300.0], [-300.0]], 32, axis=0) * np.ones((1, 3)), "float16")
+    assert (jaxneuron.affine((w, None), jnp.full(shape, 300.0, "float16")) == 0).all()
+
+
 # --- laws ---
 
 
@@ -142,9 +160,13 @@ def test_transformations_are_lowered_for_cuda(hopper):
 
 
 @NEW
-def test_the_kernel_is_traced_where_jax_computes_constants_at_once(hopper):
-    mlp, x = network((64, 64, 64)), jax.ShapeDtypeStruct((100, 64), jnp.bfloat16)
+@pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 133, 8)])
+def test_kernels_are_lowered_where_jax_computes_constants_at_once(hopper, widths):
+    """`evaluate` does so, to work inside a trace too."""
+    mlp, x = network(widths), jax.ShapeDtypeStruct((100, widths[0]), jnp.bfloat16)
+    gpu._moved.cache_clear()
     with jax.ensure_compile_time_eval():
+        assert gpu._moved() is None
         assert "mosaic_gpu" in _for_cuda(mlp_forward, mlp, x)
 
 

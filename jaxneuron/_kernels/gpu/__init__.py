@@ -82,7 +82,6 @@ def processors() -> int:
     return int(jax.local_devices(backend="cuda")[0].core_count)
 
 
-@traced
 def forward(
     x: Array,
     layers: Layers,
@@ -143,9 +142,10 @@ def _zeros_after(a: Array, shape: tuple[int, ...], fill: float = 0) -> Array:
 
 
 @functools.cache
+@traced
 def _moved() -> str | None:
     """Whether Pallas still is where this package knows it: asked by tracing a small network."""
-    x, w = jnp.zeros((8, 16), jnp.bfloat16), jnp.zeros((16, 16), jnp.bfloat16)
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((8, 16), (16, 16)))
     try:
         jax.eval_shape(lambda x, w: forward(x, [(w, w[0])], [relu]), x, w)
     except ModuleNotFoundError as error:
