@@ -3,7 +3,7 @@
 A line for each case and contender: microseconds a call, rows, multiplications and bytes a second, times the
 textbook's speed, and the error. Calls follow each other without waiting, on inputs that change places,
 so that L2 does not hold them; the rounds of all contenders of a case alternate. First the machine's ceilings:
-copying memory, and the product of two matrices of 8192 x 8192.
+copying memory, and the product of two matrices of 8192 x 8192; then the bytes a second of `evaluate`.
 
 Cases run in the order of their importance, until the seconds are spent.
 """
@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array, lax
 from scipy import special
 
-from jaxneuron import MLP, explain, mlp_forward
+from jaxneuron import MLP, evaluate, explain, mlp_forward
 
 Call = Callable[[int], Any]
 Layers = list[tuple[Array, Array]]
@@ -77,9 +77,10 @@ def uniform(width: int, hidden: int) -> tuple[int, ...]:
 
 
 QLKNN = (10, 133, 133, 133, 133, 133, 8)
+LARGE = Case(uniform(64, 4), "relu", 2**22)  # of `evaluate` too
 CASES = (
     *(Case(uniform(width, 4), "relu", 2**20) for width in (64, 128, 256, 32)),
-    Case(uniform(64, 4), "relu", 2**22),
+    LARGE,
     *(Case(uniform(width, 4), "tanh", 2**20) for width in (64, 128, 256, 32)),
     Case(QLKNN, "tanh", 2**18),
     Case(uniform(64, 4), "relu", 1_000_003),
@@ -298,6 +299,20 @@ def ceilings() -> dict[str, float]:
     }
 
 
+def host_to_host(case: Case) -> float:
+    """Bytes a second of `evaluate`, rows and outputs together, into an array that has been written before."""
+    layers, xs = network(case)
+    mlp = MLP(layers, activation=case.activation, final_activation=case.activation)
+    rows = np.asarray(xs[0])
+    out = np.array(evaluate(mlp, rows))
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        evaluate(mlp, rows, out=out)
+        times.append(time.perf_counter() - start)
+    return (rows.nbytes + out.nbytes) / min(times)
+
+
 def lines(record: dict[str, Any]) -> str:
     """A case as it is printed."""
     text = [f"{record['case']['name']}: {record['by']}"]
@@ -341,6 +356,8 @@ def main(arguments: Sequence[str]) -> None:
         f"multiplies {peak['operations_per_second'] / 1e12:.0f} TFLOP/s",
         flush=True,
     )
+    peak["evaluate_bytes_per_second"] = moved = host_to_host(LARGE)
+    print(f"evaluate, {LARGE.name}: {moved / 1e9:.1f} GB/s in and out", flush=True)
     records = []
     for case in CASES:
         if not all(word in case.name for word in options.words):

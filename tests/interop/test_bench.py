@@ -43,4 +43,5 @@ def test_flax_beside_the_gpu_kernel_computes_what_the_textbook_does(dtype):
     layers, xs = gpu.network(case)
     flax, textbook = (way(case, layers, xs)(0) for way in (gpu.flax_dense, gpu.textbook))
     assert flax.dtype == textbook.dtype == dtype
+    assert gpu.host_to_host(case) > 0
     assert gpu.error(case, layers, xs[0], flax) <= 1.5 * gpu.error(case, layers, xs[0], textbook)
