@@ -19,8 +19,6 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
 
-from jaxneuron._kernels.private_jax import traced
-
 # 2^22 rows of 64 bfloat16 numbers, H100, both directions together: 16.3 GB/s. With one thread that calls the
 # program 11.3, with one that copies outputs 11.5, with tiles half as large 11.5.
 THREADS = 4  # that call the program, and as many that copy outputs
@@ -43,10 +41,9 @@ def computing(program: Any, weights: Any, by_rows: NamedSharding) -> Iterator[Be
     """
     pinned = by_rows.with_memory_kind("pinned_host")
     x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined] # a setting of the thread
-    compiled: Callable[..., Array] | None = None
+    compiled: Any = None
 
     def evaluated(x: np.ndarray) -> Array:
-        assert compiled is not None
         with jax.enable_x64(x64):
             return jax.device_put(compiled(weights, jax.device_put(x, by_rows)), pinned)
 
@@ -54,7 +51,7 @@ def computing(program: Any, weights: Any, by_rows: NamedSharding) -> Iterator[Be
         nonlocal compiled
         if compiled is None:  # once, by the settings of the thread that called `evaluate`
             batch = jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=by_rows)
-            compiled = traced(program.lower)(weights, batch).compile()
+            compiled = program.lower(weights, batch).compile()
         y = threads.submit(evaluated, x)
         return lambda: np.asarray(y.result())  # pinned memory, as it lies
 
