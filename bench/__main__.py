@@ -30,7 +30,7 @@ from bench.timing import CORES, Times, measure, ratio
 from bench.truth import as_numpy, check, truth
 
 BASELINE = "textbook"
-EMPTY = {name: "empty, weights inside" if name == "weights inside" else "empty" for name in OURS}
+EMPTY = {"mlp_forward": "empty", "jit(mlp_forward)": "empty", "weights inside": "empty, weights inside"}
 QUICK = ("textbook", "PyTorch", "ONNX Runtime", "NumPy")  # the peers of a quick run
 LIMIT = 1e10  # operations of a quick run's largest case
 LIBRARIES = (
@@ -102,7 +102,7 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
         "peer": peer,
         "speed": _quartiles(ratio(times[peer], times[ours])),
         "over_floor": times[ours].median / least.seconds if enough else None,
-        "over_empty": ratio(times[ours], times[EMPTY[ours]]).median if EMPTY[ours] in times else None,
+        "over_empty": ratio(times[ours], times[EMPTY[ours]]).median if EMPTY.get(ours) in times else None,
         "floor": least._asdict(),
         "compile_seconds": compiled,
         "peak_megabytes": megabytes,
@@ -140,11 +140,14 @@ def line(r: dict[str, Any]) -> str:
     compiled = "/".join(f"{t:.2f}" for t in r["compile_seconds"].values())
     shown = [mb for name, mb in megabytes.items() if mb and name in (r["ours"], BASELINE)]
     memory = "/".join(f"{mb:.0f}" for mb in shown) or "-"
-    spread = f"({speed['low']:.2f}-{speed['high']:.2f})"
+    median, low, high = (
+        f"{speed[name]:.{2 if speed['high'] < 100 else 0}f}" for name in ("median", "low", "high")
+    )
+    spread = f"({low}-{high})"
     over_floor, over_empty = (f"{r[what]:.2f}" if r[what] else "-" for what in ("over_floor", "over_empty"))
     return (
         f"{r['case']['name']:<35}{pretty(ours):>8}{pretty(peer):>9} {r['peer']:<13}"
-        f"{speed['median']:>5.2f} {spread:<12}"
+        f"{median:>5} {spread:<12}"
         f"{over_floor:>6}{over_empty:>6}{compiled:>10}{memory:>9} {verdict(r)}"
     )
 
@@ -166,6 +169,7 @@ def everyone(record: list[dict[str, Any]]) -> None:
         "mlp_forward": "forward",
         "jit(mlp_forward)": "jit(fwd)",
         "weights inside": "inside",
+        "Evaluator": "evaluator",
         "torch.compile": "compiled",
     }
     short |= {"ONNX Runtime": "ONNX RT", "scikit-learn": "sklearn", "PyTorch": "torch"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 import jaxneuron
@@ -54,6 +55,13 @@ def weights_inside(case: Case, mlp: MLP, x: Array) -> Call:
     if case.members:
         raise NotImplementedError("many networks are arguments")
     return waiting(jax.jit(functools.partial(jaxneuron.mlp_forward, mlp)), x)
+
+
+def from_numpy(case: Case, mlp: MLP, x: Array) -> Call:
+    """`Evaluator`, from NumPy to NumPy."""
+    evaluator = jaxneuron.Evaluator(mlp, each=bool(case.members and not case.shared))
+    rows = np.array(x)
+    return lambda: evaluator(rows)
 
 
 def layers_in_turn(case: Case) -> Callable[..., Array]:
@@ -126,6 +134,7 @@ OURS: dict[str, Contender] = {
     "mlp_forward": direct,
     "jit(mlp_forward)": inside_jit,
     "weights inside": weights_inside,
+    "Evaluator": from_numpy,
 }
 PEERS: dict[str, Contender] = {
     "textbook": textbook,

@@ -3,7 +3,8 @@
 The shipped network on random rows of its range. Outputs are first compared with `mlp_forward`'s; then rounds,
 contenders in a new order each, medians with quartiles and the median of the ratios to `evaluate` within
 a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict` (`keras`) take part if installed. Then
-the same rows from file to file beside reading, computing and writing alone, and a plot of memory over time.
+a few rows by `evaluate` and `Evaluator`; the same rows from file to file beside reading, computing and
+writing alone; and a plot of memory over time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 import jaxneuron
 from bench.timing import Call, Times, measure, ratio
-from jaxneuron import MLP, evaluate, mlp_forward
+from jaxneuron import MLP, Evaluator, evaluate, mlp_forward
 from jaxneuron._evaluate.batches import default_tile
 
 DATA = Path(jaxneuron.__file__).parent / "data"
@@ -122,6 +123,20 @@ def from_file_to_file(mlp: MLP, folder: Path) -> dict[str, Call]:
     }
 
 
+def few(mlp: MLP, x: np.ndarray, rounds: int) -> None:
+    """What `evaluate` costs beside an `Evaluator`, for a few rows."""
+    evaluator = Evaluator(mlp)
+    for n in (1, 10, 100, 1000):
+        rows = x[:n].copy()
+        calls: dict[str, Call] = {
+            "Evaluator": lambda r=rows: evaluator(r),
+            "evaluate": lambda r=rows: evaluate(mlp, r),
+        }
+        times = rounds_of(calls, rounds)
+        figures = ", ".join(f"{name} {each.median * 1e6:.1f} us" for name, each in times.items())
+        print(f"{n:>5} rows: {figures}")
+
+
 def memory(call: Call) -> list[tuple[float, float]]:
     """Seconds since the start, and anonymous memory in MB above that before, while `call` runs."""
 
@@ -175,6 +190,7 @@ def main() -> None:
         scale = np.abs(truth).max(axis=0)
         assert (np.abs(np.asarray(call()) - truth) / scale).max() < 1e-4, name
     table("in memory", rounds_of(calls, options.rounds), len(x))
+    few(mlp, x, options.rounds)
 
     with tempfile.TemporaryDirectory() as name:
         np.save(Path(name) / "rows.npy", x)

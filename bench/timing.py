@@ -7,6 +7,7 @@ comes next.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import statistics
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 Call = Callable[[], Any]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
-LOOK = 2  # rounds after which who takes FAR times as long as the fastest is timed no more
+LOOK = 2  # rounds after which who takes FAR times as long as the fastest but those kept is timed no more
 FAR = 2.5
 
 
@@ -61,7 +62,7 @@ def measure(calls: dict[str, Call], keep: set[str], budget: float, most: int = 6
         done += 1
         if done == LOOK:
             least = {name: min(each) for name, each in times.items()}
-            limit = FAR * min(t for name, t in least.items() if not name.startswith("empty"))
+            limit = FAR * min((t for name, t in least.items() if name not in keep), default=math.inf)
             running = [name for name in calls if name in keep or least[name] <= limit]
     return {name: summary(each) for name, each in times.items()}
 

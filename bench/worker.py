@@ -34,6 +34,10 @@ def ways(case: Case) -> dict[str, Call]:
         found["mlp_forward"] = lambda: forward(mlp, x).block_until_ready()
         found["weights inside"] = lambda: inside(x).block_until_ready()
         found["evaluate"] = lambda: jaxneuron.evaluate(mlp, rows)
+    if hasattr(jaxneuron, "Evaluator"):
+        evaluator = jaxneuron.Evaluator(mlp, each=bool(case.members and not case.shared))
+        numbers = np.array(x)
+        found["Evaluator"] = lambda: evaluator(numbers)
     return found
 
 

@@ -19,7 +19,7 @@ from jaxneuron._activations import (
     tanh,
 )
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
-from jaxneuron._evaluate import RowEvaluator, evaluate
+from jaxneuron._evaluate import Evaluator, RowEvaluator, evaluate
 from jaxneuron._files import load, save
 from jaxneuron._forward import affine, explain, mlp_forward, neuron
 from jaxneuron._init import init_mlp
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "MLP",
     "Affine",
+    "Evaluator",
     "RowEvaluator",
     "affine",
     "cr_sigmoid",

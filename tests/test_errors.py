@@ -82,6 +82,13 @@ NOT_DTYPES = (int, "complex64")
 NOT_SCALINGS = (*NOT_NUMBERS, np.ones(5), np.nan, np.inf)
 
 
+def evaluator(x, out=None):
+    return jaxneuron.Evaluator(NETWORK)(x, out)
+
+
+evaluator.__name__ = "Evaluator"  # as its refusals open
+
+
 class Public(NamedTuple):
     """A public function with good arguments, and bad ones to put in the place of each."""
 
@@ -103,6 +110,8 @@ FUNCTIONS = [
         "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]], np.ma.ones((4, 2)), scipy.sparse.csr_array(np.eye(2)), BCOO.fromdense(np.eye(2)), [np.ma.ones((4, 2))]),
         "out": (object(), [0.0], np.ones((4, 2)), np.ones((3, 1)), np.ones((4, 1), int)), "tile": (0, -1, 1.5, "16"), "devices": ((), [0], "cpu"),
     }),
+    Public(jaxneuron.Evaluator, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS, "each": (1, None, "yes", True), "threads": (0, -1, 1.5, "2", object())}),
+    Public(evaluator, {"x": np.ones((4, 2))}, {"x": ROWS, "out": (object(), [0.0], np.ones((4, 2)), np.ones(4), np.ones((4, 1), int))}),
     Public(jaxneuron.init_mlp, {"key": jax.random.key(0), "sizes": (2, 1)}, {
         "key": (object(), None, 0, np.ones(3)), "sizes": NOT_SIZES, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu",)), "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES,
     }),

@@ -13,6 +13,7 @@ PUBLIC = [
     *ACTIVATIONS,
     "MLP",
     "Affine",
+    "Evaluator",
     "RowEvaluator",
     "affine",
     "dense_parameter_count",

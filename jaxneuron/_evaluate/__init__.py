@@ -1,11 +1,12 @@
-"""A network on any number of rows: `evaluate`, and `RowEvaluator` for Ray Data.
+"""A network called from NumPy: `Evaluator`; on any number of rows: `evaluate`, and `RowEvaluator` for Ray Data.
 
     readers  ->  batches  ->  evaluate  ->  writers, with a journal
 
-`evaluate` and `batches` are the Python function; readers, writers and the journal serve `jaxneuron run`.
+`evaluate`, `batches` and `devices` are the Python function; readers, writers and the journal serve `jaxneuron run`.
 """
 
 from jaxneuron._evaluate.evaluate import evaluate
+from jaxneuron._evaluate.evaluator import Evaluator
 from jaxneuron._evaluate.ray import RowEvaluator
 
-__all__ = ["RowEvaluator", "evaluate"]
+__all__ = ["Evaluator", "RowEvaluator", "evaluate"]

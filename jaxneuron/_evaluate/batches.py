@@ -1,8 +1,4 @@
-"""Rows in any form, cut into batches of one shape.
-
-A batch is an array `(size, n_in)` and the number of its rows that are real. The last batch is filled up with
-copies of its last row, so that padding brings in no number that was not there.
-"""
+"""Rows in any form, cut into batches: arrays `(size, n_in)`, of which the last may have fewer rows."""
 
 from __future__ import annotations
 
@@ -17,12 +13,11 @@ import numpy as np
 
 from jaxneuron._arrays import as_array, as_operand, check_plain
 from jaxneuron._errors import BadType, BadValue
+from jaxneuron._kernels.host import FLOATING
 from jaxneuron._params import MLP
 
 NUMBERS = 2**19  # in a tile's widest layer: large enough to amortise a call, small enough for the caches
 LANES = 16  # a tile is a multiple: XLA computes a remainder of rows by other instructions, with other bits
-
-Batches = Iterator[tuple[np.ndarray, int]]
 
 
 def default_tile(mlp: MLP, numbers: int = NUMBERS) -> int:
@@ -42,9 +37,10 @@ def whole_lanes(tile: int) -> int:
     return -(-rows // LANES) * LANES
 
 
-def cut(rows: Any, n_in: int, size: int) -> tuple[Batches, int | None, np.dtype]:
-    """Batches of `size` rows, the number of all rows (None if unknown), and their dtype."""
-    check_plain(rows, "rows")
+def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
+    """Rows to be sliced, or an iterator of checked chunks; how many (None if unknown), and their dtype."""
+    if type(rows) is not np.ndarray:
+        check_plain(rows, "rows")
     if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
         rows = as_operand(rows, "rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:
@@ -57,37 +53,47 @@ def cut(rows: Any, n_in: int, size: int) -> tuple[Batches, int | None, np.dtype]
         rows, typed = np.asarray(as_array(rows, "rows")), True
     if typed:
         _check_shape(rows.shape, n_in, "rows")
-        return _slices(rows, size), rows.shape[0], rows.dtype
+        dtype = rows.dtype
+        return (
+            rows,
+            rows.shape[0],
+            dtype if dtype in FLOATING else as_operand(np.empty((0, n_in), dtype), "rows").dtype,
+        )
     if not isinstance(rows, Iterable):
         raise BadType(
             f"rows must be an array (n, {n_in}) or an iterable of such chunks, got {type(rows).__name__}"
         )
     chunks = _checked(rows, n_in)
     first = next(chunks, np.empty((0, n_in), bool))  # without rows, the dtype is the network's
-    return _gather(first, chunks, size), None, first.dtype
+    return itertools.chain([first], chunks), None, first.dtype
 
 
-def _slices(rows: Any, size: int) -> Batches:
-    for start in range(0, rows.shape[0], size):
-        end = min(start + size, rows.shape[0])
-        x = np.asarray(as_operand(rows[start:end], f"rows[{start}:{end}]"))
-        yield x if len(x) == size else np.pad(x, ((0, size - len(x)), (0, 0)), "edge"), len(x)
+def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:
+    """Batches of what `source` gives."""
+    if n is None:
+        yield from _gathered(rows, size)
+        return
+    for start in range(0, n, size):
+        end = min(start + size, n)
+        x = rows[start:end]
+        plain = type(x) is np.ndarray and x.dtype in FLOATING
+        yield x if plain else np.asarray(as_operand(x, f"rows[{start}:{end}]"))
 
 
-def _gather(first: np.ndarray, others: Iterator[np.ndarray], size: int) -> Batches:
-    # Always copied: the owner of a chunk may fill it again while JAX is still reading.
+def _gathered(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    # Always copied: the owner of a chunk may fill it again while the batch is evaluated.
+    first = next(chunks)
     batch, filled = np.empty((size, first.shape[1]), first.dtype), 0
-    for chunk in itertools.chain([first], others):
+    for chunk in itertools.chain([first], chunks):
         while len(chunk):
             fits = min(size - filled, len(chunk))
             batch[filled : filled + fits] = chunk[:fits]
             chunk, filled = chunk[fits:], filled + fits
             if filled == size:
-                yield batch, size
+                yield batch
                 batch, filled = np.empty_like(batch), 0
     if filled:
-        batch[filled:] = batch[filled - 1]
-        yield batch, filled
+        yield batch[:filled]
 
 
 def _checked(rows: Iterable[Any], n_in: int) -> Iterator[np.ndarray]:

@@ -10,14 +10,14 @@ that calls it; those of outputs are made here.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 # 2^22 rows of 64 bfloat16 numbers, H100, both directions together: 16.3 GB/s. With one thread that calls the
 # program 11.3, with one that copies outputs 11.5, with tiles half as large 11.5.
@@ -28,9 +28,9 @@ NUMBERS = 2**23  # in a tile's widest layer
 Begin = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 
-def are_of(mesh: Mesh) -> bool:
-    """Whether its devices are GPUs."""
-    return bool(mesh.devices.flat[0].platform == "gpu")
+def are(devices: Sequence[jax.Device]) -> bool:
+    """Whether they are GPUs."""
+    return devices[0].platform == "gpu"
 
 
 @contextlib.contextmanager

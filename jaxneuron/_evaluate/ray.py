@@ -23,8 +23,9 @@ class RowEvaluator:
 
         batch[output] = evaluate(mlp, batch[column])
 
-    Each actor loads the network and compiles once, and evaluates the batches it gets in tiles of one shape,
-    of at most 1024 rows. An instance can be pickled. Needs the extra `ray`, and `files` to read a file.
+    Each actor loads the network once and evaluates the batches it gets: on a CPU by the fused kernel, on a
+    GPU in tiles of one shape, of at most 1024 rows, by a program that is compiled once. An instance can be
+    pickled. Needs the extra `ray`, and `files` to read a file.
 
     Args:
       model: an `MLP`, or the path of a file of `save`, which every actor must be able to read.

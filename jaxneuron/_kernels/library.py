@@ -1,4 +1,7 @@
-"""The shared library of the CPU kernel: loaded and made known to XLA when a network first asks for it."""
+"""The shared library of the CPU kernel: loaded when a network first asks for it.
+
+XLA knows it when `missing` has been asked; host.py calls it without JAX.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ import jaxneuron._kernels
 from jaxneuron._math.tables import fingerprint
 
 TARGET = "jaxneuron_forward"  # the handler's name in ffi.cc, and what XLA knows it by
-INTERFACE = 2  # as JAXNEURON_INTERFACE in cpu/plan.h
+INTERFACE = 3  # as JAXNEURON_INTERFACE in cpu/plan.h
 
 _lock = threading.Lock()
 
@@ -26,13 +29,20 @@ class Library(NamedTuple):
     """What the loaded library says of itself."""
 
     missing: str | None  # why it can't be called, or None if it can
+    functions: ctypes.CDLL | None = None
     instruction_sets: tuple[str, ...] = ()
     codes: Mapping[str, int] = MappingProxyType({})
 
 
 def missing() -> str | None:
-    """Why the kernel can't be called here, or None if it can: the first call loads and registers it."""
-    return _loaded().missing
+    """Why XLA can't call the kernel here, or None if it can: the first call loads and registers it."""
+    with _lock:
+        return _load().missing or _unregistered()
+
+
+def functions() -> ctypes.CDLL | None:
+    """The library itself, loaded without JAX; None if it is missing."""
+    return _loaded().functions
 
 
 def instruction_sets() -> tuple[str, ...]:
@@ -66,8 +76,23 @@ def _load() -> Library:
         return Library("jaxneuron was installed without its compiled kernel: no C++17 compiler, or it failed")
     try:
         return _opened(path)
-    except (OSError, AttributeError, RuntimeError) as error:  # it is of another system, or for another XLA
+    except (OSError, AttributeError) as error:  # it is of another system
         return Library(f"{path} can't be used: {error}")
+
+
+@functools.cache
+def _unregistered() -> str | None:
+    """Why XLA does not take the loaded library's handler, or None once it has."""
+    library = _load().functions
+    assert library is not None
+    # Initialise the CPU backend first. Otherwise JAX only queues the handler, and if XLA rejects it, the
+    # start of the backend fails.
+    jax.local_devices(backend="cpu")
+    try:
+        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library[TARGET]), platform="cpu")
+    except (AttributeError, RuntimeError) as error:  # it is for another XLA
+        return f"{library._name} can't be used: {error}"
+    return None
 
 
 def _opened(path: Path) -> Library:
@@ -78,13 +103,10 @@ def _opened(path: Path) -> Library:
             f"{path} was compiled from other sources than the Python beside it "
             f"(interface {interface}, not {expected_interface()}); install jaxneuron again"
         )
-    # Initialise the CPU backend first. Otherwise JAX only queues the handler, and if XLA rejects it, the
-    # start of the backend fails.
-    jax.local_devices(backend="cpu")
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library[TARGET]), platform="cpu")
     names = _texts(library, "jaxneuron_activations", "jaxneuron_activation_name")
     return Library(
         missing=None,
+        functions=library,
         instruction_sets=_texts(library, "jaxneuron_instruction_sets", "jaxneuron_instruction_set_name"),
         codes=MappingProxyType({name: code for code, name in enumerate(names)}),
     )

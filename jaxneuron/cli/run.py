@@ -17,7 +17,8 @@ import numpy as np
 import jaxneuron
 from jaxneuron._errors import missing
 from jaxneuron._evaluate.batches import default_tile
-from jaxneuron._evaluate.evaluate import evaluate_rows, output_row
+from jaxneuron._evaluate.devices import output_row
+from jaxneuron._evaluate.evaluate import evaluate_rows
 from jaxneuron._evaluate.journal import Run, fingerprint, resumable
 from jaxneuron._evaluate.readers import STREAM, read_rows
 from jaxneuron._evaluate.writers import row_writer

@@ -33,7 +33,13 @@ def test_two_installations_are_timed_in_turn(tmp_path):
     this, other = results["about"]
     assert this == other
     cases = [r for r in results["cases"] if r["case"] == words[0]]
-    assert {r["way"] for r in cases} == {"mlp_forward", "jit(mlp_forward)", "weights inside", "evaluate"}
+    assert {r["way"] for r in cases} == {
+        "mlp_forward",
+        "jit(mlp_forward)",
+        "weights inside",
+        "evaluate",
+        "Evaluator",
+    }
     for r in cases:
         assert len(r["this"]["rounds"]) == len(r["other"]["rounds"]) >= 5
         assert f"{r['ratio']['median']:.3f}" in done.stdout

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxneuron import evaluate, init_mlp
-from jaxneuron._evaluate import batches
+from jaxneuron._evaluate import batches, devices
 
 TILE = 16
 
@@ -21,18 +21,20 @@ def numbers(n, seed=0):
 
 
 @given(n=st.integers(0, 40), size=st.integers(1, 16), cuts=st.lists(st.integers(0, 40), max_size=4))
-def test_batches_are_the_rows_padded_with_the_last(n, size, cuts):
+def test_batches_are_the_rows_and_programs_get_them_padded_with_the_last(n, size, cuts):
     rows = numbers(n)
     chunks = np.split(rows, sorted(min(cut, n) for cut in cuts))
     for form, known in ((rows, n), (iter(chunks), None)):
-        cut, count, dtype = batches.cut(form, 3, size)
+        source, count, dtype = batches.source(form, 3)
         assert (count, dtype) == (known, np.float32)
-        pairs = list(cut)
-        assert {x.shape for x, _ in pairs} <= {(size, 3)}
-        assert [real for _, real in pairs] == [min(size, n - start) for start in range(0, n, size)]
-        for start, (x, real) in zip(range(0, n, size), pairs, strict=True):
-            assert x[:real].tobytes() == rows[start : start + real].tobytes()
-            assert (x[real:] == x[real - 1]).all()
+        cut = list(batches.cut(source, count, size))
+        assert [len(x) for x in cut] == [min(size, n - start) for start in range(0, n, size)]
+        assert b"".join(x.tobytes() for x in cut) == rows.tobytes()
+        for x in cut:
+            whole = devices.padded(x, size)
+            assert whole.shape == (size, 3)
+            assert whole[: len(x)].tobytes() == x.tobytes()
+            assert (whole[len(x) :] == x[-1]).all()
 
 
 def test_a_reader_may_use_its_buffer_again():
@@ -66,5 +68,5 @@ def test_what_is_sliced_like_an_array_is_never_read_whole():
 
 @pytest.mark.parametrize("empty", [[], iter(())])
 def test_without_a_row_there_is_no_batch(empty):
-    cut, _, _ = batches.cut(empty, 3, 8)
-    assert list(cut) == []
+    source, n, _ = batches.source(empty, 3)
+    assert list(batches.cut(source, n, 8)) == []

@@ -21,7 +21,8 @@ from jax.sharding import Mesh
 import jaxneuron
 from jaxneuron import MLP, evaluate, init_mlp
 from jaxneuron._evaluate.batches import default_tile
-from jaxneuron._evaluate.evaluate import _program
+from jaxneuron._evaluate.devices import _program
+from jaxneuron._kernels import library
 from jaxneuron.testing import assert_within_error_bound, count_compilations
 from tests import make_qlknn
 from tests.pools import mlps_and_inputs
@@ -149,15 +150,18 @@ def test_float64(x64):
 # --- one program, everywhere ---
 
 
-def test_nothing_compiles_after_the_first_call():
-    mlp = network((3, 9, 2))
+@pytest.mark.parametrize("activation", ["tanh", jnp.sin])
+def test_nothing_compiles_after_the_first_call(activation):
+    """Nor before, where the kernel is called."""
+    mlp = network((3, 9, 2), activation)
     with count_compilations() as first:
         evaluate(mlp, numbers(100), tile=8)
     with count_compilations() as later:
         for rows in (numbers(0), numbers(1), numbers(7), numbers(1000), iter([numbers(5), numbers(90)])):
             evaluate(mlp, rows, tile=8)
-        evaluate(network((3, 9, 2), final_activation="softmax"), numbers(3), tile=8)
-    assert (len(first), len(later)) == (1, 0)
+        evaluate(network((3, 9, 2), activation, final_activation="softmax"), numbers(3), tile=8)
+    assert bool(first) == (activation is jnp.sin or library.missing() is not None)
+    assert not later
 
 
 def test_devices_never_wait_for_each_other():
@@ -168,8 +172,9 @@ def test_devices_never_wait_for_each_other():
     assert not re.search(r"all-|collective|reduce-scatter|send|recv|channel_id", text)
 
 
-def test_weights_are_placed_once():
-    mlp = jax.tree.map(np.asarray, network())
+@pytest.mark.parametrize("activation", ["tanh", jnp.sin])
+def test_weights_are_placed_once(activation):
+    mlp = jax.tree.map(np.asarray, network(activation=activation))
     with jax.transfer_guard_host_to_device("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
             jaxneuron.mlp_forward(mlp, numbers(5))

@@ -18,7 +18,7 @@ CPUS = jax.local_devices(backend="cpu")
 @pytest.fixture
 def as_gpus(monkeypatch):
     """CPUs are taken for GPUs."""
-    monkeypatch.setattr(gpus, "are_of", lambda mesh: True)
+    monkeypatch.setattr(gpus, "are", lambda devices: True)
 
 
 def network():
@@ -38,7 +38,7 @@ def test_the_same_outputs_in_the_same_order(n, devices, monkeypatch):
     call = (network(), numbers(n))
     options = {"tile": TILE, "devices": CPUS[:devices]}
     y = evaluate(*call, **options)
-    monkeypatch.setattr(gpus, "are_of", lambda mesh: True)
+    monkeypatch.setattr(gpus, "are", lambda devices: True)
     chunks = [np.empty((0, 2), np.float32)]
     assert evaluate(*call, **options).tobytes() == y.tobytes()
     assert evaluate(*call, out=chunks.append, **options) is None

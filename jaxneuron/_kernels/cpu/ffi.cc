@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "plan.h"
+#include "tuning.h"
 
 namespace jaxneuron {
 namespace {
@@ -164,7 +165,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
   Plan plan;
   Error error;
   if (make_plan(call.network, instruction_set, &plan, &error)) return invalid(error.text);
-  const Threads threads{count, schedule, &pool};
+  const Threads threads{count, schedule, &pool, AWAKE_THREAD_WORK};
   if (run_plan(plan, call.batch, &threads, &error))
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string("jaxneuron_forward: ") + error.text);
   return ffi::Error::Success();

@@ -117,16 +117,15 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   division.tile_rows = std::min(plan.tile_rows, rows);
   division.helpers = 0;
   const Network& network = plan.network;
-  const double tiles = quotient_up(rows, division.tile_rows);
-  const double work = network.members * (plan.row_work * rows + LAYER_WORK * network.depth * tiles);
-  if (!threads || work < 2 * THREAD_WORK) return division;
+  const double total = work(plan, rows);
+  if (!threads || total < 2 * threads->repaid_by) return division;
   const std::int64_t count = std::max<std::int64_t>(threads->count(threads->pool), 1);
   if (network.members < count) {  // tiles enough for all threads, and some more where they stay large
     const std::int64_t wanted = std::max(count, std::min(THREAD_TILES * count, rows / THREAD_TILE_ROWS));
     division.tile_rows = std::min(division.tile_rows, quotient_up(rows, wanted));
   }
   const std::int64_t items = network.members * quotient_up(rows, division.tile_rows);
-  const std::int64_t repaid = std::min<std::int64_t>(count, work / THREAD_WORK);
+  const std::int64_t repaid = std::min<std::int64_t>(count, total / threads->repaid_by);
   division.helpers = std::min(repaid, items) - 1;
   return division;
 }
@@ -163,6 +162,12 @@ Code make_plan(const Network& network, std::int64_t instruction_set, Plan* plan,
   plan->tile_rows = tile_rows(network);
   plan->row_work = row_work;
   return OK;
+}
+
+double work(const Plan& plan, std::int64_t rows) {
+  const Network& network = plan.network;
+  const double tiles = rows ? quotient_up(rows, std::min(plan.tile_rows, rows)) : 0;
+  return network.members * (plan.row_work * rows + LAYER_WORK * network.depth * tiles);
 }
 
 Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Error* error) {

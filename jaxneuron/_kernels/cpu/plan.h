@@ -6,8 +6,9 @@
 //     jaxneuron_plan_run(plan, &batch, &threads, &error);  // as often as wanted, by many threads at once
 //     jaxneuron_plan_free(plan);
 //
-// There is no global state. A plan holds the layers' descriptions, but not their weights: w and b must stay
-// where they are until the plan is freed. All structs are plain; enums are integers of the size they state.
+// There is no global state; threads are the caller's to supply, for instance those of pool.h. A plan holds the layers'
+// descriptions, but not their weights: w and b must stay where they are until the plan is freed. All structs are
+// plain; enums are integers of the size they state.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 namespace jaxneuron {
 
 // To be counted up when a struct, a function or the handler's operands and attributes change.
-#define JAXNEURON_INTERFACE "2"
+#define JAXNEURON_INTERFACE "3"
 
 enum Code : std::int32_t { OK = 0, INVALID = 1, NO_MEMORY = 2 };
 
@@ -33,6 +34,7 @@ struct Threads {
   std::int64_t (*count)(void* pool);
   void (*schedule)(void* pool, void (*task)(void* argument), void* argument);
   void* pool;
+  double repaid_by;  // work, as tuning.h counts it, that repays one of them
 };
 
 // How a network will be evaluated. C sees only pointers to it.
@@ -47,8 +49,11 @@ struct Plan {
 // `instruction_set` is an index of jaxneuron_instruction_set_name, limited to those there are.
 Code make_plan(const Network& network, std::int64_t instruction_set, Plan* plan, Error* error);
 
+// What a call of so many rows of each member costs, in multiplications as tuning.h counts them.
+double work(const Plan& plan, std::int64_t rows);
+
 // Evaluates all rows of all members, on the calling thread and, where it pays and `threads` is not null, on
-// others. x and y must not overlap.
+// others. x and y must not overlap, unless every row of y is to take the place of its row of x.
 Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Error* error);
 
 }  // namespace jaxneuron

@@ -66,9 +66,20 @@ constexpr double ACTIVATION_WORK = ACTIVATION_COST / 2;
 // What a layer costs in every tile beside its products: some 30 ns.
 constexpr double LAYER_WORK = 1500;
 
-// Work that repays a helper that is awake, some 10 us; one that sleeps takes up to 50 us to wake. A call with
-// less than two of them stays on the calling thread.
-constexpr double THREAD_WORK = 1 << 19;
+// Work that repays a helper of XLA's pool, some 10 us: in a row of calls it is awake. One that sleeps takes
+// up to 50 us to wake. A call with less than two of them stays on the calling thread.
+constexpr double AWAKE_THREAD_WORK = 1 << 19;
+
+// Work that repays a helper of pool.h, which sleeps between calls, some 20 us: waking it takes the caller 7
+// us, and it comes after 3 to 16. 64-64-64-64 takes one thread 42 us for 300 rows and two 34, for 200 rows 29
+// and 31. To look out for work between calls would spare 10 us in a row of calls, and take a CPU from whoever
+// runs next. To start a thread for each call takes 25 us at best, and 3 ms where it waits for its starter's
+// CPU.
+constexpr double ASLEEP_THREAD_WORK = 1 << 21;
+
+// Work, some 10 us, from which a call out of Python lets other threads of Python run. It gets its turn back
+// when they give way, which they do every 5 ms: too long a wait for a call of 1 us.
+constexpr double GIL_WORK = 1 << 19;
 
 // Tiles for each thread, where they keep THREAD_TILE_ROWS rows: so that a thread that comes late takes fewer.
 constexpr std::int64_t THREAD_TILES = 4;

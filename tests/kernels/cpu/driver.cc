@@ -5,11 +5,9 @@
 //     driver [NETWORKS [SEED]]
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -111,8 +109,8 @@ Example random_example() {
   for (std::int64_t l = 0; l < network.depth; ++l) {
     Layer layer{};
     layer.n_in = width;
-    layer.n_out = width = random_width();
     const bool last = l + 1 == network.depth;
+    layer.n_out = width = last && random(0, 3) == 0 ? n_in : random_width();
     const bool population = network.members > 1;
     layer.activation = random_activation(last);
     layer.w_stride = population && random(0, 2) ? layer.n_in * layer.n_out : 0;
@@ -252,14 +250,27 @@ void check(const Example& example, std::uint64_t& hash) {
 
 // --- threads ---
 
+// Threads of a pool, so many at most.
+struct Helpers {
+  Pool& pool;
+  std::int64_t most;
+
+  operator Threads() {
+    const auto count = [](void* helpers) { return static_cast<Helpers*>(helpers)->most; };
+    const auto schedule = [](void* helpers, void (*task)(void*), void* argument) {
+      static_cast<Helpers*>(helpers)->pool.add(task, argument, static_cast<Helpers*>(helpers)->most);
+    };
+    return {count, schedule, this, 1};
+  }
+};
+
 // Every item runs exactly once, and is visible to the caller. `counts` is no atomic, so that ThreadSanitizer
 // sees a mistake; `made` is freed, so that AddressSanitizer sees a thread that comes too late and touches
 // what was the caller's.
-void count(Pool& pool, std::int64_t items, std::int64_t chunk) {
+void count(Helpers helpers, std::int64_t items, std::int64_t chunk) {
   std::vector<int> counts(items);
-  const Threads threads = pool.threads();
   const auto made = std::make_unique<std::atomic<int>>(0);
-  parallel(threads, pool.count(), items, chunk, [&] {
+  parallel(helpers, helpers.most, items, chunk, [&] {
     ++*made;
     return [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) ++counts[i];
@@ -275,42 +286,53 @@ void count(Pool& pool, std::int64_t items, std::int64_t chunk) {
 }
 
 void check_threads() {
-  for (const int threads : {1, 2, 5}) {
-    Pool pool(threads);
+  for (const int most : {0, 1, 2, 5}) {
+    Pool pool;
+    const Helpers helpers{pool, most};
     std::vector<std::thread> callers;
-    for (int c = 0; c < 3; ++c)
+    for (int c = 0; c < 8; ++c)
       callers.emplace_back([&] {
-        for (std::int64_t times = 0; times < 200; ++times) count(pool, times % 40, 1 + times % 3);
+        for (std::int64_t times = 0; times < 100; ++times) count(helpers, times % 40, 1 + times % 3);
       });
     for (std::thread& caller : callers) caller.join();
     // From the pool's own threads, all of them at once, as XLA may call: no one is left to help.
-    std::mutex mutex;
-    std::condition_variable changed;
-    int left = 50;
-    for (int task = left; task > 0; --task)
-      pool.add([&] {
-        count(pool, 20, 1);
-        const std::lock_guard lock(mutex);
-        if (--left == 0) changed.notify_all();
-      });
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return left == 0; });
-  }
+    const auto task = [](void* argument) { count(*static_cast<const Helpers*>(argument), 20, 1); };
+    for (int times = 0; times < 50; ++times) pool.add(task, const_cast<Helpers*>(&helpers), most);
+  }  // which waits for them
 }
 
 // --- the C interface ---
 
-// Through a plan, by the caller alone and with threads, all of them at once.
+// Every row of y takes the place of its row of x.
+void check_in_place(const Plan& plan, const Example& example, const Threads& threads, const Bytes& y) {
+  const Network& network = example.network;
+  const std::int64_t width = network.layers[0].n_in;
+  if (example.layers.back().n_out != width || (network.members > 1 && !example.batch.x_stride)) return;
+  const Bytes rows(new char[example.bytes()]);
+  std::memcpy(rows.get(), example.batch.x, example.bytes());
+  Batch batch = example.batch;
+  batch.x = batch.y = rows.get();
+  Error error;
+  if (run_plan(plan, batch, &threads, &error)) fail(*plan.kernel, example, error.text);
+  if (!same(example, y, rows)) fail(*plan.kernel, example, "in place the bits are not the same");
+}
+
+// Through a plan, by eight callers at once: alone, with a pool that is given, and with the one that all
+// share.
 void check_plan(const Example& example, Pool& pool) {
   Error error;
+  Helpers helpers{pool, 2};
+  std::int64_t most = 3;
+  const Threads given = helpers;
+  const Threads shared = shared_threads(&most);
   for (int set = 0; set < kernel_count(); ++set) {
     const Bytes y = evaluate(kernel_of(set), example, tile_rows(example.network));
     Plan* plan = nullptr;
     if (jaxneuron_plan_make(&example.network, set, &plan, &error)) fail(kernel_of(set), example, error.text);
     plan->row_work = 1e9;  // so that threads pay
-    const Threads supplied = pool.threads();
     std::vector<std::thread> callers;
-    for (const Threads* threads : {static_cast<const Threads*>(nullptr), &supplied, &supplied})
+    for (int c = 0; c < 8; ++c) {
+      const Threads* const threads = c == 0 ? nullptr : c < 4 ? &given : &shared;
       callers.emplace_back([&, threads] {
         const Bytes found(new char[example.bytes()]);
         Batch batch = example.batch;
@@ -319,7 +341,9 @@ void check_plan(const Example& example, Pool& pool) {
         if (jaxneuron_plan_run(plan, &batch, threads, &of_run)) fail(kernel_of(set), example, of_run.text);
         if (!same(example, y, found)) fail(kernel_of(set), example, "a plan's bits are not the kernel's");
       });
+    }
     for (std::thread& caller : callers) caller.join();
+    check_in_place(*plan, example, shared, y);
     jaxneuron_plan_free(plan);
   }
 }
@@ -381,7 +405,7 @@ int main(int count, char** words) {
   std::uint64_t hash = 0xcbf29ce484222325u;
   check_threads();
   check_refusals();
-  Pool pool(2);
+  Pool pool;
   for (long n = 0; n < networks; ++n) {
     source.seed(seed + n);
     const Example example = random_example();

@@ -1,0 +1,99 @@
+"""Tiles of rows on JAX's devices, where the kernel is not called directly: GPUs, activations of one's own.
+
+a batch  ->  padded to one shape  ->  one program, on each device a tile of its own  ->  outputs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxneuron._arrays import as_operand
+from jaxneuron._errors import BadType, BadValue, TooLarge
+from jaxneuron._evaluate import gpus
+from jaxneuron._forward import _mlp_forward
+from jaxneuron._params import MLP
+
+
+def chosen(devices: Any) -> Sequence[jax.Device]:
+    """The devices to use: those of this process, or `devices` if they are some of them."""
+    if devices is None:
+        return jax.local_devices()
+    if not isinstance(devices, Iterable):
+        raise BadType(f"devices must be a sequence of devices, got {type(devices).__name__}; pass [device]")
+    found = list(devices)
+    ours = all(isinstance(each, jax.Device) and each.process_index == jax.process_index() for each in found)
+    if not found or not ours or len(set(found)) < len(found):
+        raise BadValue(
+            f"devices must be one or more of this process's, each once, got {found}; "
+            f"jax.local_devices() lists them"
+        )
+    return found
+
+
+def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of the outputs for one row of `dtype`; refuses what `mlp_forward` would refuse."""
+    x = as_operand(np.empty((0, mlp.layers[0].w.shape[0]), dtype), "rows")
+    y = jax.eval_shape(_mlp_forward, mlp, x)
+    return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+
+
+@contextlib.contextmanager
+def program(
+    mlp: MLP, devices: Sequence[jax.Device], size: int
+) -> Iterator[Callable[[np.ndarray], Callable[[], np.ndarray]]]:
+    """A function that begins to evaluate a batch of at most `size` rows, and gives one that waits for it."""
+    if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
+        devices = devices[:1]  # XLA refuses a program without operands on several devices
+    mesh = Mesh(np.array(devices), ("rows",))
+    by_rows = NamedSharding(mesh, PartitionSpec("rows"))
+    weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
+
+    def compute(x: np.ndarray) -> Callable[[], np.ndarray]:
+        outputs, count = begin(padded(x, size)), len(x)
+        return lambda: outputs()[:count]
+
+    computing = gpus.computing if gpus.are(devices) else _computing
+    with computing(_program(mesh), weights, by_rows) as begin:
+        yield compute
+
+
+@contextlib.contextmanager
+def _computing(program: Any, weights: MLP, by_rows: NamedSharding) -> Iterator[gpus.Begin]:
+    """As `gpus.computing`, where rows and outputs are read as they lie."""
+    yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
+
+
+def padded(x: np.ndarray, size: int) -> np.ndarray:
+    """x with copies of its last row, which bring in no number that was not there."""
+    return x if len(x) == size else np.pad(x, ((0, size - len(x)), (0, 0)), "edge")
+
+
+@functools.cache
+def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
+    """`mlp_forward` of each device's rows: mapped, not partitioned, so that no device waits for another."""
+    rows, everywhere = PartitionSpec("rows"), PartitionSpec()
+    return jax.jit(
+        jax.shard_map(_mlp_forward, mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
+    )
+
+
+def check_memory(weights: int, rows: int, tile: int, devices: Sequence[jax.Device]) -> None:
+    """Refuses bytes of weights and of a tile's rows that can't fit on a device: only the impossible."""
+    device = devices[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if limit is None and hasattr(os, "sysconf"):  # CPUs share the machine's memory, unknown on Windows
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+    if limit is not None and weights + rows > limit:
+        raise TooLarge(
+            f"mlp and a tile must fit in the {limit:,} bytes of {device}, got {weights:,} bytes of "
+            f"weights and {rows:,} of {tile:,} rows; pass a smaller tile or network, or fewer CPU devices"
+        )

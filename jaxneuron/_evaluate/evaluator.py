@@ -1,0 +1,247 @@
+"""A network called from NumPy: `Evaluator`.
+
+y = evaluator(x)        x (..., n_in) -> y (..., n_out), the kernel's plan made once, no JAX in the call
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from numpy import empty, ndarray
+
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, concrete, is_jax_array
+from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
+from jaxneuron._forward import _checked, _mlp_forward
+from jaxneuron._kernels import host
+from jaxneuron._kernels.threads import most_threads
+from jaxneuron._names import resolve
+from jaxneuron._params import MLP, Affine, as_layers, check_mlp
+
+
+class Evaluator:
+    """A network to be called from NumPy, on the CPU, often and with few rows.
+
+        y = evaluator(x)
+        y[...] = mlp_forward(mlp, x[...])
+
+    For a control loop, a solver, a game. On making one the weights are copied and the fused CPU kernel plans
+    how to evaluate them; a call then is the kernel's, without JAX: of one row some 0.5 us, and the network's
+    own time. Threads may share an Evaluator; it can be pickled, and called in a forked process.
+
+    Args:
+      mlp: an `MLP`; or `members` networks of one structure stacked into one, each of whose arrays has a
+        leading axis of members.
+      each: whether every member has rows of its own.
+      threads: how many threads a call may have at most, the calling one included. By default as many as
+        the environment variable `JAXNEURON_NUM_THREADS` says, and without it as the CPU quota of this
+        process's control groups allows; never more than the CPUs of its affinity. Helpers are started by
+        the first call that repays them, of some 40 us, and sleep between calls.
+
+    Calling it:
+      x: inputs, `(..., n_in)`: any number of leading batch axes, none included. With `each`,
+        `(members, ..., n_in)`. A NumPy array, or whatever `mlp_forward` takes.
+      out: an array for the outputs, which is returned. None for a new one.
+
+    Returns:
+      `(..., n_out)`, of a stacked network `(members, ..., n_out)`: a NumPy array in the promoted dtype of
+      the network and `x`. float64 rounds to float32 while `jax_enable_x64` is off.
+
+    Raises:
+      ValueError: shapes that do not fit, members that differ in number, an `out` of another shape or
+        read-only, fewer threads than 1.
+      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
+        carries more than numbers, such as a mask or units; an `out` of another dtype.
+      MemoryError: a network or outputs that do not fit in memory.
+
+    Numerics: bit for bit `mlp_forward` on the CPU, whatever the number of rows and threads. Where the kernel
+    can't serve, as `explain` says, each call goes through `mlp_forward` and JAX, and is not for forked
+    processes. Held by tests/evaluate/test_evaluator.py.
+
+    A call longer than some 10 us lets other Python threads run meanwhile.
+
+    Example:
+      >>> xor = Evaluator(jaxneuron.gates.XOR)
+      >>> xor(np.array([0.0, 1.0])) > 0.5
+      array([ True])
+    """
+
+    @public
+    def __init__(self, mlp: MLP, *, each: bool = False, threads: int | None = None) -> None:
+        check_mlp(mlp)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(mlp)):
+            raise BadType("mlp must hold numbers, got tracers; inside jit call mlp_forward")
+        members = len(mlp.layers[0].w) if np.ndim(mlp.layers[0].w) == 3 else None
+        layers = as_numpy(fitting(mlp)) if members is None else _stacked(mlp)
+        if not isinstance(each, (bool, np.bool_)):
+            raise BadType(f"each must be True or False, got {each!r}")
+        if each and members is None:
+            raise BadValue(
+                "each needs stacked networks, whose arrays have a leading axis of members, "
+                "got a single network"
+            )
+        check_memory(layers)
+        copies = [(np.array(w, order="C"), None if b is None else np.array(b, order="C")) for w, b in layers]
+        functions = [resolve(activation) for activation in mlp.activations]
+        network = host.Network(copies, functions, most_threads(threads), bool(each))
+        leaves = [array for layer in copies for array in layer if array is not None]
+        self._mlp = jax.tree.unflatten(jax.tree.structure(mlp), leaves)
+        self._network, self._members, self._threads = network, members, threads
+        self._on_device: dict[bool, MLP] = {}
+        self._before = () if members is None or each else (members,)  # y has these axes, then those of x
+        self._units = copies[-1][0].shape[-1:]
+        # The dtype of rows that every call evaluates in the same way, and how.
+        self._dtype: np.dtype | None = None
+        same = len(network.dtypes) == 1 and network.dtypes <= host.NARROW
+        if same and (plan := network.plan(*network.dtypes)):
+            self._dtype, self._address, self._forward = plan.dtype, plan.address, host.function()
+
+    def __call__(self, x: ArrayLike, out: ndarray | None = None) -> ndarray:
+        try:
+            if type(x) is ndarray and x.dtype is self._dtype:
+                shape = self._before + x.shape[:-1] + self._units
+                fits = out is None or (type(out) is ndarray and out.dtype is x.dtype and out.shape == shape)
+                y = empty(shape, self._dtype) if out is None else out
+                if fits and self._forward(self._address, x, y) == host.OK:
+                    return y
+            return self._call(x, out)
+        except REFUSALS as error:  # what `public` does, without its 0.2 us
+            raise with_name("Evaluator", error) from None
+        except MemoryError as error:
+            raise MemoryError(
+                f"Evaluator: x must leave memory for the outputs ({error}); pass fewer rows"
+            ) from None
+
+    def __reduce__(self) -> Any:
+        return functools.partial(Evaluator, each=self._network.each, threads=self._threads), (self._mlp,)
+
+    def __repr__(self) -> str:
+        return f"Evaluator({self._mlp!r})"
+
+    def _call(self, x: Any, out: Any) -> ndarray:
+        """A call with any `x` and `out`."""
+        if type(x) is not ndarray or x.dtype not in host.FLOATING:
+            x = as_operand(x, "x")
+            if isinstance(x, jax.core.Tracer):
+                raise BadType("x must hold numbers, got a tracer; inside jit call mlp_forward")
+            x = np.asarray(x)
+        self._check(x.shape)
+        plan = self._network.plan(x.dtype)
+        dtype = plan.dtype if plan else self._network.result(x.dtype)
+        shape = self._before + x.shape[:-1] + self._units
+        if out is None:
+            out = empty(shape, dtype)
+        else:
+            check_out(out, shape, dtype, "mlp and x")
+        if plan:
+            host.forward(plan, x, out)
+        else:
+            out[...] = self._by_jax(x)
+        return out
+
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """Refuses a shape that x can't have."""
+        layers, members = self._network.layers, self._members
+        n_in = layers[0][0].shape[-2]
+        if self._network.each and (len(shape) < 2 or shape[0] != members):
+            raise BadValue(
+                f"x must have shape ({members}, ..., {n_in}), rows for each of the {members} members, "
+                f"got {shape}; leave out each=True if they share their rows"
+            )
+        if not shape or shape[-1] != n_in:
+            _checked(_one(layers), self._network.functions, shape, "x")
+
+    @concrete
+    def _by_jax(self, x: ndarray) -> ndarray:
+        """What `mlp_forward` gives."""
+        key = host.x64()
+        if key not in self._on_device:
+            self._on_device[key] = jax.device_put(self._mlp)
+        mlp = self._on_device[key]
+        return np.asarray(
+            _mlp_forward(mlp, x) if self._members is None else _of_members(mlp, x, self._network.each)
+        )
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _of_members(mlp: MLP, x: Any, each: bool) -> Any:
+    return jax.vmap(_mlp_forward, (0, 0 if each else None))(mlp, x)
+
+
+def fitting(mlp: MLP) -> Sequence[Affine]:
+    """The layers of `mlp`, which must fit: a transform can leave anything in them."""
+    return mlp.layers if _fit(mlp.layers) else as_layers(mlp.layers)
+
+
+def _fit(layers: Sequence[Affine]) -> bool:
+    """What `as_layers` finds out, in a tenth of its time: False where it has to look closely."""
+    units = None
+    for w, b in layers:
+        for array in (w,) if b is None else (w, b):
+            known = type(array) is ndarray or is_jax_array(type(array))  # type: ignore[arg-type]
+            if not known or array.dtype not in host.FLOATING:
+                return False
+        if w.ndim != 2 or units not in (None, w.shape[0]) or (b is not None and b.shape != w.shape[1:]):
+            return False
+        units = w.shape[1]
+    return True
+
+
+def as_numpy(layers: Iterable[Any]) -> host.Layers:
+    """Layers of NumPy arrays; those of JAX's on the CPU are not copied."""
+    return [(np.asarray(w), None if b is None else np.asarray(b)) for w, b in layers]
+
+
+def _stacked(mlp: MLP) -> host.Layers:
+    """The layers of stacked networks, whose arrays must have a leading axis of as many members."""
+    layers = as_numpy(
+        (as_array(w, f"layer {i}: w"), None if b is None else as_array(b, f"layer {i}: b"))
+        for i, (w, b) in enumerate(mlp.layers)
+    )
+    first = layers[0][0].shape
+    for i, layer in enumerate(layers):
+        for name, array, rank in zip("wb", layer, (3, 2), strict=True):
+            if array is not None and (array.ndim != rank or len(array) != first[0]):
+                raise BadValue(
+                    f"layer {i}: {name} must have a leading axis of {first[0]} members, as layer 0's "
+                    f"w {first}, got {array.shape}; stack networks of one structure"
+                )
+    as_layers(_one(layers))
+    return layers
+
+
+def _one(layers: host.Layers) -> host.Layers:
+    """Arrays with the shapes of one member, or of the only network, that take no memory."""
+
+    def blank(array: ndarray, rank: int) -> ndarray:
+        return np.broadcast_to(np.zeros((), array.dtype), array.shape[-rank:])
+
+    return [(blank(w, 2), None if b is None else blank(b, 1)) for w, b in layers]
+
+
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> None:
+    """Refuses an array that can't take outputs of this shape and dtype, which follows `of`."""
+    if not isinstance(out, ndarray):
+        raise BadType(f"out must be a NumPy array or None, got {type(out).__name__}")
+    if out.shape != shape:
+        raise BadValue(f"out must have shape {shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise BadType(f"out must hold {dtype}, the promoted dtype of {of}, got {out.dtype}")
+    if not out.flags.writeable:
+        raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
+
+
+def check_memory(layers: host.Layers) -> None:
+    """Refuses weights that no copy of can fit in this machine's memory."""
+    if hasattr(os, "sysconf"):  # not on Windows
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        weights = sum(array.nbytes for layer in layers for array in layer if array is not None)
+        if weights > limit:
+            raise TooLarge(
+                f"mlp must fit in the {limit:,} bytes of this machine's memory, got {weights:,} bytes of "
+                f"weights; pass a smaller network"
+            )

@@ -1,0 +1,145 @@
+// Calls from Python without XLA: rows and outputs are objects with Python's buffer protocol, as NumPy's
+// arrays.
+//
+// No header of Python is needed to compile this, and no symbol of Python to load it: host.py hands over the
+// functions, all of the stable ABI, whose structs and signatures no Python since 3.11 changes.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "plan.h"
+#include "pool.h"
+#include "tuning.h"
+
+namespace jaxneuron {
+namespace {
+
+struct Object;  // PyObject, of which only pointers are used
+
+struct Buffer {  // Py_buffer
+  void* data;
+  Object* owner;
+  std::ptrdiff_t bytes;
+  std::ptrdiff_t item_bytes;
+  int read_only;
+  int rank;
+  char* format;
+  std::ptrdiff_t* shape;
+  std::ptrdiff_t* strides;
+  std::ptrdiff_t* suboffsets;
+  void* internal;
+};
+
+struct Method {  // PyMethodDef
+  const char* name;
+  Object* (*function)(Object* self, Object* const* arguments, std::ptrdiff_t count);
+  int flags;
+  const char* doc;
+};
+
+constexpr int WRITABLE = 0x1;     // PyBUF_WRITABLE
+constexpr int CONTIGUOUS = 0x38;  // PyBUF_C_CONTIGUOUS
+constexpr int METH_FASTCALL = 0x80;
+
+// Functions of Python, in the order of FUNCTIONS in host.py.
+struct Python {
+  int (*get_buffer)(Object*, Buffer*, int flags);
+  void (*release_buffer)(Buffer*);
+  void (*clear_error)();
+  Object* (*new_integer)(long long);
+  long long (*as_integer)(Object*);
+  void* (*release_gil)();
+  void (*take_gil)(void* state);
+  Object* (*new_function)(Method*, Object* self, Object* module);
+};
+
+Python python;
+
+// The numbers of an object, while this lives: none if they are not contiguous and aligned.
+class Numbers {
+ public:
+  Numbers(Object* object, int flags, std::ptrdiff_t item_bytes) {
+    held_ = python.get_buffer(object, &buffer_, CONTIGUOUS | flags) == 0;
+    if (held_)
+      fit_ = buffer_.item_bytes == item_bytes && std::uintptr_t(buffer_.data) % item_bytes == 0;
+    else
+      python.clear_error();
+  }
+  ~Numbers() {
+    if (held_) python.release_buffer(&buffer_);
+  }
+  Numbers(const Numbers&) = delete;
+  Numbers& operator=(const Numbers&) = delete;
+
+  explicit operator bool() const { return fit_; }
+  const Buffer* operator->() const { return &buffer_; }
+
+ private:
+  Buffer buffer_;
+  bool held_;
+  bool fit_ = false;
+};
+
+// A plan as host.py calls it.
+struct Call {
+  const Plan* plan;
+  std::int64_t most_threads;
+  std::int64_t each;  // whether every member has rows of its own
+};
+
+std::ptrdiff_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : dtype == Dtype::float64 ? 8 : 2; }
+
+// Whether y may be written while x is read: apart from x, or the same rows, which are read before.
+bool may_write(const Buffer& x, const Buffer& y) {
+  const auto first = std::uintptr_t(x.data);
+  const auto other = std::uintptr_t(y.data);
+  if (first == other && x.bytes == y.bytes) return true;
+  return first + x.bytes <= other || other + y.bytes <= first;
+}
+
+// forward(call, x, y): the outputs for x (..., n_in), or with `each` (members, ..., n_in), go to y. Gives a
+// Code, or -1 if x or y does not fit and nothing has been done; y's shape is the caller's to see to.
+Object* forward(Object*, Object* const* arguments, std::ptrdiff_t) {
+  auto* const call = reinterpret_cast<Call*>(python.as_integer(arguments[0]));
+  const Network& network = call->plan->network;
+  const Layer& last = network.layers[network.depth - 1];
+  const std::ptrdiff_t width = bytes_of(network.dtype);
+  const Numbers x(arguments[1], 0, width);
+  const Numbers y(arguments[2], WRITABLE, width);
+  const std::int64_t members = call->each ? network.members : 1;
+  if (!x || !y || x->rank < 1 + call->each || x->shape[x->rank - 1] != network.layers[0].n_in ||
+      (call->each && x->shape[0] != members) || !may_write(*x.operator->(), *y.operator->()))
+    return python.new_integer(-1);
+  Batch batch{};
+  batch.x = x->data;
+  batch.y = y->data;
+  batch.rows = 1;
+  for (int axis = call->each; axis < x->rank - 1; ++axis) batch.rows *= x->shape[axis];
+  batch.x_stride = call->each ? batch.rows * network.layers[0].n_in : 0;
+  if (y->bytes != network.members * batch.rows * last.n_out * width) return python.new_integer(-1);
+  const Threads threads = shared_threads(&call->most_threads);
+  const bool is_long = work(*call->plan, batch.rows) > GIL_WORK;
+  void* const state = is_long ? python.release_gil() : nullptr;
+  Error error;
+  const Code code = run_plan(*call->plan, batch, call->most_threads > 1 ? &threads : nullptr, &error);
+  if (is_long) python.take_gil(state);
+  return python.new_integer(code);
+}
+
+// address(array, item_bytes): where its numbers lie, or -1 if they are not contiguous and aligned.
+Object* address(Object*, Object* const* arguments, std::ptrdiff_t) {
+  const Numbers numbers(arguments[0], 0, python.as_integer(arguments[1]));
+  return python.new_integer(numbers ? reinterpret_cast<long long>(numbers->data) : -1);
+}
+
+Method methods[] = {{"forward", forward, METH_FASTCALL, nullptr},
+                    {"address", address, METH_FASTCALL, nullptr}};
+
+}  // namespace
+}  // namespace jaxneuron
+
+// The functions above as Python objects: 0 is forward, 1 is address.
+EXPORTED void* jaxneuron_host_function(const jaxneuron::Python* functions, std::int64_t i) {
+  jaxneuron::python = *functions;
+  return jaxneuron::python.new_function(&jaxneuron::methods[i], nullptr, nullptr);
+}

@@ -1,0 +1,193 @@
+"""The CPU kernel called from NumPy, without JAX.
+
+    network = Network(layers, functions, most_threads)
+    forward(network.plan(x.dtype), x, y)                  x (..., n_in) -> y (..., n_out)
+
+The library gives its functions as Python's own (cpu/host.cc): a call takes 0.1 us, where ctypes takes 0.6.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from array import array
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxneuron._arrays import as_operand, result_dtype
+from jaxneuron._errors import TooLarge
+from jaxneuron._kernels import library, primitive
+
+DTYPES = {
+    np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
+}  # as Dtype in cpu/network.h
+FUNCTIONS = (  # as Python in cpu/host.cc
+    "PyObject_GetBuffer",
+    "PyBuffer_Release",
+    "PyErr_Clear",
+    "PyLong_FromLongLong",
+    "PyLong_AsLongLong",
+    "PyEval_SaveThread",
+    "PyEval_RestoreThread",
+    "PyCFunction_NewEx",
+)
+OK, NO_MEMORY = 0, 2  # as Code in cpu/plan.h
+Error = ctypes.c_char * 256  # as in cpu/plan.h
+FLOATING = frozenset(DTYPES)  # dtypes of rows that are taken as they are
+NARROW = FLOATING - {np.dtype(np.float64)}  # what they promote to doesn't depend on jax_enable_x64
+
+# w (n_in, n_out) and b (n_out,), or with an axis of members before them
+Layers = Sequence[tuple[np.ndarray, np.ndarray | None]]
+Forward = Callable[[int, np.ndarray, np.ndarray], int]
+
+
+def x64() -> bool:
+    """Whether JAX holds numbers of 64 bits now, in this thread."""
+    return jax.config.jax_enable_x64  # type: ignore[attr-defined]
+
+
+class Plan:
+    """How the kernel evaluates layers of one dtype. It reads the arrays where they are, and keeps them.
+
+    `each`: every member has rows of its own. `instruction_set`: see `primitive.forward`.
+    """
+
+    __slots__ = ("_arrays", "_call", "_free", "address", "dtype", "n_out")
+
+    def __init__(
+        self,
+        layers: Layers,
+        activations: Sequence[str],
+        most_threads: int,
+        each: bool = False,
+        instruction_set: int | None = None,
+    ) -> None:
+        self.dtype, self.n_out = layers[0][0].dtype, layers[-1][0].shape[-1]
+        self._arrays: list[np.ndarray] = []
+        functions, members = _functions(), layers[0][0].shape[:-2]
+        table = array("q")  # of Layer, as in cpu/network.h
+        for (w, b), activation in zip(layers, activations, strict=True):
+            n_in, n_out = w.shape[-2:]
+            strides = (n_in * n_out, n_out) if members else (0, 0)
+            place = 0 if b is None else self._address(b)
+            table.extend((self._address(w), place, n_in, n_out, *strides, functions.codes[activation]))
+        # Network, as in cpu/network.h
+        network = array("q", (table.buffer_info()[0], len(layers), *(members or (1,)), DTYPES[self.dtype]))
+        self._call = array("q", (0, most_threads, each))  # Call, as in cpu/host.cc
+        error = Error()
+        code = functions.make(
+            network.buffer_info()[0],
+            functions.best if instruction_set is None else instruction_set,
+            self._call.buffer_info()[0],
+            error,
+        )
+        if code:
+            raise (TooLarge if code == NO_MEMORY else RuntimeError)(error.value.decode())
+        self.address, self._free = self._call.buffer_info()[0], functions.free
+
+    def _address(self, numbers: np.ndarray) -> int:
+        """Where the numbers of an array lie, or those of a contiguous copy."""
+        address = _functions().address
+        if (found := address(numbers, numbers.itemsize)) < 0:
+            numbers = np.require(numbers, requirements=("C", "A"))
+            found = address(numbers, numbers.itemsize)
+        self._arrays.append(numbers)
+        return found
+
+    def __del__(self) -> None:
+        if hasattr(self, "_free"):
+            self._free(self._call[0])
+
+
+class Network:
+    """Layers and their activations, with a plan for every dtype of rows that the kernel can evaluate."""
+
+    def __init__(
+        self, layers: Layers, functions: Sequence[Callable[..., Any]], most_threads: int, each: bool = False
+    ) -> None:
+        self.layers, self.functions, self.most_threads, self.each = layers, functions, most_threads, each
+        self.dtypes = {array.dtype for layer in layers for array in layer if array is not None}
+        self._plans: dict[tuple[np.dtype, bool], Plan | None] = {}
+
+    def plan(self, dtype: np.dtype) -> Plan | None:
+        """The plan for rows of this dtype, None where XLA evaluates them."""
+        key = dtype, x64()
+        if key not in self._plans:
+            self._plans[key] = self._made(dtype) if self.serves(dtype) else None
+        return self._plans[key]
+
+    def result(self, dtype: np.dtype) -> np.dtype:
+        """The dtype of the outputs for rows of this dtype."""
+        if dtype in NARROW and self.dtypes == {dtype}:
+            return dtype
+        of_each: Any = [np.empty(0, each) for each in (dtype, *self.dtypes)]
+        return result_dtype(*of_each)
+
+    def serves(self, dtype: np.dtype) -> bool:
+        """Whether the kernel can evaluate rows of this dtype."""
+        if library.functions() is None:
+            return False
+        layers: Any = self.layers
+        return primitive.reason_against(layers, self.functions, np.empty(0, dtype)) is None
+
+    def _made(self, dtype: np.dtype) -> Plan:
+        result = self.result(dtype)
+
+        def convert(numbers: np.ndarray) -> np.ndarray:
+            if numbers.dtype == result:
+                return numbers
+            return np.asarray(as_operand(numbers, "mlp")).astype(result, copy=False)
+
+        layers = [(convert(w), None if b is None else convert(b)) for w, b in self.layers]
+        names = [primitive.NAMES[function] for function in self.functions]
+        return Plan(layers, names, self.most_threads, self.each)
+
+
+def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
+    """The outputs for x go to y, whatever their layouts, and x's dtype."""
+    if x.dtype != plan.dtype:
+        with np.errstate(over="ignore"):
+            x = x.astype(plan.dtype, "C")
+    run, target = _functions().forward, y
+    code = run(plan.address, x, y)
+    if code < 0:  # one of them is not contiguous or aligned, or they overlap
+        target = np.empty(y.shape, y.dtype)
+        code = run(plan.address, np.require(x, requirements=("C", "A")), target)
+    if code != OK:
+        raise MemoryError("no memory for a tile of rows")
+    if target is not y:
+        y[...] = target
+
+
+def function() -> Forward:
+    """The kernel's own forward(plan.address, x, y): gives OK, or what makes `forward` necessary."""
+    return _functions().forward
+
+
+class _Functions:
+    """The library's functions: of ctypes, and, where every 0.1 us counts, of Python's own kind."""
+
+    def __init__(self) -> None:
+        loaded = library.functions()
+        assert loaded is not None
+        self.codes, self.best = library.codes(), len(library.instruction_sets()) - 1
+        self.make = loaded["jaxneuron_plan_make"]
+        self.make.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        self.free = loaded["jaxneuron_plan_free"]
+        self.free.argtypes, self.free.restype = (ctypes.c_void_p,), None
+        pythons = (ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p) for name in FUNCTIONS)
+        table = (ctypes.c_void_p * len(FUNCTIONS))(*pythons)
+        function = ctypes.PyDLL(loaded._name)[
+            "jaxneuron_host_function"
+        ]  # which keeps the GIL, as CDLL doesn't
+        function.restype = ctypes.py_object
+        # forward(address of a Call, x, y) -> Code, or -1 if x or y doesn't fit
+        self.forward: Forward = function(table, ctypes.c_int64(0))
+        # address(array, bytes of a number) -> int, or -1 if it is not contiguous and aligned
+        self.address: Callable[[np.ndarray, int], int] = function(table, ctypes.c_int64(1))
+
+
+_functions = functools.cache(_Functions)

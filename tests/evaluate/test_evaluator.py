@@ -1,0 +1,524 @@
+"""Calls from NumPy: the bits of `mlp_forward`, whatever comes in, from any thread and process."""
+
+import functools
+import itertools
+import multiprocessing
+import os
+import pickle
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+
+from jaxneuron import MLP, Evaluator, mlp_forward
+from jaxneuron._kernels import host, library, primitive, threads
+from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._names import resolve
+from jaxneuron.testing import assert_within_error_bound, count_compilations
+from tests.pools import mlps_and_inputs
+
+pytestmark = pytest.mark.cpu
+needs_the_kernel = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
+SETS = () if library.missing() else library.instruction_sets()
+DTYPES = ("bfloat16", "float16", "float32", "float64")
+WIDTHS = (1, 2, 7, 8, 15, 16, 17, 33, 64, 133, 300)  # about those of vectors, and one that is packed
+
+
+@functools.cache
+def network(sizes=(3, 17, 2), dtype="float32", activation="tanh", members=0, final_activation="softmax"):
+    """Of NumPy arrays, or a stack of so many."""
+    rng = np.random.default_rng(0)
+    many = (members,) if members else ()
+    layers = [
+        (
+            (rng.normal(size=(*many, m, n)) / np.sqrt(m or 1)).astype(dtype),
+            rng.normal(size=(*many, n)).astype(dtype),
+        )
+        for m, n in itertools.pairwise(sizes)
+    ]
+    one = MLP([(w[0], b[0]) if members else (w, b) for w, b in layers], activation, final_activation)
+    return jax.tree.unflatten(jax.tree.structure(one), jax.tree.leaves(layers))
+
+
+def numbers(*shape, dtype="float32", seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def assert_same(found, expected):
+    """Bit for bit, a NaN a NaN; and an array that can be written."""
+    expected = np.asarray(expected)
+    assert type(found) is np.ndarray
+    assert found.flags.writeable
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    unsigned = f"u{found.dtype.itemsize}"
+    other = found.view(unsigned) != expected.view(unsigned)
+    assert not (other & ~(np.isnan(found) & np.isnan(expected))).any()
+
+
+# --- truth ---
+
+
+@given(mlps_and_inputs())
+def test_the_bits_of_mlp_forward(mlp_and_x):
+    mlp, x = mlp_and_x
+    y = Evaluator(mlp)(x)
+    assert_within_error_bound(mlp, x, y)
+    if not library.missing():
+        assert_same(y, mlp_forward(mlp, x))
+
+
+@needs_the_kernel
+@pytest.mark.parametrize("of_rows", DTYPES)
+@pytest.mark.parametrize("of_weights", DTYPES)
+def test_every_pair_of_dtypes(of_weights, of_rows):
+    mlp, x = network(dtype=of_weights), numbers(5, 3, dtype=of_rows)
+    evaluator = Evaluator(mlp)
+    for x64 in (False, True, False):  # as it is at the call
+        with jax.enable_x64(x64):
+            assert_same(evaluator(x), mlp_forward(mlp, x))
+
+
+@needs_the_kernel
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint16", "uint32", "bool"])
+@pytest.mark.parametrize("of_weights", [*DTYPES, "int32"])
+def test_integers_round_as_in_jax(of_weights, dtype):
+    edge = [
+        3,
+        2**11 + 1,
+        2**15 - 1,
+        2**24 + 1,
+        2**24 + 3,
+        2**31 - 1,
+        -(2**24) - 1,
+        65519,
+        65520,
+        129,
+        257,
+        385,
+    ]
+    x = np.array(edge, np.int64).astype(dtype).reshape(4, 3)
+    mlp = MLP([(np.eye(3, dtype=of_weights), None)], final_activation="identity")
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            assert_same(Evaluator(mlp)(x), mlp_forward(mlp, x))
+
+
+@needs_the_kernel
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_activation(activation, dtype):
+    hidden = "relu" if activation == "softmax" else activation
+    with jax.enable_x64(True):
+        mlp = network((3, 5, 4), dtype, hidden, final_activation=activation)
+        x = numbers(9, 3, dtype=dtype) * np.asarray(3, dtype)
+        x[4, 1] = np.inf
+        assert_same(Evaluator(mlp)(x), mlp_forward(mlp, x))
+
+
+@needs_the_kernel
+@pytest.mark.parametrize("instruction_set", range(len(SETS)), ids=SETS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_width_by_every_instruction_set(dtype, instruction_set):
+    by_xla = jax.jit(
+        lambda mlp, x: primitive.forward(
+            mlp.layers, [resolve(a) for a in mlp.activations], x, instruction_set
+        )
+    )
+    with jax.enable_x64(True):
+        for width in WIDTHS:
+            mlp = network((3, width, 2), dtype)
+            plan = host.Plan(mlp.layers, mlp.activations, 1, instruction_set=instruction_set)
+            for rows in (1, 31):
+                x, y = numbers(rows, 3, dtype=dtype), np.empty((rows, 2), dtype)
+                assert host.function()(plan.address, x, y) == host.OK
+                assert_same(y, by_xla(mlp, x))
+
+
+@needs_the_kernel
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch", [(), (1,), (7,), (2, 3), (0,)])
+def test_members(dtype, batch):
+    with jax.enable_x64(True):
+        mlp = network((3, 9, 2), dtype, members=4)
+        x, own = numbers(*batch, 3, dtype=dtype), numbers(4, *batch, 3, dtype=dtype)
+        assert_same(Evaluator(mlp)(x), jax.vmap(mlp_forward, (0, None))(mlp, x))
+        assert_same(Evaluator(mlp, each=True)(own), jax.vmap(mlp_forward)(mlp, own))
+    assert Evaluator(network(members=4))(numbers(5, 3)).shape == (4, 5, 2)
+
+
+def test_one_member_and_none():
+    one, none = network(members=1), jax.tree.map(lambda a: a[:0], network(members=1))
+    assert_same(Evaluator(one)(numbers(5, 3))[0], Evaluator(jax.tree.map(lambda a: a[0], one))(numbers(5, 3)))
+    assert Evaluator(none)(numbers(5, 3)).shape == (0, 5, 2)
+    assert Evaluator(none, each=True)(numbers(0, 5, 3)).shape == (0, 5, 2)
+
+
+# --- what comes in ---
+
+
+def unaligned(x):
+    raw = np.empty(x.nbytes + 1, np.uint8)
+    found = raw[1:].view(x.dtype).reshape(x.shape)
+    found[...] = x
+    return found
+
+
+FORMS = {
+    "list": np.ndarray.tolist,
+    "Fortran order": np.asfortranarray,
+    "every other row": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "columns backwards": lambda x: x[:, ::-1].copy()[:, ::-1],
+    "broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+    "unaligned": unaligned,
+    "other byte order": lambda x: x.astype(x.dtype.newbyteorder()),
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "a subclass": lambda x: x.view(np.memmap),
+    "JAX": jnp.asarray,
+    "a view of memory": memoryview,
+    "of a pickled dtype": lambda x: pickle.loads(pickle.dumps(x)),
+    "float64": lambda x: x.astype(np.float64),
+    "three axes": lambda x: x.reshape(2, -1, x.shape[1]),
+}
+
+
+@needs_the_kernel
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_rows(form):
+    mlp, x = network(), FORMS[form](numbers(8, 3))
+    assert_same(Evaluator(mlp)(x), mlp_forward(mlp, x))
+
+
+@needs_the_kernel
+def test_weights_in_any_form():
+    mlp = network((4, 4, 4))
+    for form in ("Fortran order", "columns backwards", "unaligned", "other byte order", "read-only"):
+        layers = [(FORMS[form](w), FORMS["unaligned"](b)) for w, b in mlp.layers]
+        assert_same(Evaluator(MLP(layers, "tanh", "softmax"))(numbers(4)), mlp_forward(mlp, numbers(4)))
+    assert_same(Evaluator(jax.device_put(mlp))(numbers(4)), mlp_forward(mlp, numbers(4)))
+
+
+def test_huge_numbers_round_to_infinity_in_silence():
+    y = Evaluator(MLP([(np.eye(1, dtype=np.float32), None)], final_activation="identity"))([1e300])
+    assert np.isinf(y).all()
+
+
+def test_the_control_loop_of_the_readme():
+    class Env:
+        observation, actions = numbers(3), []
+
+        @property
+        def done(self):
+            return len(self.actions) == 3
+
+        def step(self, action):
+            self.actions.append(action)
+            self.observation = self.observation + 1
+
+    blocks = re.findall(
+        r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL
+    )
+    (loop,) = [block for block in blocks if "Evaluator(" in block]
+    assert len(loop.split("\n\n")[1].splitlines()) == 4
+    exec(loop, {"mlp": network(), "env": (env := Env())})
+    expected = [Evaluator(network())(numbers(3) + np.float32(i)) for i in range(3)]
+    np.testing.assert_array_equal(env.actions, expected)
+
+
+# --- where outputs go ---
+
+
+@pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
+def test_out(batch):
+    evaluator, x = Evaluator(network()), numbers(*batch, 3)
+    y, out = evaluator(x), np.full((*batch, 2), np.nan, np.float32)
+    assert evaluator(x, out) is out
+    assert_same(out, y)
+    for form in ("a view", "Fortran order", "unaligned", "a subclass"):
+        wide = np.full((*batch, 5), np.nan, np.float32)
+        own = wide[..., 1:3] if form == "a view" else FORMS[form](out)
+        own[...] = np.nan
+        assert evaluator(x.tolist(), out=own) is own
+        assert_same(np.array(own), y)
+        assert np.isnan(wide[..., [0, 3, 4]]).all()
+
+
+def test_out_may_be_x_and_may_overlap_it():
+    for members in (0, 3):
+        evaluator = Evaluator(network((3, 8, 3), members=members), each=members > 0)
+        x = numbers(*((members,) if members else ()), 100, 3)
+        y = evaluator(x)
+        same = x.copy()
+        assert_same(evaluator(same, out=same), y)
+        buffer = np.zeros(x.size + 3, np.float32)
+        for first, second in ((0, 3), (3, 0)):
+            source, target = (buffer[start : start + x.size].reshape(x.shape) for start in (first, second))
+            source[...] = x
+            assert_same(np.array(evaluator(source, out=target)), y)
+
+
+def test_members_share_rows_that_out_overlaps():
+    evaluator, x = Evaluator(network((3, 8, 3), members=2)), numbers(2, 10, 3)
+    y = evaluator(x[0])
+    assert_same(evaluator(x[0], out=x), y)
+
+
+# --- a copy of the weights ---
+
+
+def test_weights_are_copied():
+    mlp = jax.tree.map(np.copy, network())
+    evaluator = Evaluator(mlp)
+    before = evaluator(numbers(3))
+    for leaf in jax.tree.leaves(mlp):
+        leaf[...] = np.nan
+    assert_same(evaluator(numbers(3)), before)
+    assert_same(
+        evaluator(numbers(3, dtype="float64")), evaluator(numbers(3, dtype="float64").astype(np.float32))
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"threads": 1}, {"each": True}])
+def test_it_can_be_pickled(options):
+    evaluator = Evaluator(network(members=3 if "each" in options else 0), **options)
+    again = pickle.loads(pickle.dumps(evaluator))
+    x = numbers(3, 5, 3)
+    assert_same(again(x), evaluator(x))
+    assert repr(again) == repr(evaluator) == "Evaluator(MLP(float32[3,17]+float32[17] tanh, float32[17,2]+float32[2] softmax))".replace("float32[", "float32[3," if "each" in options else "float32[")  # fmt: skip
+
+
+# --- without the kernel ---
+
+
+def test_an_activation_of_ones_own_goes_through_mlp_forward():
+    mlp = network((3, 5, 2), activation=jnp.sin)
+    x = numbers(7, 3)
+    assert_same(Evaluator(mlp)(x), mlp_forward(mlp, x))
+    out = np.empty((7, 2), np.float32)
+    assert Evaluator(mlp)(x, out) is out
+    assert_same(out, mlp_forward(mlp, x))
+    members = network((3, 5, 2), activation=jnp.sin, members=3)
+    assert_same(Evaluator(members)(x), jax.jit(jax.vmap(mlp_forward, (0, None)))(members, x))
+    own = numbers(3, 7, 3)
+    assert_same(Evaluator(members, each=True)(own), jax.jit(jax.vmap(mlp_forward))(members, own))
+    with count_compilations() as later:
+        Evaluator(members)(x)
+    assert not later
+
+
+def test_without_the_library(monkeypatch):
+    mlp, x = network(), numbers(7, 3)
+    monkeypatch.setattr(library, "functions", lambda: None)
+    monkeypatch.setattr(library, "missing", lambda: "it is not there")
+    jax.clear_caches()
+    assert_within_error_bound(mlp, x, Evaluator(mlp)(x))
+    monkeypatch.undo()
+    jax.clear_caches()
+
+
+# --- threads and processes ---
+
+LONG = ((256,) * 4, 500)  # some ms: two threads are repaid
+
+
+@pytest.mark.parametrize("rows", [1, 40, 700])
+def test_many_threads_at_once(rows):
+    evaluator = Evaluator(network((5, 133, 133, 3)))
+    each = [numbers(rows, 5, seed=i) for i in range(8)]
+    expected, found = [evaluator(x) for x in each], {}
+
+    def work(i):
+        out = np.empty_like(expected[i])
+        for _ in range(20):
+            found[i] = evaluator(each[i], out)
+            assert_same(found[i], expected[i])
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for i in range(8):
+        assert_same(found[i], expected[i])
+
+
+def test_the_same_bits_by_any_number_of_threads():
+    sizes, rows = LONG
+    mlp, x = network(sizes), numbers(rows, sizes[0])
+    one, two, more = (Evaluator(mlp, threads=n)(x) for n in (1, 2, 1000))
+    assert_same(two, one)
+    assert_same(more, one)
+
+
+def own_threads():
+    return len(os.listdir("/proc/self/task"))
+
+
+@needs_the_kernel
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="/proc shows the threads")
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU"
+)
+def test_helpers_are_started_by_a_call_that_repays_them_and_as_many_as_may_be():
+    program = f"""
+import os, numpy as np
+from jaxneuron import Evaluator
+from tests.evaluate.test_evaluator import network, numbers, own_threads
+sizes, rows = {LONG}
+started = own_threads()
+Evaluator(network())(numbers(3))
+Evaluator(network(sizes), threads=1)(numbers(rows, sizes[0]))
+assert own_threads() == started, "too short, or one thread alone"
+os.environ["JAXNEURON_NUM_THREADS"] = "1"
+Evaluator(network(sizes))(numbers(rows, sizes[0]))
+assert own_threads() == started, "the variable says one"
+os.environ["JAXNEURON_NUM_THREADS"] = "2"
+Evaluator(network(sizes))(numbers(rows, sizes[0]))
+assert own_threads() == started + 1, "a helper"
+for _ in range(3):
+    Evaluator(network(sizes))(numbers(rows, sizes[0]))
+assert own_threads() == started + 1, "it is used again"
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+
+
+def test_long_calls_let_other_threads_run():
+    evaluator, x = Evaluator(network((256,) * 6), threads=1), numbers(20_000, 256)
+    begun, ended, interval = threading.Event(), threading.Event(), sys.getswitchinterval()
+
+    def work():
+        begun.set()
+        evaluator(x)
+        ended.set()
+
+    worker = threading.Thread(target=work)
+    try:
+        sys.setswitchinterval(100)  # a thread that has the GIL keeps it, unless it gives it away
+        worker.start()
+        begun.wait()
+        time.sleep(0.01)
+        assert not ended.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+        worker.join()
+
+
+@needs_the_kernel
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a system without fork")
+def test_a_forked_process_has_threads_of_its_own():
+    """In a process that has never started JAX, whose threads a fork would leave behind."""
+    program = """
+import multiprocessing, threading, warnings, numpy as np
+from jax._src import xla_bridge
+from jaxneuron import MLP, Evaluator
+warnings.simplefilter("ignore")  # Python's own: a process with threads forks
+rng = np.random.default_rng(0)
+w, x = rng.normal(size=(2, 256, 256)).astype(np.float32) / 16, rng.normal(size=(700, 256)).astype(np.float32)
+evaluator = Evaluator(MLP([(w[0], None), (w[1], None)], "tanh", "sigmoid"))
+expected = evaluator(x)
+assert not xla_bridge._backends, "JAX has been started"
+done = threading.Event()
+def keep_busy():  # so that a fork comes in the middle of a call
+    while not done.is_set():
+        evaluator(x)
+def work(queue):
+    queue.put(evaluator(x).tobytes())
+busy = threading.Thread(target=keep_busy)
+busy.start()
+context = multiprocessing.get_context("fork")
+for _ in range(10):
+    queue = context.SimpleQueue()
+    child = context.Process(target=work, args=(queue,))
+    child.start()
+    assert queue.get() == expected.tobytes()
+    child.join()
+    assert child.exitcode == 0
+done.set()
+busy.join()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus"),
+    [
+        ({}, threads.MANY),
+        ({"proc/self/cgroup": "0::/\n"}, threads.MANY),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, threads.MANY),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 3),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "400000 100000\n", "sys/fs/cgroup/a/cpu.max": "200000 100000\n"}, 2),
+        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "1000 100000\n"}, 1),
+        ({"proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n", "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "600000\n", "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n"}, 6),
+        ({"proc/self/cgroup": "4:cpu:/elsewhere\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, threads.MANY),
+    ],
+)  # fmt: skip
+def test_the_quota_of_control_groups(tmp_path, files, cpus):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert threads.granted(tmp_path) == cpus
+
+
+# --- refusals ---
+
+READ_ONLY = np.broadcast_to(np.float32(0), (4, 2))
+ROWS = numbers(4, 3)
+UNEVEN = jax.tree.unflatten(
+    jax.tree.structure(network(members=2)),
+    [a[: 2 - i // 3] for i, a in enumerate(jax.tree.leaves(network(members=2)))],
+)
+HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
+WIDE = Evaluator(MLP([(np.ones((1, 2**20), np.float32), None)]))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: Evaluator("abc"), TypeError, "Evaluator: mlp must be an MLP, got str; pass MLP(layers)"),
+        (lambda: Evaluator(jax.tree.map(lambda _: "w", network())), TypeError, "Evaluator: layer 0: w must hold booleans, integers, or one of"),
+        (lambda: Evaluator(UNEVEN), ValueError, "Evaluator: layer 1: b must have a leading axis of 2 members, as layer 0's w (2, 3, 17), got (1, 2); stack networks of one structure"),
+        (lambda: Evaluator(network(), each=True), ValueError, "Evaluator: each needs stacked networks, whose arrays have a leading axis of members, got a single network"),
+        (lambda: Evaluator(network(), each=1), TypeError, "Evaluator: each must be True or False, got 1"),
+        (lambda: Evaluator(network(), threads=0), ValueError, "Evaluator: threads must be at least 1, got 0; leave it out for all CPUs"),
+        (lambda: Evaluator(network(), threads=1.5), TypeError, "Evaluator: threads must be a number of threads or None, got 1.5"),
+        (lambda: Evaluator(HUGE), MemoryError, "Evaluator: mlp must fit in the "),
+        (lambda: jax.jit(lambda mlp: Evaluator(mlp)(ROWS))(network()), TypeError, "Evaluator: mlp must hold numbers, got tracers; inside jit call mlp_forward"),
+        (lambda: jax.jit(Evaluator(network()))(ROWS), TypeError, "Evaluator: x must hold numbers, got a tracer; inside jit call mlp_forward"),
+        (lambda: Evaluator(network())(numbers(4, 5)), ValueError, "Evaluator: x must have shape (..., 3), one number for each row of w (3, 17), got (4, 5); inputs stand on the last axis"),
+        (lambda: Evaluator(network())(np.float32(3)), ValueError, "Evaluator: x must have shape (..., 3), one number for each row of w (3, 17), got (); pass [x]"),
+        (lambda: Evaluator(network())("abc"), TypeError, "Evaluator: x must hold booleans, integers, or one of"),
+        (lambda: Evaluator(network())([[1, 2, 3], [4]]), ValueError, "give every row the same length"),
+        (lambda: Evaluator(network())([2**40, 0, 0]), ValueError, "Evaluator: x must fit in int32 while jax_enable_x64 is off"),
+        (lambda: Evaluator(network(members=2), each=True)(ROWS), ValueError, "Evaluator: x must have shape (2, ..., 3), rows for each of the 2 members, got (4, 3); leave out each=True if they share their rows"),
+        (lambda: Evaluator(network(members=3), each=True)(numbers(3)), ValueError, "Evaluator: x must have shape (3, ..., 3), rows for each of the 3 members, got (3,)"),
+        (lambda: Evaluator(network())(ROWS, []), TypeError, "Evaluator: out must be a NumPy array or None, got list"),
+        (lambda: Evaluator(network())(ROWS, np.empty((3, 2), np.float32)), ValueError, "Evaluator: out must have shape (4, 2), got (3, 2)"),
+        (lambda: Evaluator(network())(ROWS, np.empty((4, 2), np.float64)), TypeError, "Evaluator: out must hold float32, the promoted dtype of mlp and x, got float64"),
+        (lambda: Evaluator(network())(ROWS, READ_ONLY), ValueError, "Evaluator: out must be writeable, got a read-only array"),
+        (lambda: WIDE(np.broadcast_to(np.float32(1), (2**40, 1))), MemoryError, "Evaluator: x must leave memory for the outputs ("),
+    ],
+)  # fmt: skip
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=re.escape(message)) as caught:
+        call()
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
+def test_a_variable_that_is_no_number(monkeypatch, value):
+    monkeypatch.setenv("JAXNEURON_NUM_THREADS", value)
+    with pytest.raises(
+        ValueError,
+        match=re.escape(
+            f"Evaluator: the variable JAXNEURON_NUM_THREADS must be a number from 1 on, got {value!r}; "
+            "unset it for all CPUs"
+        ),
+    ):
+        Evaluator(network())
