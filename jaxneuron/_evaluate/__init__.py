@@ -1,8 +1,9 @@
-"""A network called from NumPy: `Evaluator`; on any number of rows: `evaluate`, and `RowEvaluator` for Ray Data.
+"""A network called from NumPy, `Evaluator`, and on any number of rows, `evaluate` and `RowEvaluator` for Ray.
 
     readers  ->  batches  ->  evaluate  ->  writers, with a journal
 
-`evaluate`, `batches` and `devices` are the Python function; readers, writers and the journal serve `jaxneuron run`.
+`evaluate`, `batches` and `devices` are the Python function; readers, writers and the journal serve
+`jaxneuron run`.
 """
 
 from jaxneuron._evaluate.evaluate import evaluate

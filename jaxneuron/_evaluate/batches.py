@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -41,6 +42,11 @@ def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
     """Rows to be sliced, or an iterator of checked chunks; how many (None if unknown), and their dtype."""
     if type(rows) is not np.ndarray:
         check_plain(rows, "rows")
+    if isinstance(rows, (str, bytes, os.PathLike)):
+        raise BadType(
+            f"rows must be an array (n, {n_in}) or an iterable of such chunks, got a path; "
+            f"read the file, as with np.load(path, mmap_mode='r'), or evaluate it with `jaxneuron run`"
+        )
     if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
         rows = as_operand(rows, "rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:

@@ -18,11 +18,14 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
+from jaxneuron._file_kinds import check_kind
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._archives import members
+from jaxneuron.convert._check import Check, compare, compare_given
+from jaxneuron.convert._torch_modules import torch_precision
 from jaxneuron.convert.steps import Scaling, Step, assemble, network
 
 # Keras's names that are not ours, or mean something else; the others are the same in both.
@@ -44,24 +47,27 @@ Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights
 
 @public
 @concrete
-def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
+def from_keras(source: Any, *, dtype: DTypeLike | None = None, check: Check = True) -> MLP:
     """A network from a Keras 3 model or a `.keras` file, activations and scalings included.
 
     Args:
       source: a `Sequential`, or a functional model that is one chain, of `Dense`, `Normalization`,
         `BatchNormalization`, `Rescaling`, `Activation` and other activation layers, `Dropout`, and
         `Flatten` in front, for which the network takes its rows flattened; or the path of a `.keras` file
-        of one, for which Keras is not needed.
+        of one, for which Keras is not needed. LoRA's kernels are added to the layer's own.
       dtype: to convert the layers to; None keeps theirs.
+      check: True compares the network with a model's own outputs on eight fixed rows, and False does not.
+        `(rows, outputs)`, of the source, compares with those, whatever the source is.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
       is lost.
 
     Raises:
-      ValueError: a file that is not whole, a layer that can't be part of an MLP, code in the file, a
-        number too large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the
-        file system says. ImportError: without the extra `keras`, for a file.
+      ValueError: a file that is not whole, a layer that can't be part of an MLP or whose call or activation
+        is not Keras's own, quantised layers, code in the file, a number too large for `dtype`; outputs that
+        differ from the source's by more than rounding. TypeError: another kind of source, another dtype.
+        OSError: what the file system says. ImportError: without the extra `keras`, for a file.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
@@ -71,7 +77,10 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
       `from_keras("model.keras")`
     """
     if isinstance(source, (str, os.PathLike)):
-        return assemble(list(_file_steps(source)), "source", dtype=dtype)
+        steps = list(_file_steps(source))
+        mlp = assemble(steps, "source", dtype=dtype)
+        compare_given(mlp, None if check is True else check, steps=steps)
+        return mlp
     if not hasattr(source, "layers") or not type(source).__module__.startswith("keras."):
         raise BadType(
             f"source must be a Sequential, a functional model, or the path of a .keras file, "
@@ -82,21 +91,74 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
     content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
     if not source.built:
         raise BadValue("source must be a built model; begin it with keras.Input, or call it once")
-    arrays = dict(_live(source, "", keras.ops.convert_to_numpy))
-    return assemble(_model_steps(content, "", arrays.__getitem__), "source", dtype=dtype)
+    with inside("source"):
+        arrays = dict(_live(source, "", keras))
+        steps = list(_model_steps(content, "", arrays.__getitem__))
+    mlp = assemble(steps, "source", dtype=dtype)
+    if check is True:
+        compare(mlp, _forward(source, keras), "source", steps=steps, computed_in=_computed_in(source, keras))
+    else:
+        compare_given(mlp, check, steps=steps)
+    return mlp
 
 
-def _live(
-    model: Any, path: str, numpy: Callable[[Any], np.ndarray]
-) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _forward(model: Any, keras: Any) -> Callable[[np.ndarray], Any]:
+    """The model's own forward pass; the rows as it takes them, before a Flatten in front."""
+    wide = np.float64 if model.variable_dtype == "float64" else np.float32
+
+    def call(rows: np.ndarray) -> Any:
+        rows = rows.astype(wide).reshape(len(rows), *model.input_shape[1:])
+        return keras.ops.convert_to_numpy(model(rows, training=False))
+
+    return call
+
+
+def _computed_in(model: Any, keras: Any) -> Iterator[str]:
+    """The dtypes of a call; those of models too, to which they cast their rows."""
+    yield model.compute_dtype
+    for layer in getattr(model, "layers", ()):
+        yield from _computed_in(layer, keras)
+    if keras.config.backend() == "torch":
+        yield from torch_precision()
+        yield "float32"  # PyTorch's softplus is no more exact than that
+
+
+def _live(model: Any, path: str, keras: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
     """The arrays of a model's layers, by the path they have in a file."""
     for layer, name in zip(model.layers, _file_names(type(x).__name__ for x in model.layers), strict=True):
-        yield f"{path}layers/{name}", [numpy(variable.value) for variable in layer.variables]
+        _check_layer(layer, keras)
+        values = [variable.value for variable in layer.variables]
+        if getattr(layer, "lora_enabled", False):
+            values = [layer.kernel, *([layer.bias] if layer.use_bias else [])]  # LoRA's kernels added
+        yield f"{path}layers/{name}", [keras.ops.convert_to_numpy(value) for value in values]
         if hasattr(layer, "layers"):
-            yield from _live(layer, f"{path}layers/{name}/", numpy)
+            yield from _live(layer, f"{path}layers/{name}/", keras)
+
+
+def _check_layer(layer: Any, keras: Any) -> None:
+    """Refuses what a layer's configuration does not say."""
+    where = f"{type(layer).__name__} {layer.name!r:.60}"
+    if "call" in vars(layer):
+        raise BadValue(
+            f"layers must compute what their class does, got a call of its own on {where}; "
+            f"remove it, or convert the part without it"
+        )
+    if getattr(layer, "quantization_mode", None):
+        raise BadValue(
+            f"layers must not be quantised, got {layer.quantization_mode} in {where}; "
+            f"convert the model as it was before"
+        )
+    function = getattr(layer, "activation", None)
+    name = keras.activations.serialize(function) if function is not None else None
+    if isinstance(name, str) and keras.activations.get(name) is not function:
+        raise BadValue(
+            f"activations must be Keras's own, got another function named {name!r} in {where}; "
+            f"use from_pairs with your own function"
+        )
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
+    check_kind(path, "keras", "a .keras file")
     try:
         import h5py
     except ImportError:
@@ -193,7 +255,10 @@ def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
 def _in_order(named: list[tuple[str, Any]], config: dict[str, Any]) -> list[tuple[str, Any]]:
     """The layers of a functional model from its input to its output."""
     by_name = {layer["config"]["name"]: (name, layer) for name, layer in named}
-    ends = config["output_layers"], config["input_layers"]
+    ends = (
+        list(end.values()) if isinstance(end, dict) else end
+        for end in (config["output_layers"], config["input_layers"])
+    )
     # one end is written [name, 0, 0], several as a list of such
     last, first = (end[0] if len(end) == 1 and isinstance(end[0], list) else end for end in ends)
     chain: list[tuple[str, Any]] = []
@@ -265,7 +330,7 @@ def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
     if len(arrays) != count:
         raise BadValue(
             f"the layer {kind!r} must have {count} arrays, got {len(arrays)}; "
-            f"quantised and adapted layers are not read: merge them first"
+            f"quantised layers are not read: save the model as it was before"
         )
     return arrays
 
