@@ -19,6 +19,7 @@ import numpy as np
 from jaxneuron._arrays import concrete
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
+from jaxneuron._file_kinds import check_kind, remedy
 from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
 
 FORMAT = "jaxneuron"
@@ -146,8 +147,16 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The header of a safetensors file: tensors by name, and `__metadata__`.
 
-    Refuses a file without a header, or with one that is too long, by its name.
+    Refuses a file of another kind, without a header, or with one that is too long, by its name.
     """
+    try:
+        return _header(path)
+    except (BadValue, OSError):
+        check_kind(path, "safetensors", "a safetensors file")
+        raise
+
+
+def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
@@ -171,11 +180,17 @@ def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def is_ours(content: dict[str, Any]) -> bool:
+    """Whether a safetensors file with this header is one of `save`."""
+    metadata = content.get("__metadata__")
+    return isinstance(metadata, dict) and metadata.get("format") == FORMAT
+
+
 def _check_metadata(path: Any, metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise BadValue(
             f"{path} must be a file of jaxneuron.save, with the metadata format={FORMAT!r}, "
-            f"got {metadata.get('format')!r}; build an MLP from its tensors and save that"
+            f"got {metadata.get('format')!r}; {remedy(path, 'foreign')}"
         )
     version = metadata.get("format_version")
     if version not in FORMAT_VERSIONS:

@@ -275,7 +275,8 @@ def _check_chain(layers: Sequence[Affine]) -> None:
             raise BadValue(
                 f"layers {i - 1} and {i} must chain: layer {i - 1} has {layers[i - 1].w.shape[1]} units "
                 f"(w {layers[i - 1].w.shape}), layer {i} takes {layer.w.shape[0]} (w {layer.w.shape}); "
-                f"weights are (n_in, n_out), transpose those that are not"
+                f"weights are (n_in, n_out), transpose those that are not; "
+                f"layers stand in the order in which they are evaluated, reorder those that do not"
             )
 
 

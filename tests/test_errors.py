@@ -20,7 +20,7 @@ from jaxneuron._errors import BadType, BadValue, inside, public
 NETWORK = MLP([(np.ones((2, 3)), np.zeros(3)), (np.ones((3, 1)), None)], final_activation="identity")
 STACKED = jax.tree.map(lambda a: np.stack([a, a]), NETWORK)
 LAYER = Affine(np.ones((2, 3)), np.zeros(3))
-TREE = {f"Dense_{i}": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)} for i in range(2)}
+TREE = {f"hidden_{i}": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)} for i in range(2)}
 STATE = {
     f"{i}.{name}": a for i in range(2) for name, a in (("weight", np.ones((2, 2))), ("bias", np.zeros(2)))
 }
@@ -79,6 +79,18 @@ NOT_PARAMS = (
     STACKED.layers[0],
 )
 NOT_DTYPES = (int, "complex64")
+NOT_STACKED = (object(), 3, True, "member", "", ["members"])
+NOT_CHECKS = (
+    3,
+    "text",
+    np.ones((2, 2)),
+    (np.ones((1, 2)),),
+    (object(), 0.0),
+    (np.ones((1, 2)), "text"),
+    (np.ones((1, 5)), np.ones((1, 2))),
+    (np.ones((1, 2)), np.ones((2, 2))),
+    (np.ones((4, 2)), np.full((4, 2), 99.0)),
+)
 NOT_SCALINGS = (*NOT_NUMBERS, np.ones(5), np.nan, np.inf)
 
 
@@ -92,7 +104,12 @@ class Public(NamedTuple):
 
 
 IMPORTED = {"activation": "relu", "final_activation": "identity"}
-BAD_IMPORTED = {"activation": NOT_ACTIVATIONS, "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES}
+BAD_IMPORTED = {
+    "activation": NOT_ACTIVATIONS,
+    "final_activation": NOT_ACTIVATIONS,
+    "dtype": NOT_DTYPES,
+    "check": NOT_CHECKS,
+}
 FUNCTIONS = [
     Public(MLP, {"layers": [LAYER]}, {"inputs": (3, "ab", ["a"], ["a", "a"], ["a", 1]), "outputs": (3, "abc", ["a"], ["a", "b", "a"], [None] * 3), "layers": NOT_LAYERS, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu", "relu")), "final_activation": NOT_ACTIVATIONS}),
     Public(jaxneuron.affine, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS}),
@@ -121,9 +138,9 @@ FUNCTIONS = [
     Public(plot.plot_error, {}, {"functions": NOT_ACTIVATIONS}),
     Public(plot.plot_network, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
     Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": ([(np.ma.ones((2, 3)), None)], [(scipy.sparse.csr_array(np.eye(2)), None)], object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
-    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, ["Dense_5"]), **BAD_IMPORTED}),
-    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), **BAD_IMPORTED}),
-    Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS}),
+    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, ["Dense_5"]), "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
+    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
+    Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS, "check": NOT_CHECKS}),
     Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, ["5"]), **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}, "equinox"),
     Public(convert.from_nnx, {}, {"module": (object(), None, 3)}, "flax"),

@@ -139,7 +139,7 @@ def written(path, tensors=None, **metadata):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "message"),
     [
-        (None, {"format": None}, "must be a file of jaxneuron.save, with the metadata format='jaxneuron', got None; build an MLP from its tensors and save that"),
+        (None, {"format": None}, "must be a file of jaxneuron.save, with the metadata format='jaxneuron', got None; jaxneuron.convert.from_torch reads a state_dict of PyTorch, and so does `jaxneuron convert "),
         (None, {"format": "pt"}, "got 'pt'"),
         (None, {"format_version": "3"}, "must have format version 1 or 2, got '3'; a newer jaxneuron may read it"),
         (None, {"format_version": "one"}, "must have format version 1 or 2, got 'one'"),

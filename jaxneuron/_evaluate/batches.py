@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -45,6 +46,11 @@ def whole_lanes(tile: int) -> int:
 def cut(rows: Any, n_in: int, size: int) -> tuple[Batches, int | None, np.dtype]:
     """Batches of `size` rows, the number of all rows (None if unknown), and their dtype."""
     check_plain(rows, "rows")
+    if isinstance(rows, (str, bytes, os.PathLike)):
+        raise BadType(
+            f"rows must be an array (n, {n_in}) or an iterable of such chunks, got a path; "
+            f"read the file, as with np.load(path, mmap_mode='r'), or evaluate it with `jaxneuron run`"
+        )
     if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
         rows = as_operand(rows, "rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._evaluate.batches import default_tile
+from jaxneuron._evaluate.columns import listed
 from jaxneuron._evaluate.evaluate import evaluate_rows
 from jaxneuron._files import on_device, read
 from jaxneuron._params import MLP, as_layers
@@ -29,14 +30,15 @@ class RowEvaluator:
     Args:
       model: an `MLP`, or the path of a file of `save`, which every actor must be able to read.
       column: the column of inputs, `(batch, n_in)`; or a sequence of names, one column of numbers for each
-        input.
+        input, in their order.
       output: the name of the column that is added, `(batch, n_out)`, in the promoted dtype of the network
         and the inputs; float32 for bfloat16, which Arrow doesn't have.
 
     Raises:
-      ValueError: a file that holds no whole network, a batch without the columns, or columns that do not
-        fit the network. TypeError: a `model` that is neither, a batch that is not a dict of arrays of real
-        numbers. OSError: the file can't be read. ImportError: a file without the extra `files`.
+      ValueError: a file that holds no whole network, the names of its inputs in another order, a batch
+        without the columns, or columns that do not fit the network. TypeError: a `model` that is neither, a
+        batch that is not a dict of arrays of real numbers. OSError: the file can't be read. ImportError: a
+        file without the extra `files`.
 
     Numerics: a row has the bits of `evaluate` with the same tile. Held by tests/evaluate/test_ray.py, with
     an actor that is killed.
@@ -60,6 +62,11 @@ class RowEvaluator:
             raise BadType(f"output must be a name, got {output!r}")
         mlp = model if isinstance(model, MLP) else on_device(read(model))
         as_layers(mlp.layers)  # a transform can leave anything in them
+        if mlp.inputs and set(names) == set(mlp.inputs) and tuple(names) != mlp.inputs:
+            raise BadValue(
+                f"column must name the inputs in the network's order, {listed(mlp.inputs)}, "
+                f"got {listed(names)}; pass list(mlp.inputs)"
+            )
         self.mlp = jax.device_put(mlp)
         self.column, self.output = column, output
         self.tile = min(LARGEST_TILE, default_tile(self.mlp))

@@ -6,6 +6,7 @@ Files are written, not mapped: on a full disk, writing to a map kills the proces
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,22 +65,23 @@ class ParquetWriter(NpyWriter):
     """Keeps rows as in a `.npy` file until all are there: no later run can append to a Parquet file."""
 
     @staticmethod
-    def pack(source: Path, file: BinaryIO) -> None:
-        """Writes the finished rows of `source` to `file` as Parquet, in columns y0, y1, ..."""
+    def pack(source: Path, file: BinaryIO, names: Sequence[str] | None = None) -> None:
+        """Writes the finished rows in `source` to `file`, in columns of these names, or y0, y1, ..."""
         arrow = pyarrow_for("Parquet")
         with open(source, "rb") as written:
             np.lib.format.read_magic(written)
             (n, columns), _, dtype = np.lib.format.read_array_header_1_0(written)
             empty = np.empty((0, columns), dtype)
-            with arrow.parquet.ParquetWriter(file, _table(arrow, empty).schema) as parquet:
+            with arrow.parquet.ParquetWriter(file, _table(arrow, empty, names).schema) as parquet:
                 for start in range(0, n, PARQUET_ROWS):
                     count = min(PARQUET_ROWS, n - start)
                     rows = np.fromfile(written, dtype, count * columns).reshape(count, columns)
-                    parquet.write_table(_table(arrow, rows))
+                    parquet.write_table(_table(arrow, rows, names))
 
 
-def _table(arrow: Any, rows: np.ndarray) -> Any:
-    return arrow.table({f"y{i}": column for i, column in enumerate(np.ascontiguousarray(rows.T))})
+def _table(arrow: Any, rows: np.ndarray, names: Sequence[str] | None = None) -> Any:
+    columns = list(np.ascontiguousarray(rows.T))
+    return arrow.table(columns, names=list(names or (f"y{i}" for i in range(len(columns)))))
 
 
 def write_all(file: BinaryIO, content: Any) -> None:

@@ -68,7 +68,7 @@ def _draw(what: list[str], figure: Figure) -> None:
     elif len(what) == 1 and what[0] in GATES:
         figure.set_size_inches(plot.DECISION_SIZE)
         plot.plot_decision(getattr(gates, what[0].upper()), ax=figure.add_subplot())
-    elif len(what) == 1 and what[0].endswith(".safetensors"):
+    elif len(what) == 1 and (what[0].endswith(".safetensors") or Path(what[0]).is_file()):
         plot.plot_network(read(what[0]), ax=figure.add_subplot())
     else:
         wrong = next(name for name in what if name not in BY_NAME)

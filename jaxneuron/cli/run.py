@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import platform
 import sys
@@ -17,10 +18,11 @@ import numpy as np
 import jaxneuron
 from jaxneuron._errors import missing
 from jaxneuron._evaluate.batches import default_tile
+from jaxneuron._evaluate.columns import HEADERS, Inputs
 from jaxneuron._evaluate.evaluate import evaluate_rows, output_row
 from jaxneuron._evaluate.journal import Run, fingerprint, resumable
 from jaxneuron._evaluate.readers import STREAM, read_rows
-from jaxneuron._evaluate.writers import row_writer
+from jaxneuron._evaluate.writers import ParquetWriter, row_writer
 from jaxneuron._files import read
 
 
@@ -29,7 +31,9 @@ def add_parser(commands: Any) -> None:
         "run",
         help="evaluate a network on the rows of a file",
         description="Evaluate a network on the rows of a file of any length, in bounded memory. CSV may have "
-        "a header; none is written. A run that was stopped leaves OUT.partial and OUT.journal for --resume.",
+        "a header; none is written. Columns are taken by name if they have names and the network knows those "
+        "of its inputs, else by place; standard error says which. A run that was stopped leaves OUT.partial "
+        "and OUT.journal for --resume.",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
     parser.add_argument(
@@ -48,6 +52,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="resume an unfinished run with the same inputs and settings"
     )
+    parser.add_argument(
+        "--header",
+        choices=HEADERS,
+        default="auto",
+        help="whether the first line of CSV is a header; auto, if not given: if there is no number in it, or "
+        "the names of the network's inputs are",
+    )
     parser.add_argument("--tile", metavar="ROWS", type=int, help="rows that a device evaluates at a time")
     parser.add_argument("--devices", metavar="N", type=int, help="how many devices to use; all unless given")
     parser.set_defaults(command=_run)
@@ -60,12 +71,16 @@ def _run(options: argparse.Namespace) -> None:
         raise missing("tqdm", "cli", "run:") from None
     started = time.perf_counter()
     mlp = read(options.model)
-    rows, kind = read_rows(options.rows, mlp.layers[0].w.shape[0]), row_writer(options.out)
+    n_in = mlp.layers[0].w.shape[0]
+    notes: list[str] = []
+    inputs = Inputs(n_in, mlp.inputs, options.header, notes.append)
+    rows, kind = read_rows(options.rows, inputs), row_writer(options.out)
     row = output_row(mlp, rows.dtype)
+    rows.computed = row.dtype
     dtype = np.dtype(np.float32 if row.dtype.name == "bfloat16" else row.dtype)  # files have no bfloat16
     tile = default_tile(mlp) if options.tile is None else options.tile
     devices = _devices(options.devices)
-    batch = jax.ShapeDtypeStruct((tile, mlp.layers[0].w.shape[0]), row.dtype)
+    batch = jax.ShapeDtypeStruct((tile, n_in), row.dtype)
     facts = _facts(options, tile, devices, jaxneuron.explain(mlp, batch))
     if options.resume and not facts:
         raise ValueError(
@@ -74,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.out == STREAM:
         opened: contextlib.AbstractContextManager[Run] = contextlib.nullcontext(Run(sys.stdout.buffer))
     else:
-        pack = getattr(kind, "pack", None)
+        pack = functools.partial(kind.pack, names=mlp.outputs) if issubclass(kind, ParquetWriter) else None
         opened = resumable(options.out, facts, force=options.force, resume=options.resume, pack=pack)
     with opened as run:
         writer, before = kind(run.file, row.shape[0], dtype), run.done["rows"]
@@ -83,7 +98,12 @@ def _run(options: argparse.Namespace) -> None:
             writer.write(chunk.astype(dtype, copy=False))
             run.advance(len(chunk), int(np.isnan(chunk).any(axis=1).sum()), rows.place)
 
+        def tell() -> None:
+            while notes:
+                tqdm.write(f"jaxneuron: {notes.pop(0)}", sys.stderr)
+
         def report(done: int, _: int | None) -> None:
+            tell()  # once rows are done, so that a refusal stands alone
             bar.update(before + done - bar.n)
             if options.stops:
                 raise KeyboardInterrupt
@@ -91,6 +111,7 @@ def _run(options: argparse.Namespace) -> None:
         with tqdm(total=rows.count, initial=before, unit=" rows", unit_scale=True, disable=None) as bar:
             chunks = rows.chunks(before, run.done["place"])
             evaluate_rows(mlp, chunks, out=write, tile=tile, devices=devices, progress=report)
+            tell()
         if facts and fingerprint(options.rows) != facts["rows"]:
             raise ValueError(f"{options.rows}: must stay as it is while it is read, was changed; run again")
         writer.finish(run.done["rows"])
@@ -121,6 +142,7 @@ def _facts(
     return {
         "model": digest,
         "rows": fingerprint(options.rows),
+        "header": options.header,
         "tile": tile,
         "jaxneuron": jaxneuron.__version__,
         "jax": jax.__version__,

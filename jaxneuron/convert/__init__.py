@@ -7,9 +7,10 @@ required argument. Nothing is guessed, and no code in a file is run.
 
 from jaxneuron.convert._brax import from_brax
 from jaxneuron.convert._equinox import from_equinox, to_equinox
-from jaxneuron.convert._flax import from_flax, from_nnx, to_flax_params
+from jaxneuron.convert._flax import from_flax, to_flax_params
 from jaxneuron.convert._haiku import from_haiku
 from jaxneuron.convert._keras import from_keras, to_keras
+from jaxneuron.convert._nnx import from_nnx
 from jaxneuron.convert._onnx.reader import from_onnx
 from jaxneuron.convert._onnx.writer import to_onnx
 from jaxneuron.convert._pairs import from_pairs

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadValue, public
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert.steps import Activations, Scaling, assemble, chain
 
@@ -23,6 +24,7 @@ def from_brax(
     activation: Activations,
     obs_key: str | None = None,
     dtype: DTypeLike | None = None,
+    check: Check = None,
 ) -> MLP:
     """The deterministic policy that Brax trained, from observations to actions.
 
@@ -31,11 +33,13 @@ def from_brax(
     Args:
       params: `(normalizer, policy, value)` as PPO's training returns it, or `(normalizer, policy)`, SAC's.
         The normalizer is folded into the first layer. The second half of the policy's outputs, the spread
-        of its actions, is left out.
+        of its actions, is left out. Brax returns a normalizer also where normalize_observations=False, its
+        default, kept the policy from using it: then pass `types.SimpleNamespace(mean=0.0, std=1.0)` instead.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. Brax's own default is "silu" for PPO, "relu" for SAC.
       obs_key: which observations the policy sees, such as "state", if there are several.
       dtype: to convert the layers to; None keeps theirs.
+      check: `(observations, actions)` of the deterministic policy, with which the network is compared.
 
     Returns:
       An `MLP` of JAX arrays whose final activation is "tanh". float64 ones stay NumPy arrays while
@@ -43,7 +47,8 @@ def from_brax(
 
     Raises:
       ValueError: `params` without a normalizer and a policy, an odd number of outputs, several observations
-        without `obs_key`, a number too large for `dtype`. TypeError: another dtype.
+        without `obs_key`, actions other than those of `check`, a number too large for `dtype`. TypeError:
+        another dtype.
 
     Numerics: the normalizer is folded in float64 and its layer rounded once; a mean of more than 16
     deviations is subtracted in a layer of its own. The other weights are the source's, bit for bit. Held by
@@ -72,7 +77,10 @@ def from_brax(
     layers[-1] = Affine(w[:, :half], None if b is None else b[:half])
     with np.errstate(divide="ignore"):
         scaling = Scaling(mean=mean, scale=1 / std)
-    return assemble([scaling, *chain(layers, activation, "tanh")], "params", dtype=dtype)
+    steps = [scaling, *chain(layers, activation, "tanh")]
+    mlp = assemble(steps, "params", dtype=dtype)
+    compare_given(mlp, check, steps=steps)
+    return mlp
 
 
 def _moment(normalizer: Any, name: str, obs_key: str | None) -> np.ndarray:

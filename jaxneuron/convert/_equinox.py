@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import DTypeLike
 
-from jaxneuron._arrays import concrete
+from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadValue, Missing, public
-from jaxneuron._names import Activation, resolve
+from jaxneuron._names import Activation, canonical, resolve
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._activations import JAX_FUNCTIONS
+from jaxneuron.convert._activations import JAX_FUNCTIONS, known
+from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert.steps import Step, assemble, network
 
 
 @public
 @concrete
-def from_equinox(module: Any, *, dtype: DTypeLike | None = None) -> MLP:
+def from_equinox(module: Any, *, dtype: DTypeLike | None = None, check: Check = True) -> MLP:
     """A network from an Equinox module; its activations are read from it.
 
     Args:
-      module: an `eqx.nn.MLP`, an `eqx.nn.Linear`, or an `eqx.nn.Sequential` of `Linear` and `Lambda`.
+      module: an `eqx.nn.MLP`, an `eqx.nn.Linear`, or an `eqx.nn.Sequential` of `Linear` and `Lambda`. Equinox
+        calls a `Lambda` on one row, and an `MLP`'s activations on one unit; functions that have no name here
+        are applied to each row, each unit.
       dtype: to convert the layers to; None keeps theirs.
+      check: True compares the network with `jax.vmap(module)`, in inference, on eight fixed rows if it can be
+        called on them, and False does not. `(rows, outputs)`, of the source, compares with those.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
       is lost.
 
     Raises:
-      ValueError: a module with other layers, activations with parameters, a number too large for `dtype`.
+      ValueError: a module with other layers, or whose `__call__` is not the library's; an ensemble, for which
+        `eqx.filter_vmap(from_equinox)(ensemble)` gives a stack of networks; activations with parameters;
+        outputs that differ from the module's by more than rounding explains; a number too large for `dtype`.
         TypeError: another dtype. ImportError: Equinox is not installed.
 
     Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. Held by
@@ -42,7 +51,13 @@ def from_equinox(module: Any, *, dtype: DTypeLike | None = None) -> MLP:
     Example:
       `from_equinox(eqx.nn.MLP(4, 2, width_size=8, depth=1, key=jax.random.key(0)))`
     """
-    return assemble(_steps(module, _library().nn), "module", dtype=dtype)
+    equinox = _library()
+    mlp = assemble(_steps(module, equinox.nn), "module", dtype=dtype)
+    if check is True:
+        compare(mlp, lambda rows: _forward(module, rows, equinox), "module")
+    else:
+        compare_given(mlp, check)
+    return mlp
 
 
 def _library() -> Any:
@@ -53,45 +68,122 @@ def _library() -> Any:
     return equinox
 
 
+def _forward(module: Any, rows: np.ndarray, equinox: Any) -> Any:
+    """The module's outputs for each row in inference, where nothing is dropped."""
+    first = module
+    while hasattr(first, "layers"):
+        first = first.layers[0]
+    scalars = getattr(first, "in_features", None) == "scalar"
+    dtype = jnp.result_type(*(leaf for leaf in jax.tree.leaves(module) if equinox.is_array(leaf)))
+    x = jnp.asarray(rows[:, 0] if scalars else rows, dtype)
+    return jax.vmap(equinox.nn.inference_mode(module))(x)
+
+
 def _steps(module: Any, nn: Any) -> Iterator[Step]:
-    if isinstance(module, nn.Sequential):
+    if _is(module, nn.Sequential):
         for layer in module.layers:
             yield from _steps(layer, nn)
-    elif isinstance(module, nn.MLP):
-        layers = [single for layer in module.layers for single in _unstacked(layer)]
-        for layer in layers[:-1]:
-            yield from (_linear(layer), _activation(module.activation, nn))
-        yield from (_linear(layers[-1]), _activation(module.final_activation, nn))
-    elif isinstance(module, nn.Linear):
-        yield _linear(module)
-    elif isinstance(module, nn.Lambda):
-        yield _activation(module.fn, nn)
-    elif not isinstance(module, (nn.Dropout, nn.Identity)):
+    elif _is(module, nn.MLP):
+        *hidden, last = _layers(module)
+        for layer in hidden:
+            yield from (_linear(layer, nn), _activation(module.activation, OfUnit, nn))
+        yield _linear(last, nn)
+        final = _activation(module.final_activation, OfUnit, nn)
+        if not hidden and final != "identity":
+            raise BadValue(
+                "an eqx.nn.MLP of depth 0 must have the identity as final_activation, which some versions of "
+                f"Equinox apply and some do not, got {module.final_activation!r:.80}; "
+                "pass eqx.nn.Sequential([module.layers[0], eqx.nn.Lambda(final_activation)])"
+            )
+        yield final
+    elif _is(module, nn.Linear):
+        yield _linear(module, nn)
+    elif _is(module, nn.Lambda):
+        yield _activation(module.fn, OfRow, nn)
+    elif not (_is(module, nn.Dropout) or _is(module, nn.Identity)):
         raise BadValue(
             f"layers must be Linear, Lambda, or an MLP or Sequential of them, "
             f"got {type(module).__name__}; pass the part that is an MLP"
         )
 
 
-def _linear(layer: Any) -> Affine:
-    return Affine(layer.weight.T, layer.bias)
+def _is(module: Any, kind: Any) -> bool:
+    """Whether `module` computes what a `kind` does: a subclass may be called in another way."""
+    if isinstance(module, kind) and type(module).__call__ is not kind.__call__:
+        raise BadValue(
+            f"modules must be called as Equinox's own, got {type(module).__name__}, a {kind.__name__} with "
+            f"another __call__; pass the part that is an MLP, or an eqx.nn.{kind.__name__} with its fields"
+        )
+    return isinstance(module, kind)
 
 
-def _unstacked(layer: Any) -> list[Any]:
-    """The layers that `scan=True` has stacked into one."""
-    if layer.weight.ndim == 2:
-        return [layer]
-    return [jax.tree.map(lambda a, i=i: a[i], layer) for i in range(len(layer.weight))]
+def _layers(mlp: Any) -> list[Any]:
+    """The layers of an `eqx.nn.MLP`; scan=True has stacked those between the first and the last."""
+    if not getattr(mlp, "scan", False) or mlp.depth == 0:
+        return list(mlp.layers)
+    first, stack, last = mlp.layers
+    if np.ndim(stack.weight) != 3 or len(stack.weight) != mlp.depth - 1:
+        raise _of_an_ensemble(stack.weight)
+    return [first, *(jax.tree.map(lambda a, i=i: a[i], stack) for i in range(mlp.depth - 1)), last]
 
 
-def _activation(function: Any, nn: Any) -> Activation:
+def _linear(layer: Any, nn: Any) -> Affine:
+    if not _is(layer, nn.Linear):
+        raise BadValue(f"layers must be Linear, got {type(layer).__name__}; pass the part that is an MLP")
+    w, b = as_array(layer.weight, "weight"), None if layer.bias is None else as_array(layer.bias, "bias")
+    if w.ndim > 2 or (b is not None and b.ndim > 1):
+        raise _of_an_ensemble(w)
+    return Affine(w.T, b)
+
+
+def _of_an_ensemble(weight: Any) -> BadValue:
+    return BadValue(
+        f"layers must have weights of two axes, got {np.shape(weight)}, as those of an ensemble have; "
+        f"pass eqx.filter_vmap(from_equinox)(ensemble), which gives a stack of networks"
+    )
+
+
+def _activation(function: Any, of: type[OfRow] | type[OfUnit], nn: Any) -> Activation:
     if any(isinstance(leaf, (jax.Array, np.ndarray)) for leaf in jax.tree.leaves(function)):
         raise BadValue(
             f"activations must have no parameters, got {type(function).__name__}; "
             f"use from_pairs with a function that holds them"
         )
     default = inspect.signature(nn.MLP.__init__).parameters["final_activation"].default  # a lambda x: x
-    return "identity" if function is default else function
+    named = "identity" if function is default else canonical(known(function), "activation")
+    if named == "softmax" and of is OfUnit:
+        raise BadValue(
+            "activations of an eqx.nn.MLP must be functions of one unit, as Equinox calls them, got softmax; "
+            "pass an eqx.nn.Sequential with eqx.nn.Lambda(jax.nn.softmax) after the MLP"
+        )
+    ours = isinstance(named, str) or (getattr(named, "__module__", None) or "").startswith("jaxneuron.")
+    return named if ours else of(function)
+
+
+@dataclass(frozen=True)
+class OfRow:
+    """A function of one row of units, as Equinox calls a `Lambda`, applied to each row of any batch."""
+
+    function: Callable[[Array], Array]
+
+    def __call__(self, z: Array) -> Array:
+        return _mapped(self.function, z, z.ndim - 1)
+
+
+@dataclass(frozen=True)
+class OfUnit:
+    """A function of one unit, as Equinox calls an `MLP`'s activations, applied to each unit of any batch."""
+
+    function: Callable[[Array], Array]
+
+    def __call__(self, z: Array) -> Array:
+        return _mapped(self.function, z, z.ndim)
+
+
+def _mapped(function: Callable[[Array], Array], z: Array, axes: int) -> Array:
+    for _ in range(axes):
+        function = jax.vmap(function)
+    return function(z)
 
 
 @public

@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 
 from jaxneuron._atomic import replacing
 from jaxneuron._counts import summary
-from jaxneuron._files import FORMAT, header, read, safetensors_library, save
-from jaxneuron._params import MLP
+from jaxneuron._file_kinds import kind_of as kind_of_file
+from jaxneuron._files import header, is_ours, read, safetensors_library, save
+from jaxneuron._params import MLP, with_layers
 from jaxneuron.convert._keras import from_keras, to_keras
 from jaxneuron.convert._npz import read_pairs, write_pairs
 from jaxneuron.convert._onnx.reader import from_onnx
@@ -62,13 +63,15 @@ def described(path: Path, output: str | None = None) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """The key of `KINDS` for a file: "torch" for a .safetensors file of another program, else its suffix."""
-    if path.suffix in KINDS and path.suffix != ".safetensors":
-        return path.suffix
+    """The key of `KINDS` for a file: what it is, whatever its name; its suffix where nothing else tells it.
+
+    "torch" is a safetensors file of another program.
+    """
+    kind = f".{kind_of_file(path) or path.suffix[1:]}"
+    if kind in KINDS and kind != ".safetensors":
+        return kind
     content = header(path)
-    metadata = content.pop("__metadata__", {})
-    ours = not content or (isinstance(metadata, dict) and metadata.get("format") == FORMAT)
-    return ".safetensors" if ours else "torch"
+    return ".safetensors" if is_ours(content) or not content.keys() - {"__metadata__"} else "torch"
 
 
 def read_any(path: Path, given: dict[str, Any]) -> MLP:
@@ -83,13 +86,14 @@ def _read_safetensors(path: Path, dtype: DTypeLike | None = None) -> MLP:
     mlp = read(path)
     if dtype is None:
         return mlp
-    return from_pairs(
+    converted = from_pairs(
         mlp.layers,
         orientation="in_out",
         activation=mlp.activation,
         final_activation=mlp.final_activation,
         dtype=dtype,
     )
+    return with_layers(mlp, converted.layers)  # with its names
 
 
 def _write_safetensors(mlp: MLP, out: Path, torch: bool = False) -> None:

@@ -1,18 +1,23 @@
-"""Flax: linen's parameters, both ways, and NNX's modules."""
+"""The parameters of Flax linen, both ways."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
-from jaxneuron._errors import BadType, BadValue, Missing, public
+from jaxneuron._errors import BadType, public
 from jaxneuron._names import Activation
-from jaxneuron._params import MLP, Affine
+from jaxneuron._params import MLP
+from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert._names import named_layers
-from jaxneuron.convert.steps import Activations, Step, assemble, chain, network, refused, required
+from jaxneuron.convert._stacks import check_stacked, in_turn
+from jaxneuron.convert.steps import Activations, assemble, chain, network
+
+PARTITIONED = ("Partitioned", "LogicallyPartitioned")  # Flax's boxes that hold an array as it is
 
 
 @public
@@ -23,27 +28,38 @@ def from_flax(
     activation: Activations,
     final_activation: Activation,
     layers: Sequence[str] | None = None,
+    stacked: str | None = None,
     dtype: DTypeLike | None = None,
+    check: Check = None,
 ) -> MLP:
     """A network from the parameters of a Flax linen module.
 
     Args:
       params: `{"params": {"Dense_0": {"kernel", "bias"}, ...}}` or its value, nested to any depth. Layers
-        are taken in the order of the numbers in their names, `Dense_10` after `Dense_9`.
+        are taken in the order of the numbers in their names, `Dense_10` after `Dense_9`. Flax numbers layers
+        without a name as they are created, which is not always the order in which they are called.
       activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
         hashable callable; one for all, or a sequence with one for each.
       final_activation: the last layer's.
-      layers: the names of the layers in order, such as "block/Dense_0", if they are not numbered.
+      layers: the names of the layers in order, such as "block/Dense_0", if they are not numbered in
+        that order.
+      stacked: what the first axis of kernels `(n, n_in, n_out)` is: "members", which `nn.vmap` or `jax.vmap`
+        of `init` makes, or "layers", which `nn.scan` makes; None if there is none.
       dtype: to convert the layers to; None keeps theirs.
+      check: `(rows, outputs)` of the source, with which the network is compared.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      is lost. With `stacked="members"` a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
 
     Raises:
       ValueError: parameters of other than dense layers, names that tell no order, layers that do not
-        chain, an unknown activation, a number too large for `dtype`. TypeError: `params` that are not a
-        mapping, another dtype.
+        chain, kernels of three axes without `stacked`, an unknown activation, outputs other than those of
+        `check`, a number too large for `dtype`. TypeError: `params` that are not a mapping, another dtype.
+
+    Warns:
+      UserWarning: without `layers` and `check`, of layers that Flax numbered and that would chain in another
+        order too.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
     tests/interop/test_flax.py.
@@ -55,77 +71,37 @@ def from_flax(
     """
     if isinstance(params, Mapping) and list(params) == ["params"]:
         params = params["params"]
-    found = named_layers(params, "params", layers=layers)
-    return assemble(chain(found, activation, final_activation), "params", dtype=dtype)
-
-
-@public
-@concrete
-def from_nnx(
-    module: Any,
-    *,
-    activation: Activations | None = None,
-    final_activation: Activation | None = None,
-    layers: Sequence[str] | None = None,
-    dtype: DTypeLike | None = None,
-) -> MLP:
-    """A network from a Flax NNX module, or from its state.
-
-    Args:
-      module: an `nnx.Sequential` of `nnx.Linear` and activations; or another module that holds
-        `nnx.Linear`s, or the `nnx.State` of one.
-      activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
-        sequence with one for each. Read from an `nnx.Sequential`, required otherwise.
-      final_activation: the last layer's, likewise.
-      layers: the names of the layers in order, such as "block/linear_0", if they are not numbered.
-      dtype: to convert the layers to; None keeps theirs.
-
-    Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
-
-    Raises:
-      ValueError: a module with other layers, names that tell no order, layers that do not chain,
-        activations missing or given twice, a number too large for `dtype`. TypeError: a `module` that is
-        neither a module nor a state, another dtype. ImportError: Flax is not installed.
-
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
-    tests/interop/test_flax.py.
-
-    Example:
-      `from_nnx(nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 2, rngs=rngs)))`
-    """
-    try:
-        from flax import nnx
-    except ImportError:
-        raise Missing("needs the flax library; pip install flax") from None
-    if isinstance(module, nnx.Sequential):
-        refused("an nnx.Sequential", activation, final_activation, layers)
-        return assemble(_nnx_steps(module, nnx), "module", dtype=dtype)
-    if isinstance(module, nnx.Module):
-        module = nnx.state(module, nnx.Not(nnx.RngState))
-    if not isinstance(module, Mapping):
-        raise BadType(f"module must be an nnx.Module or its state, got {type(module).__name__}; pass one")
+    check_stacked(stacked, check)
     found = named_layers(
-        module, "module", layers=layers, array=lambda v: v[...] if isinstance(v, nnx.Variable) else v
+        params,
+        "params",
+        layers=layers,
+        array=_unboxed,
+        stacked=stacked,
+        by_creation=numbered_by_flax if check is None else None,
     )
-    given = required("an nnx.Sequential", activation, final_activation)
-    return assemble(chain(found, *given), "module", dtype=dtype)
+    if stacked == "layers":
+        found = in_turn(found)
+    mlp = assemble(chain(found, activation, final_activation), "params", dtype=dtype, stacked=stacked)
+    compare_given(mlp, check)
+    return mlp
 
 
-def _nnx_steps(sequential: Any, nnx: Any) -> Iterator[Step]:
-    for module in sequential.layers:
-        if isinstance(module, nnx.Sequential):
-            yield from _nnx_steps(module, nnx)
-        elif isinstance(module, nnx.Linear):
-            yield Affine(module.kernel[...], None if module.bias is None else module.bias[...])
-        elif not isinstance(module, nnx.Module):
-            yield module
-        elif not isinstance(module, nnx.Dropout):
-            raise BadValue(
-                f"layers must be nnx.Linear or activations, got {type(module).__name__}; "
-                f"pass the part that is an MLP"
-            )
+def numbered_by_flax(names: Sequence[str]) -> bool:
+    """Whether Flax gives such names by itself: that of the class, and a number."""
+    return all(re.fullmatch(r"[A-Z]\w*_\d+", name) for name in names)
+
+
+def _unboxed(leaf: Any) -> Any:
+    """The array in a box that says how it is divided among devices."""
+    if not hasattr(leaf, "unbox"):
+        return leaf
+    if type(leaf).__module__.startswith("flax.") and type(leaf).__name__ in PARTITIONED:
+        return leaf.value
+    raise BadType(
+        f"params must hold arrays, got a {type(leaf).__name__}; pass the arrays in it, as "
+        f"flax.linen.meta.unbox(params) or the library that made it gives them"
+    )
 
 
 @public

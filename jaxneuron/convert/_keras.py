@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,11 +17,14 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
+from jaxneuron._file_kinds import check_kind
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._archives import members
+from jaxneuron.convert._check import Check, compare, compare_given
+from jaxneuron.convert._keras_models import computed_in, file_names, forward, live_arrays
 from jaxneuron.convert.steps import Scaling, Step, assemble, network
 
 # Keras's names that are not ours, or mean something else; the others are the same in both.
@@ -44,24 +46,27 @@ Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights
 
 @public
 @concrete
-def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
+def from_keras(source: Any, *, dtype: DTypeLike | None = None, check: Check = True) -> MLP:
     """A network from a Keras 3 model or a `.keras` file, activations and scalings included.
 
     Args:
       source: a `Sequential`, or a functional model that is one chain, of `Dense`, `Normalization`,
         `BatchNormalization`, `Rescaling`, `Activation` and other activation layers, `Dropout`, and
         `Flatten` in front, for which the network takes its rows flattened; or the path of a `.keras` file
-        of one, for which Keras is not needed.
+        of one, for which Keras is not needed. LoRA's kernels are added to the layer's own.
       dtype: to convert the layers to; None keeps theirs.
+      check: True compares the network with a model's own outputs on eight fixed rows, and False does not.
+        `(rows, outputs)`, of the source, compares with those, whatever the source is.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
       is lost.
 
     Raises:
-      ValueError: a file that is not whole, a layer that can't be part of an MLP, code in the file, a
-        number too large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the
-        file system says. ImportError: without the extra `keras`, for a file.
+      ValueError: a file that is not whole, a layer that can't be part of an MLP or whose call or activation
+        is not Keras's own, quantised layers, code in the file, a number too large for `dtype`; outputs that
+        differ from the source's by more than rounding. TypeError: another kind of source, another dtype.
+        OSError: what the file system says. ImportError: without the extra `keras`, for a file.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
@@ -71,7 +76,10 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
       `from_keras("model.keras")`
     """
     if isinstance(source, (str, os.PathLike)):
-        return assemble(list(_file_steps(source)), "source", dtype=dtype)
+        steps = list(_file_steps(source))
+        mlp = assemble(steps, "source", dtype=dtype)
+        compare_given(mlp, None if check is True else check, steps=steps)
+        return mlp
     if not hasattr(source, "layers") or not type(source).__module__.startswith("keras."):
         raise BadType(
             f"source must be a Sequential, a functional model, or the path of a .keras file, "
@@ -82,21 +90,19 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None) -> MLP:
     content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
     if not source.built:
         raise BadValue("source must be a built model; begin it with keras.Input, or call it once")
-    arrays = dict(_live(source, "", keras.ops.convert_to_numpy))
-    return assemble(_model_steps(content, "", arrays.__getitem__), "source", dtype=dtype)
-
-
-def _live(
-    model: Any, path: str, numpy: Callable[[Any], np.ndarray]
-) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """The arrays of a model's layers, by the path they have in a file."""
-    for layer, name in zip(model.layers, _file_names(type(x).__name__ for x in model.layers), strict=True):
-        yield f"{path}layers/{name}", [numpy(variable.value) for variable in layer.variables]
-        if hasattr(layer, "layers"):
-            yield from _live(layer, f"{path}layers/{name}/", numpy)
+    with inside("source"):
+        arrays = dict(live_arrays(source, "", keras))
+        steps = list(_model_steps(content, "", arrays.__getitem__))
+    mlp = assemble(steps, "source", dtype=dtype)
+    if check is True:
+        compare(mlp, forward(source, keras), "source", steps=steps, computed_in=computed_in(source, keras))
+    else:
+        compare_given(mlp, check, steps=steps)
+    return mlp
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
+    check_kind(path, "keras", "a .keras file")
     try:
         import h5py
     except ImportError:
@@ -156,16 +162,6 @@ def _hard(group: Any, name: str, h5py: Any) -> Any:
     return group[name]
 
 
-def _file_names(classes: Any) -> Iterator[str]:
-    """The names that Keras gives layers of these classes in a file: dense, dense_1, ..."""
-    seen: dict[str, int] = {}
-    for name in classes:
-        name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-        name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-        seen[name] = seen.get(name, -1) + 1
-        yield f"{name}_{seen[name]}" if seen[name] else name
-
-
 def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
     if not isinstance(content, dict) or content.get("class_name") not in ("Sequential", "Functional"):
         kind = content.get("class_name") if isinstance(content, dict) else content
@@ -176,7 +172,7 @@ def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
     if path.count("layers/") > DEEPEST:
         raise BadValue(f"models must be nested at most {DEEPEST} deep")
     layers = content["config"]["layers"]
-    named = list(zip(_file_names(layer["class_name"] for layer in layers), layers, strict=True))
+    named = list(zip(file_names(layer["class_name"] for layer in layers), layers, strict=True))
     if content["class_name"] == "Functional":
         named = _in_order(named, content["config"])
     at_start = not path
@@ -193,7 +189,10 @@ def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
 def _in_order(named: list[tuple[str, Any]], config: dict[str, Any]) -> list[tuple[str, Any]]:
     """The layers of a functional model from its input to its output."""
     by_name = {layer["config"]["name"]: (name, layer) for name, layer in named}
-    ends = config["output_layers"], config["input_layers"]
+    ends = (
+        list(end.values()) if isinstance(end, dict) else end
+        for end in (config["output_layers"], config["input_layers"])
+    )
     # one end is written [name, 0, 0], several as a list of such
     last, first = (end[0] if len(end) == 1 and isinstance(end[0], list) else end for end in ends)
     chain: list[tuple[str, Any]] = []
@@ -265,7 +264,7 @@ def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
     if len(arrays) != count:
         raise BadValue(
             f"the layer {kind!r} must have {count} arrays, got {len(arrays)}; "
-            f"quantised and adapted layers are not read: merge them first"
+            f"quantised layers are not read: save the model as it was before"
         )
     return arrays
 

@@ -1,18 +1,23 @@
 """Layers found by their names in nested parameters: `{"Dense_0": {"kernel": ..., "bias": ...}, ...}`.
 
 Layers are ordered by the numbers in their names, and only if the names differ in one place and there by the
-number alone: `Dense_10` comes after `Dense_9`. Nothing else is taken for an order.
+number alone: `Dense_10` comes after `Dense_9`. Nothing else is taken for an order. Numbers that a library
+gave the layers as they were created tell nothing of the order of the calls: in `Dense(2)(tanh(Dense(8)(x)))`
+the last layer is `Dense_0`. Where shapes don't tell it either, a warning says so.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations, pairwise
 from typing import Any
 
 from jaxneuron._arrays import as_array
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._params import Affine
+from jaxneuron.convert._stacks import STACKED
 
 Path = tuple[str, ...]
 MOST_NAMED = 5  # in a message
@@ -27,6 +32,8 @@ def named_layers(
     layers: Sequence[str] | None = None,
     first: int | None = None,
     array: Callable[[Any], Any] = lambda value: value,
+    stacked: str | bool | None = False,
+    by_creation: Callable[[Sequence[str]], bool] | None = None,
 ) -> list[Affine]:
     """The layers in `tree`, in order.
 
@@ -37,6 +44,11 @@ def named_layers(
       layers: the names of the layers in order, if their numbers don't tell it.
       first: the number of a name without one, where the source's convention has such a name.
       array: converts a leaf to an array.
+      stacked: what a leading axis of the weights is, if that was said; False where it can't be said.
+      by_creation: whether a library gives such names to layers by itself, as they are created; None where
+        the order is checked.
+
+    Called by the public importer itself: the warning of the order points at the line that called it.
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
@@ -63,12 +75,63 @@ def named_layers(
         if weight not in found[path]:
             raise BadValue(f"{name} must be there beside its {bias!r}, got none; pass whole layers")
         w = as_array(array(found[path][weight]), name)
-        if w.ndim != 2:
-            raise BadValue(f"{name} must have two axes, got {w.shape}; only dense layers make an MLP")
         b = found[path].get(bias)
-        name = f"{argument}: {separator.join((*path, bias))!r:.80}"
-        affines.append(Affine(w, None if b is None else as_array(array(b), name)))
+        if b is not None:
+            b = as_array(array(b), f"{argument}: {separator.join((*path, bias))!r:.80}")
+        stack = w.ndim == 3 and (b is None or b.ndim == 2)
+        if w.ndim != 2 and not (stack and stacked):
+            remedy = "only dense layers make an MLP"
+            if stack:
+                remedy = "convert one member of an ensemble at a time" if stacked is False else STACKED
+            raise BadValue(f"{name} must have two axes, got {w.shape}; {remedy}")
+        affines.append(Affine(w, b))
+    if layers is None and by_creation and len(order) > 1:
+        (numbered,) = (names for names in zip(*order, strict=True) if len(set(names)) > 1)
+        if by_creation(numbered):
+            _check_order(argument, affines, [separator.join(path) for path in order])
     return affines
+
+
+def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) -> None:
+    """Refuses, or warns of, the order in which layers were created where it may not be that of the calls."""
+    for i, (one, two) in enumerate(pairwise(layers)):
+        if one.w.shape[-1] != two.w.shape[-2]:
+            raise BadValue(
+                f"{argument}: layers must chain, got {names[i]!r:.80} with {one.w.shape[-1]} units before "
+                f"{names[i + 1]!r:.80}, which takes {two.w.shape[-2]}; they are numbered as they were "
+                f"created: pass layers=[...], their names in the order of the calls, or the part that is one "
+                f"network, an actor without its critic"
+            )
+    widths = [layers[0].w.shape[-2], *(layer.w.shape[-1] for layer in layers)]
+    if fits_otherwise(widths):
+        sizes = "-".join(map(str, widths[: 2 * MOST_NAMED])) + "-..." * (len(widths) > 2 * MOST_NAMED)
+        caller = 6  # of the importer: above two functions here, the importer, and its two decorators
+        warnings.warn(
+            f"{argument}: {_few(names)} are numbered as they were created, and layers of the sizes {sizes} "
+            f"chain in another order too; pass layers=[...], their names in the order of the calls, or "
+            f"check=(rows, outputs) of the source",
+            stacklevel=caller,
+        )
+
+
+def fits_otherwise(widths: Sequence[int]) -> bool:
+    """Whether layers of these widths, `n_in` first, would chain in another order too, or make two networks.
+
+    Of chains with the same ends, any can be had from another by exchanging the layers between one pair of
+    equal widths and those between another (Ukkonen 1992, Pevzner 1995, of Eulerian paths). There is another
+    where a width stands in three places, or two widths in turn: a, b, a, b. The first width again, after a
+    hidden layer, may be the end of the chain, which can then begin anywhere, or the inputs of a network.
+    """
+    if widths[0] in widths[2:] or any(widths.count(width) > 2 for width in widths):
+        return True
+    places = [[i for i, width in enumerate(widths) if width == each] for each in set(widths)]
+    pairs = sorted(pair for pair in places if len(pair) == 2)
+    return any(start < end < last for (_, end), (start, last) in combinations(pairs, 2))
+
+
+def _few(names: Sequence[str]) -> str:
+    few = ", ".join(f"{name!r:.80}" for name in names[:MOST_NAMED])
+    return f"{few} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else few
 
 
 def _leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterator[tuple[Path, Any]]:
@@ -92,12 +155,12 @@ def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]
         stems, numbers = zip(*((m[1], int(m[2]) if m[2] else first) for m in matches if m), strict=True)
         if len(set(stems)) == 1 and None not in numbers and len(set(numbers)) == len(numbers):
             return [path for _, path in sorted(zip(numbers, paths, strict=True))]
-    named = [separator.join(path) for path in paths[:MOST_NAMED]]
-    more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+    parts = list(dict.fromkeys(path[0] for path in paths if len(path) > 1))
+    such = f", such as what is under {parts[0]!r:.80}" if len(parts) > 1 else ""
     raise BadValue(
         f"layers must be given where the names of layers are not one name with numbers, "
-        f"got {', '.join(f'{name!r:.80}' for name in named)}{more}; "
-        f"pass layers=[...] with their names in order, or the part that is one network"
+        f"got {_few([separator.join(path) for path in paths])}; "
+        f"pass layers=[...] with their names in order, or the part that is one network{such}"
     )
 
 

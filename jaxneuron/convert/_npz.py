@@ -9,12 +9,14 @@ import numpy as np
 
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadValue
+from jaxneuron._file_kinds import check_kind
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members, npy_array
 
 
 def read_pairs(path: Path) -> list[Affine]:
     """The layers in a file, which must hold nothing else."""
+    check_kind(path, "npz", "an .npz archive of w0, b0, w1, b1, ...")
     found = members(path, lambda name: True)
     arrays = {}
     for member, content in found.items():

@@ -11,6 +11,7 @@ from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert.steps import Activations, assemble, chain
 
 
@@ -23,6 +24,7 @@ def from_pairs(
     activation: Activations,
     final_activation: Activation,
     dtype: DTypeLike | None = None,
+    check: Check = None,
 ) -> MLP:
     """A network from a list of `(w, b)` pairs.
 
@@ -31,17 +33,19 @@ def from_pairs(
       orientation: "in_out" for `w (n_in, n_out)`, "out_in" for `w (n_out, n_in)`. A square layer fits
         both ways, so it is never guessed.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
-        sequence with one for each.
+        sequence with one for each. A callable is given all rows at once, `(..., n_out)`.
       final_activation: the last layer's.
       dtype: to convert the layers to; None keeps theirs.
+      check: `(rows, outputs)` of the source, with which the network is compared.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
       is lost.
 
     Raises:
-      ValueError: another orientation, layers that do not fit, an unknown activation, a number too large
-        for `dtype`. TypeError: anything that is not a pair of arrays of numbers, another dtype.
+      ValueError: another orientation, layers that do not fit, an unknown activation, outputs other than
+        those of `check`, a number too large for `dtype`. TypeError: anything that is not a pair of arrays of
+        numbers, another dtype.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
     tests/convert/test_pairs.py.
@@ -65,4 +69,6 @@ def from_pairs(
             raise BadType(f"{name} must be a (w, b) pair, got {type(pair).__name__}; pass b=None for no bias")
         w, b = as_array(pair[0], f"{name}: w"), pair[1]
         layers.append(Affine(w.T if orientation == "out_in" else w, b))
-    return assemble(chain(layers, activation, final_activation), "pairs", dtype=dtype)
+    mlp = assemble(chain(layers, activation, final_activation), "pairs", dtype=dtype)
+    compare_given(mlp, check)
+    return mlp

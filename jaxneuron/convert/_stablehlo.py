@@ -15,6 +15,7 @@ from jax import export as jax_export
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
+from jaxneuron._file_kinds import check_kind
 from jaxneuron._files import as_path
 from jaxneuron._forward import _mlp_forward
 from jaxneuron._params import MLP
@@ -141,8 +142,10 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
 
 def read_exported(path: str | os.PathLike[str]) -> Any:
     """The `jax.export.Exported` in a file."""
+    path = as_path(path)
+    check_kind(path, "stablehlo", "a program of jaxneuron's export")
     _check_flatbuffers()
-    content = as_path(path).read_bytes()
+    content = path.read_bytes()
     try:
         return jax_export.deserialize(bytearray(content))
     except Exception as error:  # of many kinds, on bytes that are not such a file

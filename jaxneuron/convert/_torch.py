@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,16 +15,29 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
-from jaxneuron._errors import BadType, BadValue, Missing, public
-from jaxneuron._files import DTYPES, header, safetensors_library
+from jaxneuron._errors import BadType, BadValue, Missing, inside, public
+from jaxneuron._file_kinds import kind_of
+from jaxneuron._files import DTYPES, header, is_ours, safetensors_library
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import SAME, elu, leaky_relu
+from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._names import named_layers
+from jaxneuron.convert._torch_modules import (
+    advice,
+    as_called,
+    described,
+    evaluating,
+    forward,
+    plain,
+    torch_precision,
+)
 from jaxneuron.convert.steps import Activations, Scaling, Step, assemble, chain, network, refused, required
 
 # torch.nn's modules that are not called as our activation, and hold no parameter.
 DIFFERENT: dict[str, Step] = {"Dropout": "identity", "Softsign": jax.nn.soft_sign}
+# Names in a state_dict of what weight_norm, spectral_norm, prune and parametrizations make weights from.
+MADE = re.compile(r"(weight|bias)_(g|v|u|orig|mask)$|(^|\.)parametrizations\.")
 
 
 @public
@@ -35,18 +50,22 @@ def from_torch(
     prefix: str = "",
     layers: Sequence[str] | None = None,
     dtype: DTypeLike | None = None,
+    check: Check = True,
 ) -> MLP:
     """A network from PyTorch: a state_dict, a safetensors file of one, or an `nn.Sequential`.
 
     Args:
       source: a state_dict, of tensors or of arrays; the path of a `.safetensors` file, for which PyTorch
-        is not needed; or an `nn.Sequential`, evaluated as in `eval()`.
+        is not needed; or an `nn.Sequential`, read as it computes in `eval()`: weights that weight_norm,
+        spectral_norm, prune or a parametrization make are made anew.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. Read from an `nn.Sequential`, required otherwise.
       final_activation: the last layer's, likewise.
       prefix: the part of the names before the network's own, such as "actor.net.".
       layers: the names of the layers in order, such as "fc1", if they are not numbered.
       dtype: to convert the layers to; None keeps theirs.
+      check: True compares the network with an `nn.Sequential`'s own outputs on eight fixed rows, and False
+        does not. `(rows, outputs)`, of the source, compares with those, whatever the source is.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
@@ -55,12 +74,14 @@ def from_torch(
     Raises:
       ValueError: a file that is not whole or not a safetensors file, tensors of other than linear layers,
         names that tell no order, layers that do not chain, activations missing or given twice, a number too
-        large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the file system
-        says. ImportError: without the extra `files`, for a file.
+        large for `dtype`; a module that is not of torch.nn's own class, or has hooks or a forward of its own;
+        outputs that differ from the source's by more than rounding. TypeError: another kind of source,
+        another dtype. OSError: what the file system says. ImportError: without the extra `files`, for a file.
 
     Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. BatchNorm1d
     is folded in float64 and its layer rounded once; a mean of more than 16 deviations is subtracted in a
-    layer of its own. Held by tests/convert/test_torch.py and tests/interop/test_torch.py.
+    layer of its own. Softplus is log(1 + exp(z)) everywhere; PyTorch's own is z above 20, 2e-9 less. Held by
+    tests/convert/test_torch.py and tests/interop/test_torch.py.
 
     Example:
       >>> state = {"net.0.weight": np.ones((2, 3)), "net.2.weight": np.ones((1, 2)), "net.2.bias": np.ones(1)}
@@ -68,18 +89,26 @@ def from_torch(
       MLP(float64[3,2] tanh, float64[2,1]+float64[1] identity)
     """
     if not isinstance(source, (str, os.PathLike, Mapping)):
-        if not hasattr(source, "state_dict"):
+        if not _is_module(source):
             raise BadType(
                 f"source must be a state_dict, the path of a .safetensors file, or an nn.Sequential, "
-                f"got {type(source).__name__}; pass module.state_dict()"
+                f"got {type(source).__name__}; pass one of them"
             )
         refused("an nn.Sequential", activation, final_activation, layers, prefix or None)
-        return assemble(_module_steps(source), "source", dtype=dtype)
+        with evaluating(source):
+            with inside("source"):
+                steps = list(_module_steps(source))
+            mlp = assemble(steps, "source", dtype=dtype)
+            if check is True:
+                compare(mlp, forward(source), "source", steps=steps, computed_in=_computed_in(source))
+            else:
+                compare_given(mlp, check, steps=steps)
+        return mlp
     _check_prefix(prefix)
     if isinstance(source, Mapping):
         named = {str(name): tensor for name, tensor in source.items()}
         state = {n.removeprefix(prefix): tensor for n, tensor in named.items() if n.startswith(prefix)}
-    elif os.fspath(source).endswith(".safetensors"):
+    elif os.fspath(source).endswith(".safetensors") or kind_of(source) not in (None, "torch", "pickle"):
         state = _tensors(source, prefix)
     else:
         raise BadValue(
@@ -92,12 +121,25 @@ def from_torch(
             f"prefix must begin the names of tensors, got {prefix!r}, which begins none; "
             f"look at the state_dict's keys"
         )
-    found = named_layers(
-        state, "source", names=("weight", "bias"), separator=".", layers=layers, array=_array
-    )
+    for name in filter(MADE.search, state):
+        raise BadValue(
+            f"source must hold weights as they are used, got {name!r:.80}, from which a call makes them; "
+            f"pass the nn.Sequential, or take the state_dict after remove_parametrizations, "
+            f"remove_weight_norm, remove_spectral_norm or prune.remove"
+        )
+    with inside("source"):
+        state = {name: _array(tensor, name) for name, tensor in state.items()}
+    found = named_layers(state, "source", names=("weight", "bias"), separator=".", layers=layers)
     transposed = [Affine(w.T, b) for w, b in found]
     given = required("an nn.Sequential", activation, final_activation)
-    return assemble(chain(transposed, *given), "source", dtype=dtype)
+    mlp = assemble(chain(transposed, *given), "source", dtype=dtype)
+    compare_given(mlp, None if check is True else check)
+    return mlp
+
+
+def _is_module(source: Any) -> bool:
+    torch = sys.modules.get("torch")  # which has been imported, if there is a module
+    return torch is not None and isinstance(source, torch.nn.Module)
 
 
 def _check_prefix(prefix: str) -> None:
@@ -109,7 +151,8 @@ def _check_prefix(prefix: str) -> None:
 def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     """A safetensors file of any kind, open. Its header is checked before the library trusts it."""
     library = safetensors_library()
-    header(path)
+    if is_ours(header(path)):
+        raise BadValue(f"{path} is a file of jaxneuron.save; jaxneuron.load reads it")
     try:
         with library.safe_open(path, framework="numpy") as file:
             yield file
@@ -131,26 +174,30 @@ def _tensors(path: str | os.PathLike[str], prefix: str) -> dict[str, np.ndarray]
     return found
 
 
-def _array(tensor: Any) -> Any:
+def _array(tensor: Any, name: str) -> Any:
     if not hasattr(tensor, "detach"):
         return tensor
-    tensor = tensor.detach().cpu()
+    tensor = plain(tensor, name).detach().cpu()
     if str(tensor.dtype) == "torch.bfloat16":  # which NumPy and PyTorch do not exchange
         import torch
 
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
+    try:
+        return tensor.numpy()
+    except TypeError:
+        raise BadType(f"{name!r:.80} must hold floats, got {tensor.dtype}; pass tensor.float()") from None
 
 
-def _module_steps(module: Any) -> Iterator[Step]:
-    name = type(module).__name__ if type(module).__module__.startswith("torch.nn.") else ""
+def _module_steps(module: Any, path: str = "") -> Iterator[Step]:
+    name, made = as_called(module, path.removesuffix("."))
     if name == "Sequential":
-        for part in module:
-            yield from _module_steps(part)
+        for key, part in zip(module._modules, module, strict=True):
+            yield from _module_steps(part, f"{path}{key}.")
     elif name == "Linear":
-        yield Affine(_array(module.weight).T, None if module.bias is None else _array(module.bias))
-    elif name == "BatchNorm1d" and module.running_mean is not None:
-        yield _batch_norm(module)
+        b = None if made.bias is None else _array(made.bias, f"{path}bias")
+        yield Affine(_array(made.weight, f"{path}weight").T, b)
+    elif name == "BatchNorm1d" and made.running_mean is not None:
+        yield _batch_norm(made, path)
     elif name in DIFFERENT:
         yield DIFFERENT[name]
     elif name.lower() in SAME and set(getattr(module, "__constants__", ())) <= {"inplace"}:
@@ -161,7 +208,7 @@ def _module_steps(module: Any) -> Iterator[Step]:
         yield elu(module.alpha)
     elif name == "GELU":
         yield "gelu" if module.approximate == "none" else "gelu_tanh"
-    elif name == "Softplus":
+    elif name == "Softplus" and module.threshold >= 20 and module.beta:
         # log(1 + exp(beta z)) / beta. Above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9.
         yield from (Scaling(scale=module.beta), "softplus", Scaling(scale=1 / module.beta))
     elif name == "Softmax" and module.dim in (-1, 1):
@@ -169,18 +216,26 @@ def _module_steps(module: Any) -> Iterator[Step]:
     else:
         raise BadValue(
             f"layers must be Linear, BatchNorm1d, activations or an nn.Sequential of them, "
-            f"got {name or type(module).__name__}; pass module.state_dict() and the activations"
+            f"got {described(module)}; {advice(module)}"
         )
 
 
-def _batch_norm(module: Any) -> Scaling:
-    mean, variance = (np.asarray(_array(a), np.float64) for a in (module.running_mean, module.running_var))
+def _computed_in(module: Any) -> Iterator[str]:
+    """What a call is as exact as, where it is less exact than its dtype."""
+    yield from torch_precision()
+    if any(type(part).__name__ == "Softplus" for part in module.modules()):
+        yield "float32"  # whose rounding is more than the 2e-9 that it omits
+
+
+def _batch_norm(module: Any, path: str) -> Scaling:
+    def numbers(name: str) -> np.ndarray:
+        return np.asarray(_array(getattr(module, name), f"{path}{name}"), np.float64)
+
+    mean, variance = numbers("running_mean"), numbers("running_var")
     scale = 1 / np.sqrt(variance + module.eps)
     if not module.affine:
         return Scaling(mean, scale)
-    return Scaling(
-        mean, scale * _array(module.weight).astype(np.float64), _array(module.bias).astype(np.float64)
-    )
+    return Scaling(mean, scale * numbers("weight"), numbers("bias"))
 
 
 @public

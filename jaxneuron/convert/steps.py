@@ -35,6 +35,7 @@ from jaxneuron._params import (
 )
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
+from jaxneuron.convert._stacks import members, stack
 
 # A mean of up to so many deviations is folded: x @ w' and b' then cancel, which costs log2 of it, four bits
 # at most. A larger mean is subtracted in a layer of its own, where only the mean itself is rounded.
@@ -61,6 +62,7 @@ def assemble(
     n_in: int | None = None,
     like: DTypeLike = np.float32,
     dtype: DTypeLike | None = None,
+    stacked: str | None = None,
 ) -> MLP:
     """The network that performs `steps` in order.
 
@@ -70,15 +72,21 @@ def assemble(
       n_in: the number of inputs, if the source records it; needed if there is no layer.
       like: the dtype of a network that has no layer from the source.
       dtype: to convert all layers to; None keeps theirs.
+      stacked: "members" for steps whose layers are stacks of members; the network is a stack too.
 
     Called by the public importer itself: the warning of NaN points at the line that called it.
     """
     narrow = None if dtype is None else _checked_dtype(dtype)
     with inside(argument):
         named = [step if isinstance(step, (Affine, Scaling)) else known(step) for step in steps]
-        mlp = _joined([step for step in named if not _does_nothing(step)], n_in, like, narrow)
+        done = [step for step in named if not _does_nothing(step)]
+        if stacked == "members":
+            mlp = stack([_joined(member, n_in, like, narrow) for member in members(done)])
+        else:
+            mlp = _joined(done, n_in, like, narrow)
     _warn_of_nan(mlp)
-    return on_device(mlp)
+    # Arrays that stay NumPy's may be the source's own, which may go on training.
+    return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
 def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from jaxneuron._math import oracle
+from jaxneuron._math import float64, oracle
 from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._scaling import round_once
 
@@ -88,28 +88,10 @@ def _truth(name: str, dtype: str, z: Array) -> tuple[Array, Array, Array | float
 
 def exact64(name: str, z: Array) -> tuple[Array, float]:
     """The exact values, in float64, and a bound of their relative error."""
-    a = np.abs(z)
-    if name == "sigmoid":
-        e = np.exp(-a)
-        return np.where(z < 0, e / (1 + e), 1 / (1 + e)), 2.0**-50
-    if name == "tanh":
-        return np.tanh(z), 2.0**-50
-    if name == "silu":
-        return z * exact64("sigmoid", z)[0], 2.0**-49
-    if name == "gelu_tanh":
-        # The exponent may be 100, and its relative error counts that often.
-        u = math.sqrt(8 / math.pi) * (z + 0.044715 * z**3)
-        return z * exact64("sigmoid", u)[0], 2.0**-43
-    if name == "gelu":
-        from scipy.special import erfc  # jax needs scipy, so it is there
-
-        return 0.5 * z * erfc(-z * math.sqrt(0.5)), 2.0**-43
-    if name == "softplus":
-        return np.maximum(z, 0) + np.log1p(np.exp(-a)), 2.0**-50
-    if name in ("elu", "selu"):
-        scale, alpha = (float(oracle.SELU_SCALE), float(oracle.SELU_ALPHA)) if name == "selu" else (1.0, 1.0)
-        return scale * np.where(z > 0, z, alpha * np.expm1(np.minimum(z, 0))), 2.0**-50
-    return oracle.activation(name, z), 2.0**-53  # by mpmath: some 10 us for each number
+    try:
+        return float64.activation(name, z)
+    except KeyError:
+        return oracle.activation(name, z), 2.0**-53  # by mpmath: some 10 us for each number
 
 
 def decided(name: str, z: float) -> tuple[float, float]:

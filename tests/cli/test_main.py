@@ -53,7 +53,10 @@ def test_bad_files_and_arguments(model, rows, tmp_path, refused):
         (("run", model, rows), "the following arguments are required: -o; see jaxneuron run --help"),
         (("info", tmp_path / "none.safetensors"), "none.safetensors: No such file or directory"),
         (("info", tmp_path), "Is a directory"),
-        (("info", rows), "is not a whole safetensors file"),
+        (
+            ("info", rows),
+            "rows.npy: must be a safetensors file, got a .npy file of one NumPy array; it holds no network",
+        ),
         (("run", model, tmp_path / "none.npy", "-o", out), "none.npy: No such file or directory"),
         (("run", model, tmp_path / "none.csv", "-o", out), "none.csv: No such file or directory"),
         (("run", model, rows, "-o", tmp_path / "no" / "out.npy"), "no/out.npy: No such file or directory"),
@@ -70,10 +73,13 @@ def test_bad_files_and_arguments(model, rows, tmp_path, refused):
         (("run", model, rows, "-o", rows), "rows.npy: exists; pass --force to replace it"),
         (("run", model, tmp_path / "text.npy", "-o", out), "text.npy: must be a .npy file of numbers"),
         (("run", model, tmp_path / "pickled.npy", "-o", out), "pickled.npy: must be a .npy file of numbers"),
-        (("run", model, tmp_path / "several.npy", "-o", out), "several.npy: must be a .npy file of numbers"),
+        (
+            ("run", model, tmp_path / "several.npy", "-o", out),
+            "several.npy: rows must be in a .npy, .csv or .parquet file, got '.npy', an .npz archive of NumPy arrays; save the array of rows by itself",
+        ),
         (
             ("run", model, model, "-o", out),
-            "rows must be in a .npy, .csv or .parquet file, got '.safetensors'",
+            "rows must be in a .npy, .csv or .parquet file, got '.safetensors', a safetensors file; it holds no rows",
         ),
     ):
         assert message in refused(*arguments)

@@ -43,7 +43,11 @@ def test_run(model, rows, tmp_path, source, target):
     out = tmp_path / f"out.{target}"
     done = run("run", model, rows, "-o", out)
     assert (done.returncode, done.stdout) == (0, "")
-    assert re.fullmatch(r"jaxneuron: 40 rows, 0 with NaN in \d+\.\d s\n", done.stderr)
+    said = {
+        "csv": f"jaxneuron: {rows}: line 1 is all numbers, and is evaluated as a row; --header yes|no|auto says what it is\n",
+        "csv with header": f"jaxneuron: {rows}: line 1: columns are taken by place, because the network knows no names for its inputs: 'a', 'b', 'c'\n",
+    }.get(source, "")
+    assert re.fullmatch(re.escape(said) + r"jaxneuron: 40 rows, 0 with NaN in \d+\.\d s\n", done.stderr)
     y = np.load(out) if target == "npy" else np.loadtxt(out, delimiter=",", dtype=np.float32)
     assert y.dtype == np.float32
     assert_within_error_bound(jaxneuron.load(model), x, y)

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import types
 
 import numpy as np
 import pytest
@@ -42,12 +43,31 @@ def test_brax_policy():
     assert bits(from_brax((several, params), activation="silu", obs_key="state")) == bits(mlp)
 
 
+def test_a_normalizer_that_the_policy_does_not_use_is_found_by_actions():
+    """Brax returns one also where normalize_observations=False, its default."""
+    params, rows = policy(3, 5, 4), 1 + normal(6, 3)
+    given = (Normalizer(1 + normal(3), 1 + normal(3) ** 2), params)
+    unscaled = (types.SimpleNamespace(mean=0.0, std=1.0), params)
+    layers = params["params"].values()
+    (w0, b0), (w1, b1) = (layer.values() for layer in layers)
+    actions = np.tanh(np.maximum(rows @ w0 + b0, 0) @ w1[:, :2] + b1[:2])
+    assert from_brax(unscaled, activation="relu", check=(rows, actions))
+    with pytest.raises(
+        ValueError, match=r"^from_brax: check must hold what the network gives, got outputs that"
+    ):
+        from_brax(given, activation="relu", check=(rows, actions))
+    scaled = ((rows.astype(np.float64) - given[0].mean) / given[0].std).astype(np.float32)
+    actions = np.tanh(np.maximum(scaled @ w0 + b0, 0) @ w1[:, :2] + b1[:2])
+    assert from_brax(given, activation="relu", check=(rows, actions))
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
         ((1,), "from_brax: params must be (normalizer, policy, value) or (normalizer, policy), got tuple; pass what the training function returned"),
         ((Normalizer({"state": 1}, 1), policy(3, 2)), "from_brax: obs_key must be one of 'state', got None; pass the observations that the policy sees"),
         ((None, policy(3, 2)), "from_brax: params[0] must be a normalizer with mean and std, got NoneType; without normalisation use from_flax on the policy"),
+        ((Normalizer(normal(3), normal(3)), {"params": {"hidden_0": {"kernel": normal(5, 3, 2), "bias": normal(5, 2)}}}), "from_brax: params[1]: 'hidden_0/kernel' must have two axes, got (5, 3, 2); convert one member of an ensemble at a time"),
         ((Normalizer(normal(3), normal(3)), policy(3, 3)), "from_brax: params[1] must have an even number of outputs, location and spread of each action, got 3"),
         ((Normalizer(normal(3), np.zeros(3)), policy(3, 2)), "from_brax: params: step 0: scale must be finite, got inf"),
         ((Normalizer(normal(2), 1 + normal(2) ** 2), policy(3, 2)), "from_brax: params: step 0: mean must have shape (3,) or be one number, got (2,)"),

@@ -1,20 +1,28 @@
 """The order of layers, from the numbers in their names."""
 
 import re
+from itertools import pairwise, permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from jaxneuron import mlp_forward
 from jaxneuron.convert import from_flax, from_haiku
+from jaxneuron.convert._names import fits_otherwise
 from tests.convert.networks import RELU, dense, normal
 
 
 def test_numeric_order():
     params = {f"Dense_{i}": dense(2, 2) for i in (10, 9, 11, 0, 1, 2, 3, 4, 5, 6, 7, 8)}
-    mlp = from_flax({"params": params}, **RELU)
+    with pytest.warns(UserWarning, match="are numbered as they were created"):
+        mlp = from_flax({"params": params}, **RELU)
     assert all(np.array_equal(mlp.layers[i].w, params[f"Dense_{i}"]["kernel"]) for i in range(12))
     haiku = {f"mlp/~/linear{suffix}": {"w": normal(2, 2)} for suffix in ("_10", "_2", "", "_1")}
-    mlp = from_haiku(haiku, **RELU)
+    with pytest.warns(UserWarning, match="are numbered as they were created"):
+        mlp = from_haiku(haiku, **RELU)
     assert all(
         np.array_equal(layer.w, haiku[f"mlp/~/linear{s}"]["w"])
         for layer, s in zip(mlp.layers, ("", "_1", "_2", "_10"), strict=True)
@@ -27,6 +35,78 @@ def test_names_in_an_order_that_is_given():
     assert np.array_equal(mlp.layers[0].w, params["in"]["kernel"])
 
 
+def tree(widths, name="Dense_{}", names=("kernel", "bias")):
+    return {
+        name.format(i): dict(zip(names, (normal(*pair), normal(pair[1])), strict=True))
+        for i, pair in enumerate(pairwise(widths))
+    }
+
+
+HAIKU = ("w", "b")
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=6))
+def test_whether_layers_chain_in_another_order(widths):
+    """By trying all orders of the layers; and where the first width comes again, they may be two networks."""
+    layers = list(enumerate(pairwise(widths)))
+    orders = sum(
+        all(one[1] == two[0] for (_, one), (_, two) in pairwise(order)) for order in permutations(layers)
+    )
+    assert fits_otherwise(widths) == (orders > 1 or widths[0] in widths[2:])
+
+
+@pytest.mark.parametrize(
+    ("read", "params"),
+    [
+        (from_flax, tree((2, 2, 2))),
+        (from_flax, tree((3, 5, 3))),  # an autoencoder, or its parts the other way round
+        (from_flax, tree((3, 5, 3, 6, 1))),  # an actor and a critic, where there are as many actions as observations
+        (from_flax, {"params": {"net": tree((2, 4, 4, 4, 1), "MLPBlock_{}")}}),
+        (from_haiku, {"linear": tree((2, 2), names=HAIKU)["Dense_0"], "linear_1": tree((2, 2), names=HAIKU)["Dense_0"]}),
+        (from_haiku, {f"net/~/dense_{i}": tree((2, 2), names=HAIKU)["Dense_0"] for i in (2, 1)}),  # a part
+    ],
+)  # fmt: skip
+def test_layers_that_chain_in_another_order_and_are_numbered_by_a_library(read, params):
+    with pytest.warns(
+        UserWarning, match=r"pass layers=\[...\], their names in the order of the calls, or check=\(rows"
+    ) as caught:
+        mlp = read(params, **RELU)
+    assert Path(caught[0].filename) == Path(__file__)
+    x = normal(3, mlp.layers[0].w.shape[0])
+    assert read(params, check=(x, mlp_forward(mlp, x)), **RELU)  # no warning
+    assert read(params, check=False, **RELU)
+    if "params" not in params:
+        assert read(params, layers=sorted(params), **RELU)
+
+
+@pytest.mark.parametrize(
+    ("read", "params"),
+    [
+        (from_flax, tree((2, 3, 1))),
+        (from_flax, tree((3, 64, 64, 2))),
+        (from_flax, tree((2, 2, 2), "fc{}")),  # numbered by a person
+        (from_flax, tree((2, 2, 2), "layers_{}")),  # places in a list or an nn.Sequential
+        (from_flax, tree((2, 2, 2), "hidden_{}")),
+        (from_haiku, tree((2, 2, 2), "mlp/~/linear_{}", HAIKU)),  # of hk.nets.MLP
+        (from_haiku, tree((2, 2, 2), "fc{}", HAIKU)),
+    ],
+)
+def test_no_warning_where_the_order_is_known(read, params):
+    assert len(read(params, **RELU).layers) == len(params)
+
+
+def test_the_wrong_order_is_found_by_outputs():
+    params = tree((2, 2, 2))
+    (w0, b0), (w1, b1) = (params[f"Dense_{i}"].values() for i in range(2))
+    x = normal(4, 2)
+    check = x, np.maximum(x @ w1 + b1, 0) @ w0 + b0  # as Dense_0 is called last
+    with pytest.raises(
+        ValueError, match=r"from_flax: check must hold what the network gives, got outputs that differ by"
+    ):
+        from_flax(params, check=check, **RELU)
+    assert from_flax(params, layers=["Dense_1", "Dense_0"], check=check, **RELU)
+
+
 UNORDERED = "from_flax: layers must be given where the names of layers are not one name with numbers, got "
 
 
@@ -35,6 +115,8 @@ UNORDERED = "from_flax: layers must be given where the names of layers are not o
     [
         ({"in": dense(2, 2), "out": dense(2, 2)}, {}, UNORDERED + "'in', 'out'; pass layers=[...] with their names in order, or the part that is one network"),
         ({"fc": dense(2, 2), "fc1": dense(2, 2)}, {}, UNORDERED + "'fc', 'fc1'"),
+        ({"actor": tree((2, 3, 1)), "critic": tree((2, 3, 1))}, {}, UNORDERED + "'actor/Dense_0', 'actor/Dense_1', 'critic/Dense_0', 'critic/Dense_1'; pass layers=[...] with their names in order, or the part that is one network, such as what is under 'actor'"),
+        (tree((2, 3, 1)) | {"Dense_2": dense(2, 3), "Dense_3": dense(3, 1)}, {}, "from_flax: params: layers must chain, got 'Dense_1' with 1 units before 'Dense_2', which takes 2; they are numbered as they were created: pass layers=[...], their names in the order of the calls, or the part that is one network, an actor without its critic"),
         ({"fc1": dense(2, 2), "fc_1": dense(2, 2)}, {}, UNORDERED + "'fc1', 'fc_1'"),
         ({"a": {"fc1": dense(2, 2)}, "b": {"fc2": dense(2, 2)}}, {}, UNORDERED + "'a/fc1', 'b/fc2'"),
         ({f"l{i}x": dense(2, 2) for i in range(7)}, {}, UNORDERED + "'l0x', 'l1x', 'l2x', 'l3x', 'l4x' and 2 more"),

@@ -82,8 +82,8 @@ def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, ta
 def stopped(model, tmp_path):
     """The arguments of a run that was interrupted with some of its rows done."""
 
-    def stop(name="out.npy", n=200_000):
-        rows, out = write_rows(tmp_path / "rows.npy", numbers(n)), tmp_path / name
+    def stop(name="out.npy", n=200_000, source="rows.npy", model=model):
+        rows, out = write_rows(tmp_path / source, numbers(n)), tmp_path / name
         arguments = [str(a) for a in ("run", model, rows, "--tile", "128", "-o", out)]
 
         def interrupt(chunk):
@@ -98,7 +98,7 @@ def stopped(model, tmp_path):
             patch.setattr(np, "isnan", interrupt)
             assert main(arguments) == 130
         assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-            ["rows.npy", f"{name}.partial", f"{name}.journal"]
+            [source, f"{name}.partial", f"{name}.journal"]
         )
         return arguments, out
 
@@ -164,6 +164,27 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, mo
     assert out.exists()
     assert main([*arguments, "--resume"]) == 2
     assert capsys.readouterr().err.endswith(f"jaxneuron: {out}: exists; pass --force to replace it\n")
+
+
+def test_a_resumed_run_takes_the_same_columns_and_the_same_first_line(
+    stopped, model, tmp_path, tmp_path_factory, capsys
+):
+    mlp = jaxneuron.load(model)
+    named = tmp_path_factory.mktemp("named") / "named.safetensors"
+    save(named, jaxneuron.MLP(mlp.layers, mlp.activation, mlp.final_activation, inputs=("c", "b", "a")))
+    arguments, out = stopped(n=120_000, source="rows.csv", model=named)
+    kept = (tmp_path / "out.npy.partial").read_bytes()
+    for header in ("yes", "no"):
+        capsys.readouterr()
+        assert main([*arguments, "--resume", "--header", header]) == 2
+        assert f"must be of a run with this header, {header}, got auto" in capsys.readouterr().err
+    assert (tmp_path / "out.npy.partial").read_bytes() == kept
+    assert main([*arguments, "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert "rows.csv: line 1: columns are taken by name: 'c', 'b', 'a'\n" in said
+    assert ", the last " in said
+    expected = evaluate(mlp, np.ascontiguousarray(numbers(120_000)[:, ::-1]), tile=128)
+    assert np.load(out).tobytes() == expected.tobytes()
 
 
 def test_a_journal_may_end_anywhere(stopped, tmp_path, model):

@@ -72,7 +72,9 @@ def test_a_bad_line_far_down_is_named(model, tmp_path, capsys):
     path.write_text("\n".join(lines))
     assert main(["run", str(model), str(path), "-o", str(tmp_path / "out.npy")]) == 2
     assert (
-        capsys.readouterr().err == f"jaxneuron: {path}: line 950001: column 3 must be a number, got 'oops'\n"
+        capsys.readouterr().err
+        == f"jaxneuron: {path}: line 1 is all numbers, and is evaluated as a row; --header yes|no|auto says what it is\n"
+        f"jaxneuron: {path}: line 950001: column 3 must be a number, got 'oops'\n"
     )
     assert not (tmp_path / "out.npy").exists()
 

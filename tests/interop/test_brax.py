@@ -1,5 +1,7 @@
 """Brax's own networks, normaliser and deterministic policy, where it is installed (.ci/run does, once)."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -40,3 +42,13 @@ def test_policy(agent, activation):
         )
         y, _ = inference(networks)(wide, deterministic=True)(x.astype(np.float64), jax.random.key(0))
         assert_outputs(mlp, x, np.asarray(y), folded=True)
+    actions, _ = inference(networks)(given, deterministic=True)(rows, jax.random.key(0))
+    assert from_brax(given, activation=activation, check=(rows, actions))
+    unscaled = (types.SimpleNamespace(mean=0.0, std=1.0), params)
+    with pytest.raises(ValueError, match="check must hold what the network gives"):
+        from_brax(unscaled, activation=activation, check=(rows, actions))
+    plain = make(6, 3, **{sizes: (16, 16, 8)})  # as with normalize_observations=False
+    actions, _ = inference(plain)(given, deterministic=True)(rows, jax.random.key(0))
+    assert from_brax(unscaled, activation=activation, check=(rows, actions))
+    with pytest.raises(ValueError, match="check must hold what the network gives"):
+        from_brax(given, activation=activation, check=(rows, actions))

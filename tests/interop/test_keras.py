@@ -146,7 +146,7 @@ def test_dtypes_are_kept(read, dtype):
 ])  # fmt: skip
 def test_activations_are_keras_s(name):
     layer = layers.Activation(name) if isinstance(name, str) else name
-    mlp = from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(4), layer]))
+    mlp = from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(4), layer]), check=False)
     z = np.linspace(-6, 6, 48).reshape(12, 4)
     with jax.enable_x64(True):
         theirs = np.asarray(layer(z.astype(np.float32)), np.float64)
@@ -159,7 +159,7 @@ def test_activations_are_keras_s(name):
 def test_there_and_back(name):
     mlp = network(name)
     model = to_keras(mlp)
-    again = from_keras(model)
+    again = from_keras(model, check=False)  # below, the outputs are compared
     assert_bits(again, *jax.tree.leaves(mlp))
     assert again.activations == mlp.activations
     np.testing.assert_allclose(model(X), jaxneuron.mlp_forward(mlp, X), rtol=2e-5, atol=2e-6)
@@ -211,3 +211,117 @@ def test_subclassed_models_are_refused():
         match=r"from_keras: source must be .*, got Own; a subclassed model records no order",
     ):
         from_keras(Own())
+
+
+def chain(*parts):
+    return keras.Sequential([keras.Input((4,)), *parts])
+
+
+def test_lora_is_added_to_the_kernel(read):
+    model = chain(layers.Dense(5, "tanh"), layers.Dense(2, use_bias=False))
+    for layer in model.layers:
+        layer.enable_lora(2)
+        layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.5))  # it begins at 0
+    first, second = model.layers
+    assert_bits(read(model), *map(np.asarray, (first.kernel, first.bias, second.kernel)))
+    model = chain(layers.EinsumDense("ab,bc->ac", output_shape=3))
+    model.layers[0].enable_lora(2)
+    with pytest.raises(ValueError, match="the layer 'EinsumDense' can't be part of an MLP"):
+        read(model)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_quantised_layers_are_refused(read, mode):
+    for bias in (True, False):
+        model = chain(layers.Dense(4, use_bias=bias))
+        model.quantize(mode)
+        with pytest.raises(
+            ValueError, match=rf"^from_keras: source: (layers must not be quantised, got {mode}|.*quantised)"
+        ):
+            read(model)
+
+
+def relu(x):
+    return 2 * x
+
+
+class Doubled(layers.Dense):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class Residual(keras.Sequential):
+    def call(self, x, training=None):
+        return x + super().call(x)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Registered(layers.Dense):
+    pass
+
+
+def patched():
+    model = chain(layers.Dense(4))
+    model.layers[0].call = lambda x: x
+    return model
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    (lambda: chain(Doubled(4)), "the layer 'Doubled' is not one of Keras's own; convert the part without it"),
+    (lambda: chain(Registered(4)), "the layer 'Registered' is not one of Keras's own"),
+    (lambda: chain(Residual([layers.Dense(4)])), "the layer 'Residual' is not one of Keras's own"),
+    (lambda: chain(layers.SpectralNormalization(layers.Dense(4))), "the layer 'SpectralNormalization' can't be part of an MLP"),
+])  # fmt: skip
+def test_layers_that_compute_something_else(read, model, message):
+    with pytest.raises(ValueError, match=f"^from_keras: source: {message}"):
+        read(model())
+
+
+@pytest.mark.parametrize(("model", "message"), [
+    (patched, "layers must compute what their class does, got a call of its own on Dense 'dense.*'; remove it"),
+    (lambda: chain(layers.Dense(4, relu)), "activations must be Keras's own, got another function named 'relu' in Dense 'dense.*'; use from_pairs"),
+    (lambda: chain(layers.Dense(4), layers.Activation(relu)), "got another function named 'relu' in Activation "),
+    (lambda: chain(keras.Sequential([layers.Dense(4, relu)])), "got another function named 'relu' in Dense "),
+])  # fmt: skip
+def test_what_a_configuration_does_not_say(model, message):
+    with pytest.raises(ValueError, match=f"^from_keras: source: .*{message}"):
+        from_keras(model())
+
+
+def test_the_check_finds_what_nothing_records(monkeypatch, tmp_path):
+    model = chain(layers.Dense(3))
+    call = layers.Dense.call
+    monkeypatch.setattr(layers.Dense, "call", lambda self, x, training=None: 2 * call(self, x))
+    with pytest.raises(
+        ValueError, match=r"^from_keras: source must compute what its layers say, got outputs"
+    ):
+        from_keras(model)
+    assert len(from_keras(model, check=False).layers) == 1
+    monkeypatch.undo()
+    model.save(tmp_path / "model.keras")
+    for source in (model, tmp_path / "model.keras"):
+        from_keras(source, check=(X, model(X)))
+        with pytest.raises(
+            ValueError, match=r"^from_keras: check must hold what the network gives, got outputs"
+        ):
+            from_keras(source, check=(X, 1 + model(X)))
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_the_check_allows_what_a_policy_rounds(policy):
+    """Weights and the last layer in float32, the products of the others in 16 bits."""
+    model = chain(
+        layers.Normalization(mean=300.0, variance=4.0, dtype=policy),
+        layers.Dense(64, "tanh", dtype=policy, kernel_constraint="non_neg"),
+        layers.Dense(2),
+    )
+    assert from_keras(model).layers[0].w.dtype == np.float32
+
+
+def test_dictionaries_at_the_ends(read):
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(2)(x)
+    assert_bits(read(keras.Model({"x": x}, {"y": y})), *keras.Model(x, y).get_weights())
+    with pytest.raises(ValueError, match="must be one chain from one input to one output"):
+        read(keras.Model({"x": x}, {"y": y, "z": layers.Dense(3)(x)}))

@@ -280,6 +280,46 @@ def test_refusals(nodes, constants, message):
         from_onnx(model(nodes, constants))
 
 
+LAYER = [("Gemm", ["x", "w", "b"], ["z"], {}), ("Relu", ["z"], ["a"], {})]
+SECOND = [*LAYER, ("Gemm", ["a", "w", "b"], ["s"], {})]
+ENDS = {
+    # An activation in several nodes, of which the first are scalings and activations of ours.
+    "x - tanh x": ([*SECOND, ("Tanh", ["s"], ["t"], {}), ("Sub", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
+    "x sigmoid(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Sigmoid", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
+    "x sin(c x)": ([*LAYER[:1], ("Mul", ["z", "c"], ["m"], {}), ("Sin", ["m"], ["t"], {}), ("Mul", ["z", "t"], ["y"], {})], "'z' to end before it, at layer 1 without its activation"),
+    "sin(c x)": ([*SECOND, ("Div", ["s", "c"], ["m"], {}), ("Sin", ["m"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
+    "a gate after an activation": ([*SECOND, ("Relu", ["s"], ["r"], {}), ("Mul", ["r", "c"], ["m"], {}), ("Cos", ["m"], ["y"], {})], "'r' to end before it"),
+    # A layer in several nodes.
+    "a bias for each row": ([*LAYER, ("MatMul", ["a", "w"], ["p"], {}), ("Add", ["p", "rows"], ["y"], {})], "'a' to end before it"),
+    # Scalings of the outputs are not part of what follows.
+    "which is greatest": ([*SECOND, ("Mul", ["s", "b"], ["m"], {}), ("Add", ["m", "b"], ["t"], {}), ("ArgMax", ["t"], ["y"], {})], "'t' to end before it"),
+    "a sum": ([*SECOND, ("Mul", ["s", "b"], ["m"], {}), ("ReduceMean", ["m"], ["y"], {})], "'m' to end before it"),
+    # Branches.
+    "a residual": ([*SECOND, ("Add", ["s", "a"], ["y"], {})], "'a' to end before it"),
+    "an activation that is read again": ([*SECOND, ("Tanh", ["s"], ["t"], {}), ("Sin", ["t"], ["u"], {}), ("Add", ["u", "a"], ["y"], {})], "'a' to end before it"),
+    "a residual of the input": ([*SECOND, ("Add", ["s", "x"], ["y"], {})], None),
+    "nothing before it": ([("Mul", ["x", "b"], ["m"], {}), ("Sin", ["m"], ["y"], {})], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_hint_ends_the_network_where_it_means_something(name):
+    nodes, hint = ENDS[name]
+    constants = {"w": normal(4, 4), "b": normal(4), "c": np.float32(1.5), "rows": normal(len(X), 4)}
+    proto = model(nodes, constants)
+    with pytest.raises(ValueError, match="can't be part of an MLP") as caught:
+        from_onnx(proto)
+    if hint is None:
+        assert "output=" not in str(caught.value)
+        return
+    assert str(caught.value).endswith(f"; pass output={hint}")
+    value = hint.split("'")[1]
+    proto.graph.output[0].name = value
+    (theirs,) = ReferenceEvaluator(proto).run(None, {"x": X})
+    mlp = from_onnx(model(nodes, constants), output=value)
+    np.testing.assert_allclose(np.asarray(mlp_forward(mlp, X)), theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_dropout_of_old_models_says_that_it_is_in_use():
     for attributes, training in (({}, True), ({"is_test": 0}, True), ({"is_test": 1}, False)):
         proto = model([("Dropout", ["x"], ["h"], attributes), ("Tanh", ["h"], ["y"], {})], {}, opset=6)
@@ -308,3 +348,15 @@ def test_what_is_no_model():
         TypeError, match=r"from_onnx: source must be a path or an onnx.ModelProto, got dict; pass the path"
     ):
         from_onnx({})
+
+
+def test_outputs_of_onnx_runtime_are_compared(tmp_path):
+    mlp = init_mlp(jax.random.key(0), (4, 16, 2), activation="gelu", final_activation="softmax")
+    to_onnx(mlp, tmp_path / "m.onnx")
+    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {session.get_inputs()[0].name: X})[0]
+    assert_bits(from_onnx(tmp_path / "m.onnx", check=(X, outputs)), *jax.tree.leaves(mlp))
+    with pytest.raises(
+        ValueError, match=r"^from_onnx: check must hold what the network gives, got outputs that"
+    ):
+        from_onnx(tmp_path / "m.onnx", check=(X, outputs[::-1]))

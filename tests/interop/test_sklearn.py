@@ -149,3 +149,52 @@ def test_refusals():
         ValueError, match="the target must be scaled by a StandardScaler, got FunctionTransformer"
     ):
         from_sklearn(fitted(model, X, Y))
+
+
+@pytest.mark.parametrize("place", ["network", "scaler", "pipeline", "target"])
+def test_subclasses_with_the_name_of_their_class(place):
+    """As imblearn's Pipeline is one of scikit-learn's, of the same name."""
+
+    def same_name(estimator):
+        return type(type(estimator).__name__, (type(estimator),), {"__module__": __name__})
+
+    network = MLPRegressor(hidden_layer_sizes=(2,), max_iter=1, random_state=0)
+    model = TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler())
+    fitted(model, X, Y)
+    from_sklearn(model)
+    part = {
+        "network": model.regressor_[-1], "scaler": model.regressor_[0], "pipeline": model.regressor_, "target": model.transformer_,
+    }[place]  # fmt: skip
+    part.__class__ = same_name(part)
+    with pytest.raises(ValueError, match=rf"got tests.interop.test_sklearn.{type(part).__name__}; convert "):
+        from_sklearn(model)
+
+
+@pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_check_allows_what_scikit_learn_rounds(activation, kind):
+    """Means of many deviations, sums up to a thousand, 1 - p."""
+    x, labels = (X + 1e4).astype(kind), np.stack([Y > 100, Y > 150], axis=1)
+    options = {"hidden_layer_sizes": (9, 9), "activation": activation, "max_iter": 20, "random_state": 0}
+    for y in (Y > 140, Y // 60, labels):
+        from_sklearn(fitted(make_pipeline(StandardScaler(), MLPClassifier(**options)), x, y))
+    for y in (Y, np.stack([Y, -Y], axis=1)):
+        scaled = TransformedTargetRegressor(
+            make_pipeline(StandardScaler(), MLPRegressor(**options)), transformer=StandardScaler()
+        )
+        from_sklearn(fitted(scaled, x, y))
+    from_sklearn(fitted(make_pipeline(StandardScaler(), StandardScaler(with_std=False)), x, None))
+
+
+def test_the_check_finds_a_prediction_of_one_s_own():
+    model = fitted(MLPRegressor(hidden_layer_sizes=(5,), max_iter=20, random_state=0), X / 100, Y / 100)
+    truth = model.predict(X[:4] / 100)
+    from_sklearn(model, check=(X[:4] / 100, truth))
+    with pytest.raises(
+        ValueError, match=r"^from_sklearn: check must hold what the network gives, got outputs"
+    ):
+        from_sklearn(model, check=(X[:4] / 100, truth + 1))
+    model.predict = lambda x: np.maximum(type(model).predict(model, x), 0)
+    with pytest.raises(ValueError, match=r"^from_sklearn: estimator must compute what its layers say, got"):
+        from_sklearn(model)
+    assert len(from_sklearn(model, check=False).layers) == 2

@@ -1,6 +1,8 @@
 """PyTorch, where it is installed: the extra bench brings it."""
 
 import copy
+import re
+import warnings
 
 import jax
 import numpy as np
@@ -14,6 +16,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is in the extra bench")
 
 from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn import utils  # noqa: E402
+from torch.nn.utils import parametrizations, prune  # noqa: E402
 
 
 def fitted(module):
@@ -114,12 +118,262 @@ def activations(mlp):
     return (*mlp.activations[:-1],) or "identity", mlp.final_activation
 
 
-def test_refusals():
+def old_weight_norm(layer, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and in many a saved model
+        return utils.weight_norm(layer, **options)
+
+
+MADE = {
+    "weight_norm": old_weight_norm,
+    "weight_norm of all": lambda layer: old_weight_norm(layer, dim=None),
+    "spectral_norm": utils.spectral_norm,
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", amount=0.4),
+    "prune the bias": lambda layer: prune.random_unstructured(layer, "bias", amount=0.4),
+    "prune twice": lambda layer: prune.ln_structured(prune.l1_unstructured(layer, "weight", amount=0.4), "weight", 0.2, 2, 0),
+    "parametrized weight_norm": parametrizations.weight_norm,
+    "parametrized spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "spectral_norm of weight_norm": lambda layer: parametrizations.spectral_norm(parametrizations.weight_norm(layer)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
+def test_weights_that_a_call_makes(made):
+    """A fresh module with a trained state: what lies in `weight` is the fresh one's until it is called."""
+
+    def net(seed):
+        torch.manual_seed(seed)
+        return nn.Sequential(made(nn.Linear(4, 5)), nn.Tanh(), made(nn.Linear(5, 2)))
+
+    trained, module = net(0), net(1)
+    trained(torch.tensor(ROWS))
+    module.load_state_dict(trained.state_dict())
+    module[0].eval()
+    modes, state = [part.training for part in module.modules()], copy.deepcopy(module.state_dict())
+    rng = torch.get_rng_state()
+    mlp = from_torch(module)
+    assert [part.training for part in module.modules()] == modes
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in state.items())
+    assert torch.equal(torch.get_rng_state(), rng)
+    module.eval()(torch.tensor(X))
+    assert_bits(
+        mlp, *(a.detach().numpy().T for layer in (module[0], module[2]) for a in (layer.weight, layer.bias))
+    )
+
+
+def test_weights_that_change_from_call_to_call():
+    """weight_norm that runs before the pruning of what it norms uses the mask of the call before."""
+    torch.manual_seed(0)
+    trained = nn.Sequential(old_weight_norm(nn.Linear(3, 3)))
+    prune.l1_unstructured(trained[0], "weight_v", amount=0.4)
+    torch.manual_seed(1)
+    fresh = nn.Sequential(old_weight_norm(nn.Linear(3, 3)))
+    prune.l1_unstructured(fresh[0], "weight_v", amount=0.4)
+    fresh.load_state_dict(trained.state_dict())
+    with pytest.raises(ValueError, match="source must compute what its layers say"):
+        from_torch(fresh)
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Swish(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(2 * x)
+
+
+class Agent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.first(torch.tanh(self.second(x)))
+
+
+def changed(change, layer=0):
+    module = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 2)))
+    change(module[1][layer] if layer else module[0])
+    return module
+
+
+def hook(module):
+    module.register_forward_hook(lambda module, inputs, outputs: 10 * outputs)
+
+
+def pre_hook(module):
+    module.register_forward_pre_hook(lambda module, inputs: (inputs[0] * 2,))
+
+
+def pre_hook_with_kwargs(module):
+    module.register_forward_pre_hook(lambda module, inputs, given: (inputs, given), with_kwargs=True)
+
+
+def patched(module):
+    module.forward = lambda x: x
+
+
+def hooked(module):
+    hook(module)
+    return module
+
+
+STATE_DICT = "if it calls its layers one after the other, pass its state_dict(), the activations, and check=(rows, outputs) to see that it does"
+REFUSED = {
+    "a hook": (lambda: changed(hook), "compute what their class does, got a forward hook on Linear '0'; remove it, or convert the part without it"),
+    "an inner hook": (lambda: changed(hook, 1), "got a forward hook on Linear '1.1'; "),
+    "a hook on the whole": (lambda: hooked(nn.Sequential(nn.Linear(2, 2))), "got a forward hook on Sequential; "),
+    "a pre-hook": (lambda: changed(pre_hook), "got a forward pre-hook on Linear '0'; "),
+    "a pre-hook with kwargs": (lambda: changed(pre_hook_with_kwargs), "got a forward pre-hook on Linear '0'; "),
+    "a patched forward": (lambda: changed(patched), "got a forward of its own on Linear '0'; "),
+    "a subclass of a layer": (lambda: nn.Sequential(Doubled(2, 2)), "got tests.interop.test_torch.Doubled; convert the part without it"),
+    "a subclass of Sequential": (lambda: Residual(nn.Linear(2, 2)), f"got tests.interop.test_torch.Residual; {STATE_DICT}"),
+    "an activation of one's own": (lambda: nn.Sequential(nn.Linear(2, 2), Swish()), "got tests.interop.test_torch.Swish; convert the parts before and after it, or use from_pairs with a function that computes it"),
+    "a module of one's own": (Agent, f"got tests.interop.test_torch.Agent; {STATE_DICT}"),
+    "one with a hook": (lambda: hooked(Agent()), "got tests.interop.test_torch.Agent; convert the part without it"),
+    "one with a hook inside": (lambda: nn.DataParallel(changed(pre_hook)), "got DataParallel(); convert the part without it"),
+    "one with weights that are made": (lambda: nn.DataParallel(nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2)))), "got DataParallel(); convert the part without it"),
+    "DataParallel": (lambda: nn.DataParallel(nn.Sequential(nn.Linear(2, 2))), f"got DataParallel(); {STATE_DICT}"),
+    "a compiled module": (lambda: torch.compile(nn.Sequential(nn.Linear(2, 2))), "OptimizedModule; pass the module that was compiled, module._orig_mod"),
+    "a script": (lambda: torch.jit.script(nn.Sequential(nn.Linear(2, 2))), "got torch.jit._script.RecursiveScriptModule; convert the part without it"),
+    "a quantised layer": (lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(2, 2)), {nn.Linear}), "Linear; convert the part without it"),
+    "a lazy layer": (lambda: nn.Sequential(nn.LazyLinear(2)), "hold numbers, got none yet in LazyLinear '0'; call the module on rows first"),
+    "no mean": (lambda: nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False)), "track_running_stats=False); convert the part without it"),
+    "a convolution": (lambda: nn.Sequential(nn.Conv1d(1, 1, 1)), "got Conv1d(1, 1, kernel_size=(1,), stride=(1,)); convert the part without it"),
+    "a low threshold": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Softplus(threshold=10)), "got Softplus(beta=1.0, threshold=10); convert the parts before and after it"),
+    "no slope": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=0)), "got Softplus(beta=0, threshold=20.0); "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "message"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_modules_that_compute_something_else(module, message):
+    with pytest.raises(ValueError, match=r"^from_torch: source: layers must .*" + re.escape(message)):
+        from_torch(module())
+
+
+@pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_hooks_of_all_modules(register):
+    handle = getattr(nn.modules.module, register)(lambda *arguments: None)
+    try:
+        with pytest.raises(ValueError, match=r"got a forward (pre-)?hook on Sequential"):
+            from_torch(nn.Sequential(nn.Linear(2, 2)))
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(("tensor", "message"), [
+    (lambda: torch.ones(2, 2, device="meta"), "on the device meta, which holds no numbers; load them first"),
+    (lambda: torch.ones(2, 2).to_sparse(), "which is sparse; pass .to_dense()"),
+    (lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8), "which is quantized; pass .dequantize()"),
+    (lambda: torch.ones(2, 2).to(torch.float8_e4m3fn), "floats, got torch.float8_e4m3fn; pass tensor.float()"),
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_without_plain_numbers(tensor, message):
+    with pytest.raises(TypeError, match="^from_torch: source: '0.weight' must hold .*" + re.escape(message)):
+        from_torch({"0.weight": tensor()}, activation="relu", final_activation="relu")
+    module = nn.Sequential(nn.Linear(2, 2))
+    vars(module[0])["_parameters"]["weight"] = tensor()
+    with pytest.raises(TypeError, match="^from_torch: source: '0.weight' must hold .*" + re.escape(message)):
+        from_torch(module)
+
+
+def test_a_lazy_layer_s_state_dict():
     with pytest.raises(
-        ValueError,
-        match=r"from_torch: source: layers must be .*, got Conv1d; pass module.state_dict\(\) and the activations",
+        ValueError, match=r"'0.weight' must hold numbers, got none yet; call the module on rows"
     ):
-        from_torch(nn.Sequential(nn.Conv1d(1, 1, 1)))
+        from_torch(nn.Sequential(nn.LazyLinear(3)).state_dict(), activation="relu", final_activation="relu")
+
+
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
+def test_the_state_dict_of_weights_that_a_call_makes(made):
+    with pytest.raises(
+        ValueError, match=r"^from_torch: source must hold weights as they are used, got '0\..*'"
+    ):
+        from_torch(
+            nn.Sequential(made(nn.Linear(4, 4))).state_dict(), activation="relu", final_activation="relu"
+        )
+
+
+def test_what_does_not_change_a_call_is_read():
+    """Hooks of gradients, a layer that stands there twice, compilation by module.compile(), autocast."""
+    layer = nn.Linear(4, 4)
+    module = nn.Sequential(layer, nn.Tanh(), layer)
+    layer.register_full_backward_hook(lambda *arguments: None)
+    module.register_state_dict_pre_hook(lambda *arguments: None)
+    module.compile()
+    layer.compile()
+    with torch.autocast("cpu"):
+        mlp = from_torch(module)
+    w, b = layer.weight.detach().numpy().T, layer.bias.detach().numpy()
+    assert_bits(mlp, w, b, w, b)
+
+
+def test_the_check_finds_what_nothing_records(monkeypatch):
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
+    monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: torch.sin(x))
+    with pytest.raises(
+        ValueError, match=r"^from_torch: source must compute what its layers say, got outputs"
+    ):
+        from_torch(module)
+    assert from_torch(module, check=False).final_activation == "tanh"
+
+    def warns(self, x):
+        warnings.warn("of the source", stacklevel=2)
+        return torch.tanh(x)
+
+    monkeypatch.setattr(nn.Tanh, "forward", warns)
+    from_torch(module)
+
+
+def test_the_check_allows_pytorch_s_softplus_and_its_precision():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 64), nn.Softplus(), nn.Linear(64, 2)).double()
+    with torch.no_grad():
+        module[0].weight.mul_(8)  # sums above its threshold
+    from_torch(module)
+    before = torch.get_float32_matmul_precision()
+    for coarser in (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        lambda: setattr(
+            torch.backends.mkldnn.matmul, "fp32_precision", "bf16"
+        ),  # the other one can't be asked then
+    ):
+        coarser()
+        try:
+            from_torch(nn.Sequential(nn.Linear(300, 2)))
+        finally:
+            torch.backends.mkldnn.matmul.fp32_precision = "none"
+            torch.set_float32_matmul_precision(before)
+
+
+def test_outputs_that_are_given(tmp_path):
+    agent = Agent()
+    rows = torch.tensor(X)
+    given = {"activation": "tanh", "final_activation": "identity", "check": (rows, agent(rows))}
+    save_file(agent.state_dict(), tmp_path / "agent.safetensors")
+    for source in (agent.state_dict(), tmp_path / "agent.safetensors"):
+        from_torch(source, layers=["second", "first"], **given)
+        with pytest.raises(
+            ValueError, match=r"^from_torch: check must hold what the network gives, got outputs"
+        ):
+            from_torch(source, layers=["first", "second"], **given)
+    from_torch(NET, check=(X, NET(rows)))
+    with pytest.raises(ValueError, match=r"^from_torch: check must hold what the network gives"):
+        from_torch(NET, check=(X, 2 * NET(rows)))
+
+
+def test_refusals():
+    with pytest.raises(TypeError, match=r"^from_torch: source must be .*, got SGD; pass one of them"):
+        from_torch(torch.optim.SGD([torch.ones(2, requires_grad=True)]))
     with pytest.raises(ValueError, match=r"'1.running_mean'; pass the part that is an MLP"):
         from_torch(
             nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).state_dict(),

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxneuron._errors import BadValue
+from jaxneuron._file_kinds import check_kind
 
 MOST_FIELDS = 30_000  # apart from the numbers in tensors; an MLP of a thousand layers has 20,000
 # The fields that hold messages: message -> field number in onnx.proto -> message.
@@ -34,6 +35,7 @@ TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data",
 
 def read_model(path: str | os.PathLike[str], library: Any) -> Any:
     """The model in a file, which must be one and hold no more than an MLP would."""
+    check_kind(path, "onnx", "an ONNX model")
     with open(path, "rb") as file:
         content = file.read()
     if _fields(memoryview(content)) > MOST_FIELDS:

@@ -16,10 +16,17 @@ from jax.typing import DTypeLike
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert._onnx.activations import steps as activation_steps
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal
 from jaxneuron.convert._onnx.file import DOUBLE, DTYPES, FLOATS, read_model, tensor
 from jaxneuron.convert.steps import Scaling, Step, assemble
+
+# Operators that are no part of an activation, beside those whose names begin with Reduce.
+APART = {
+    *("ArgMax", "ArgMin", "Concat", "Expand", "Gather", "GatherElements", "GatherND", "Pad", "Reshape"),
+    *("Shape", "Slice", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze"),
+}
 
 
 class _Value(NamedTuple):
@@ -48,7 +55,9 @@ class _Value(NamedTuple):
 
 @public
 @concrete
-def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None = None) -> MLP:
+def from_onnx(
+    source: Any, *, output: str | None = None, dtype: DTypeLike | None = None, check: Check = None
+) -> MLP:
     """A network from an ONNX model, activations and scalings included.
 
     Args:
@@ -59,6 +68,7 @@ def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None
       output: the name of the value to end at, which may be an inner one; needed if there are several
         outputs.
       dtype: to convert the layers to; None keeps theirs.
+      check: `(rows, outputs)` of the model, with which the network is compared.
 
     Returns:
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
@@ -67,8 +77,8 @@ def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None
     Raises:
       ValueError: a file that is not whole, or holds far more than an MLP; a graph that is not an MLP, naming
         its first node that can't be part of one; weights in a file outside the model's folder; a number too
-        large for `dtype`. TypeError: another kind of source, another dtype. OSError: what the file system
-        says. ImportError: without the extra `onnx`.
+        large for `dtype`; outputs other than those of `check`. TypeError: another kind of source, another
+        dtype. OSError: what the file system says. ImportError: without the extra `onnx`.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
@@ -94,7 +104,10 @@ def from_onnx(source: Any, *, output: str | None = None, dtype: DTypeLike | None
         raise BadType(f"output must be the name of a value, got {type(output).__name__}; pass a string")
     value, n_in = _walk(model, folder, output)
     like = DTYPES[value.kind] if value.kind in FLOATS else np.float32
-    return assemble(value.steps(), "source", n_in=n_in, like=like, dtype=dtype)
+    steps = value.steps()
+    mlp = assemble(steps, "source", n_in=n_in, like=like, dtype=dtype)
+    compare_given(mlp, check, steps=steps)
+    return mlp
 
 
 def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, int | None]:
@@ -105,17 +118,14 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
     inputs = [value for value in graph.input if value.name not in tensors]
     values: dict[str, Any] = {value.name: _input(value) for value in inputs}
     opset = max([o.version for o in model.opset_import if o.domain in ("", "ai.onnx")], default=1)
-    last = None
-    for node in nodes:
+    for i, node in enumerate(nodes):
         try:
             read = [_read(name, values, tensors, folder) for name in node.input]
             result = _result(node, read, opset, folder)
         except (Refusal, ValueError) as refusal:
-            hint = f"; pass output={last!r:.80} to end before it" if last else ""
+            hint = _end_before(i, nodes, ends, values)
             name = f"{node.name!r} ({node.op_type})" if node.name else f"{node.op_type} of {node.output[:1]}"
             raise BadValue(f"source: node {name[:120]} can't be part of an MLP: {refusal}{hint}") from None
-        if isinstance(result, _Value):
-            last = node.output[0]
         values |= dict.fromkeys(node.output[:1], result)
     found = [values.get(end) for end in ends]
     if len(found) != 1:
@@ -133,6 +143,35 @@ def _walk(model: Any, folder: str | None, output: str | None) -> tuple[_Value, i
     while start.before is not None:
         start = start.before
     return found[0], start.units
+
+
+def _end_before(i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]) -> str:
+    """Advice to end before node `i`: at the last value from which alone all the rest is computed.
+
+    Any other lies inside something: exporters write an activation, such as gelu, as several nodes, of which
+    the first may be a scaling.
+    """
+    computed = {name for name, value in values.items() if isinstance(value, _Value)}
+    needed, operation = set(ends).union(*(node.input for node in nodes[i:])), nodes[i].op_type
+    apart = operation in APART or operation.startswith("Reduce")
+    for node in reversed(nodes[:i]):
+        name = node.output[0]
+        if needed & computed == {name} and (apart or _is_whole(node.op_type, operation, values[name])):
+            steps = values[name].steps()
+            layers = sum(isinstance(step, Affine) for step in steps)
+            if not all(isinstance(step, Scaling) for step in steps):
+                bare = not apart and isinstance(steps[-1], Affine)
+                after = f", at layer {layers} without its activation" if bare else ""
+                return f"; pass output={name!r:.80} to end before it{after}"
+        needed = needed.difference(node.output).union(node.input)
+    return ""
+
+
+def _is_whole(made_by: str, operation: str, value: _Value) -> bool:
+    """Whether a value is all of a layer or of an activation, where `operation`, which is refused, follows."""
+    if isinstance(value.step, Affine):
+        return value.step.b is not None or operation not in ("Add", "Sub")
+    return not isinstance(value.step, Scaling) or made_by in ("Gemm", "BatchNormalization")
 
 
 def _leading_to(ends: Iterable[str], nodes: Any) -> list[Any]:

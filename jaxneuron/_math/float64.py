@@ -1,0 +1,55 @@
+"""The activations in float64 by NumPy, with a bound of each result's relative error. Never uses jax.
+
+Faster than the oracle's mpmath by a factor of a thousand, and needs no library beside NumPy and SciPy, which
+jax installs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jaxneuron._math.formats import LEAKY_SLOPE, SELU_ALPHA_DIGITS, SELU_SCALE_DIGITS
+
+Array = np.ndarray
+SELU_SCALE, SELU_ALPHA = float(SELU_SCALE_DIGITS), float(SELU_ALPHA_DIGITS)
+
+
+def activation(name: str, z: Array) -> tuple[Array, float]:
+    """`name` at the float64 array `z`, and a bound of its relative error. KeyError: it has none here."""
+    a = np.abs(z)
+    match name.removeprefix("cr_"):
+        case "identity":
+            return z, 0.0
+        case "relu":
+            return np.maximum(z, 0), 0.0
+        case "leaky_relu":
+            return np.where(z >= 0, z, LEAKY_SLOPE * z), 2.0**-52
+        case "hard_sigmoid":
+            return np.clip(z + 3, 0, 6) / 6, 2.0**-52
+        case "sigmoid":
+            e = np.exp(-a)
+            return np.where(z < 0, e / (1 + e), 1 / (1 + e)), 2.0**-50
+        case "tanh":
+            return np.tanh(z), 2.0**-50
+        case "silu":
+            return z * activation("sigmoid", z)[0], 2.0**-49
+        case "gelu_tanh":
+            # The exponent may be 100, and its relative error counts that often.
+            u = math.sqrt(8 / math.pi) * (z + 0.044715 * z**3)
+            return z * activation("sigmoid", u)[0], 2.0**-43
+        case "gelu":
+            from scipy.special import erfc
+
+            return 0.5 * z * erfc(-z * math.sqrt(0.5)), 2.0**-43
+        case "softplus":
+            return np.maximum(z, 0) + np.log1p(np.exp(-a)), 2.0**-50
+        case "elu":
+            return np.where(z > 0, z, np.expm1(np.minimum(z, 0))), 2.0**-50
+        case "selu":
+            return SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(np.minimum(z, 0))), 2.0**-50
+        case "softmax":
+            e = np.exp(z - z.max(-1, keepdims=True, initial=-math.inf))
+            return e / e.sum(-1, keepdims=True), (z.shape[-1] + 8) * 2.0**-52
+    raise KeyError(name)

@@ -1,0 +1,337 @@
+"""Whether a network that was read computes what its source computes: a few rows, through both.
+
+    |y_source - y| <= sum over the steps of |dy/ds| e(s)
+
+s are the numbers after a step, e(s) bounds what rounding adds to them in the source's dtype and in ours, and
+dy/ds are the network's own slopes: a bound to first order, of the output of each row that is furthest off.
+Our side is NumPy's, in float64; nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from jaxneuron._arrays import FLOATS, as_array
+from jaxneuron._errors import BadType, BadValue
+from jaxneuron._math import float64
+from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._names import Activation, resolve
+from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._activations import ELU, LeakyReLU
+from jaxneuron.convert.steps import Scaling, Step
+
+Array = np.ndarray
+Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
+Slopes = Callable[[Array], Array]  # from those with respect to a step's outputs to those of its inputs
+
+MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 1.0, 2.0, 8.0)  # of the rows; the first shows the biases alone
+BLOCK = 2**20  # weights that are float64 at a time
+IN_NUMPY: dict[Any, Callable[[Array], Array]] = {
+    jax.nn.soft_sign: lambda z: z / (1 + np.abs(z)),
+    jnp.exp: np.exp,
+}
+OF_A_MODULE = (
+    "a hook, a subclass or a changed call may do more than the layers say: convert the part without it, "
+    "or pass check=False to keep the layers alone"
+)
+OF_ARRAYS = (
+    "see whether activations, orientation and the order of the layers are the source's, "
+    "and whether it gave these outputs for these rows"
+)
+
+
+def compare(
+    mlp: MLP,
+    call: Callable[[Array], Any],
+    argument: str,
+    *,
+    steps: Sequence[Step] | None = None,
+    computed_in: Iterable[Any] = (),
+    remedy: str = OF_A_MODULE,
+) -> None:
+    """Refuses `mlp` if the source gives other outputs for eight fixed rows than rounding explains.
+
+    Args:
+      mlp: the network that was read.
+      call: the source's forward pass, from float64 rows `(8, n_in)`, whose numbers the source's dtype holds,
+        to outputs `(8, n_out)`. If it raises or gives no numbers, nothing is checked. Its warnings are not
+        shown.
+      argument: the importer's argument that holds the source; opens the message.
+      steps: what `mlp` was assembled from, where scalings were folded, which the source rounds one by one.
+      computed_in: dtypes that the source computes in, where neither its weights nor its outputs show them.
+      remedy: what to do.
+    """
+    if _traced(mlp):
+        return
+    done = _chain(mlp) if steps is None else steps
+    dtype = _coarsest([*_dtypes(done), *computed_in])
+    rows = _rows(len(mlp.layers[0].w), done, dtype)
+    try:
+        with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
+            warnings.simplefilter("ignore")
+            outputs, given = _numbers(call(rows.copy()), argument)
+    except Exception:  # of code that isn't ours
+        return
+    found = _difference(mlp, steps, rows, outputs, _coarsest([dtype, given]))
+    if found:
+        raise BadValue(f"{argument} must compute what its layers say, got {found}; {remedy}")
+
+
+def compare_given(
+    mlp: MLP,
+    check: Any,
+    argument: str = "check",
+    *,
+    steps: Sequence[Step] | None = None,
+    remedy: str = OF_ARRAYS,
+) -> None:
+    """Refuses `mlp` if it gives other outputs than `check`, `(rows, outputs)` of the source, beyond rounding.
+
+    None and False check nothing. Rows `(rows, n_in)` and outputs `(rows, n_out)` are arrays of any library.
+    One row may be `(n_in,)`, its outputs `(n_out,)`, and those of a network with one output `(rows,)`. The
+    `steps` are those of `compare`.
+    """
+    if check is None or check is False:
+        return
+    if not isinstance(check, (tuple, list)) or len(check) != 2:
+        raise BadType(
+            f"{argument} must be (rows, outputs), got {type(check).__name__}; "
+            f"pass a few rows and the source's outputs for them"
+        )
+    (rows, _), (outputs, given) = (
+        _numbers(array, f"{argument}: {name}") for name, array in zip(("rows", "outputs"), check, strict=True)
+    )
+    n_in, n_out = len(mlp.layers[0].w), mlp.layers[-1].w.shape[1]
+    if rows.ndim == 1 and rows.size == n_in:
+        rows = rows[None]
+    if rows.ndim != 2 or rows.shape[1] != n_in or not len(rows):
+        raise BadValue(
+            f"{argument}: rows must have shape (rows, {n_in}), got {rows.shape}; pass at least one row"
+        )
+    if not np.isfinite(rows).all():
+        raise BadValue(f"{argument}: rows must be finite, got {rows[~np.isfinite(rows)][0]}; leave it out")
+    flat = [(len(rows) * n_out,)] if 1 in (len(rows), n_out) else []
+    if outputs.shape not in ((len(rows), n_out), *flat):
+        raise BadValue(
+            f"{argument}: outputs must have shape {(len(rows), n_out)}, got {outputs.shape}; "
+            f"pass the source's outputs for these rows"
+        )
+    if _traced(mlp):
+        return
+    done = _chain(mlp) if steps is None else steps
+    found = _difference(mlp, steps, rows, outputs, _coarsest([*_dtypes(done), given]))
+    if found:
+        raise BadValue(f"{argument} must hold what the network gives, got {found}; {remedy}")
+
+
+def _difference(
+    mlp: MLP, steps: Sequence[Step] | None, rows: Array, outputs: Array, dtype: np.dtype
+) -> str | None:
+    """What is wrong with the `outputs` of a source that computes in `dtype`."""
+    wanted = (len(rows), mlp.layers[-1].w.shape[1])
+    if outputs.size != wanted[0] * wanted[1]:
+        return f"outputs of shape {outputs.shape} instead of {wanted}"
+    if not any(isinstance(step, Scaling) for step in steps or ()):
+        steps = None  # the network's own, nothing is folded
+    ours, theirs = _Rounding.ours(mlp), _Rounding.theirs(dtype)
+    both = _Rounding(*(a + b for a, b in zip(ours, theirs, strict=True)))
+    try:
+        with np.errstate(all="ignore"):
+            y, trace = _forward(_chain(mlp), rows, ours if steps else both)
+            off = np.abs(outputs.reshape(wanted) - y)
+            furthest = np.argmax(np.nan_to_num(off / trace[-1].scale, nan=np.inf), axis=1)[:, None]
+            slopes = (np.arange(wanted[1]) == furthest).astype(np.float64)
+            allowed, largest = _bound(trace, slopes)
+            if steps:
+                more, larger = _bound(_forward(steps, rows, theirs)[1], slopes)
+                allowed, largest = allowed + more, np.maximum(largest, larger)
+    except _NotCalled:
+        return None
+    off = np.take_along_axis(off, furthest, 1)[:, 0]
+    judged = np.isfinite(allowed) & (largest < float(ml_dtypes.finfo(dtype).max))
+    wrong = judged & ~(off <= allowed)
+    if not wrong.any():
+        return None
+    row = int(np.argmax(np.where(wrong, np.nan_to_num(off - allowed, nan=np.inf), -1)))
+    return f"outputs that differ by {off[row]:.2g} in row {row}, where rounding allows {allowed[row]:.1g}"
+
+
+class _Rounding(NamedTuple):
+    """What rounding adds, relative to the numbers that are rounded."""
+
+    sums: float  # by each addition of a sum
+    stored: float  # by storing a sum or its weights
+    result: float  # by each operation of an activation or a scaling
+    tiny: float  # by each number that may be flushed to 0
+
+    @staticmethod
+    def theirs(dtype: np.dtype) -> _Rounding:
+        """bfloat16 and float16 are summed in float32; sums, parts of sums and biases are then rounded."""
+        u, tiny = _unit(dtype), float(ml_dtypes.finfo(dtype).tiny)
+        return _Rounding(2.0**-24, 4 * u, u, tiny) if dtype.itemsize == 2 else _Rounding(u, 0.0, u, tiny)
+
+    @staticmethod
+    def ours(mlp: MLP) -> _Rounding:
+        """float64; weights may have been rounded once. Each formula in _math/float64.py is within 2^-43."""
+        return _Rounding(2.0**-53, _unit(_coarsest(_dtypes(_chain(mlp)))), 2.0**-47, 0.0)
+
+
+class _Done(NamedTuple):
+    """A step on the rows."""
+
+    error: Array  # that rounding may leave in its outputs
+    slopes: Slopes
+    scale: Array  # the error of the last sum or scaling: how far off is far for an output
+    largest: Array  # number on the way, for each row
+
+
+def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Array, list[_Done]]:
+    """The outputs of `steps`, and what their bound is made of."""
+    trace = [_Done(np.zeros(x.shape), lambda v: v, np.ones(x.shape), np.abs(x).max(1, initial=0.0))]
+    for step in steps:
+        if isinstance(step, Affine):
+            x, size, slopes = _affine(step, x)
+            n = len(step.w) + 2
+            error = (n * rounding.sums + rounding.stored) * size + n * rounding.tiny
+        elif isinstance(step, Scaling):
+            mean, scale, shift = (np.asarray(a, np.float64) for a in step)
+            size = (np.abs(x) + np.abs(mean)) * np.abs(scale) + np.abs(shift)
+            x, slopes = (x - mean) * scale + shift, functools.partial(np.multiply, scale)
+            error = 8 * rounding.result * size + rounding.tiny  # deviation and scale are computed too
+        else:
+            x, error, slopes = _activation(step, x, trace[-1].error, rounding)
+            size, scale = x, trace[-1].scale
+        if isinstance(step, (Affine, Scaling)):
+            scale = error + (error == 0)
+        trace.append(_Done(error, slopes, scale, np.abs(size).max(1, initial=0.0)))
+    return x, trace
+
+
+def _bound(trace: Sequence[_Done], slopes: Array) -> tuple[Array, Array]:
+    """For each row: how far `slopes` times the outputs may be off, and the largest number on the way."""
+    total = np.zeros(len(slopes))
+    for done in reversed(trace):
+        total += (np.abs(slopes) * done.error).sum(1)
+        slopes = done.slopes(slopes)
+    return total, np.max([done.largest for done in trace], axis=0)
+
+
+def _affine(layer: Affine, x: Array) -> tuple[Array, Array, Slopes]:
+    """x @ w + b; |x| @ |w| + |b|; and the slopes."""
+    w = np.asarray(layer.w)
+    step = max(1, BLOCK // max(1, w.shape[1]))
+
+    def blocks() -> Iterator[tuple[slice, Array]]:
+        for start in range(0, len(w), step):
+            part = slice(start, start + step)
+            yield part, w[part].astype(np.float64)
+
+    b = np.zeros(w.shape[1]) if layer.b is None else np.asarray(layer.b, np.float64)
+    z, size = np.tile(b, (len(x), 1)), np.tile(np.abs(b), (len(x), 1))
+    for part, block in blocks():
+        z += x[:, part] @ block
+        size += np.abs(x[:, part]) @ np.abs(block)
+    return z, size, lambda v: np.concatenate([v @ block.T for _, block in blocks()] or [v[:, :0]], axis=1)
+
+
+def _activation(
+    function: Activation, z: Array, error: Array, rounding: _Rounding
+) -> tuple[Array, Array, Slopes]:
+    """The activation at z, which is off by `error`; what its own roundings add; and the slopes.
+
+    A library may compute 1 - p, exp(z) - 1 or z (1 + erf(z)), from numbers as large as 1 or z.
+    """
+    u = 16 * rounding.result
+    if function == "softmax":
+        p = float64.activation("softmax", z)[0]
+        error = np.full(p.shape, u + z.shape[1] * rounding.result)
+        return p, error, lambda v: p * (v - (v * p).sum(1, keepdims=True))
+    try:
+        y = _value(function, z)
+    except KeyError:  # no formula of NumPy's
+        return _called(resolve(function), z, u)
+    # To the side where it is steeper: within its error, relu(0) has the slopes 0 and 1.
+    step = np.maximum(error, 2.0**-20 * np.maximum(1, np.abs(z)))
+    up, down = (_value(function, z + step) - y) / step, (y - _value(function, z - step)) / step
+    slope = np.where(np.abs(up) > np.abs(down), up, down)
+    gates = isinstance(function, str) and ACTIVATIONS[function].gates
+    size = np.maximum(1, np.abs(z if gates else y)) * (function not in ("identity", "relu"))
+    return y, u * size, lambda v: v * slope
+
+
+def _value(function: Activation, z: Array) -> Array:
+    if isinstance(function, LeakyReLU):
+        return np.where(z >= 0, z, function.slope * z)
+    if isinstance(function, ELU):
+        return function.scale * np.where(z > 0, z, function.alpha * np.expm1(np.minimum(z, 0)))
+    return float64.activation(function, z)[0] if isinstance(function, str) else IN_NUMPY[function](z)
+
+
+class _NotCalled(Exception):
+    """A function of the user's own raised."""
+
+
+def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, Array, Slopes]:
+    """A function of the user's own: JAX evaluates it, as it does in the source, and gives its slopes."""
+
+    def slopes(v: Array) -> Array:
+        try:
+            return np.asarray(pull(jnp.asarray(v, value.dtype))[0], np.float64)
+        except Exception as error:
+            raise _NotCalled from error
+
+    try:
+        value, pull = jax.vjp(function, jnp.asarray(z))
+        y = np.asarray(value, np.float64).reshape(z.shape)
+    except Exception as error:
+        raise _NotCalled from error
+    size = np.maximum(1, np.maximum(np.abs(y), np.abs(z)))
+    return y, max(u, 16 * _unit(_coarsest([value.dtype]))) * size, slopes
+
+
+def _rows(n: int, steps: Iterable[Step], dtype: np.dtype) -> Array:
+    """Eight rows of several magnitudes, in numbers that `dtype` holds; around a mean if one is subtracted."""
+    rows = np.random.default_rng(0).standard_normal((len(MAGNITUDES), n)) * np.array(MAGNITUDES)[:, None]
+    first = next(iter(steps), None)
+    with np.errstate(all="ignore"):
+        if isinstance(first, Scaling):
+            rows = np.asarray(first.mean, np.float64) + rows / np.asarray(first.scale, np.float64)
+        return rows.astype(dtype).astype(np.float64)
+
+
+def _numbers(value: Any, argument: str) -> tuple[Array, np.dtype]:
+    """An array of any library in float64, and the float dtype that it came in."""
+    if hasattr(value, "detach"):  # PyTorch's
+        value = value.detach().cpu()
+        return value.double().numpy(), _coarsest([str(value.dtype).removeprefix("torch.")])
+    array = np.asarray(as_array(value, argument))
+    return array.astype(np.float64), _coarsest([array.dtype])
+
+
+def _chain(mlp: MLP) -> list[Step]:
+    return [step for pair in zip(mlp.layers, mlp.activations, strict=True) for step in pair]
+
+
+def _dtypes(steps: Iterable[Step]) -> Iterator[Any]:
+    return (step.w.dtype for step in steps if isinstance(step, Affine))
+
+
+def _coarsest(dtypes: Iterable[Any]) -> np.dtype:
+    known = (np.dtype(jnp.dtype(dtype)) for dtype in dtypes)
+    return max((d for d in known if d.name in FLOATS), key=_unit, default=np.dtype(np.float64))
+
+
+def _unit(dtype: np.dtype) -> float:
+    return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def _traced(mlp: MLP) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(mlp))
