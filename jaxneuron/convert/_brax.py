@@ -77,8 +77,9 @@ def from_brax(
     layers[-1] = Affine(w[:, :half], None if b is None else b[:half])
     with np.errstate(divide="ignore"):
         scaling = Scaling(mean=mean, scale=1 / std)
-    mlp = assemble([scaling, *chain(layers, activation, "tanh")], "params", dtype=dtype)
-    compare_given(mlp, check)
+    steps = [scaling, *chain(layers, activation, "tanh")]
+    mlp = assemble(steps, "params", dtype=dtype)
+    compare_given(mlp, check, steps=steps)
     return mlp
 
 

@@ -153,7 +153,7 @@ def _difference(
             if steps:
                 more, larger = _bound(_forward(steps, rows, theirs)[1], slopes)
                 allowed, largest = allowed + more, np.maximum(largest, larger)
-    except Exception:  # an activation that can't be called, or has no slope
+    except _NotCalled:
         return None
     off = np.take_along_axis(off, furthest, 1)[:, 0]
     judged = np.isfinite(allowed) & (largest < float(ml_dtypes.finfo(dtype).max))
@@ -275,16 +275,26 @@ def _value(function: Activation, z: Array) -> Array:
     return float64.activation(function, z)[0] if isinstance(function, str) else IN_NUMPY[function](z)
 
 
+class _NotCalled(Exception):
+    """A function of the user's own raised."""
+
+
 def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, Array, Slopes]:
     """A function of the user's own: JAX evaluates it, as it does in the source, and gives its slopes."""
-    value, pull = jax.vjp(function, jnp.asarray(z))
 
     def slopes(v: Array) -> Array:
-        return np.asarray(pull(jnp.asarray(v, value.dtype))[0], np.float64)
+        try:
+            return np.asarray(pull(jnp.asarray(v, value.dtype))[0], np.float64)
+        except Exception as error:
+            raise _NotCalled from error
 
-    y = np.asarray(value, np.float64)
+    try:
+        value, pull = jax.vjp(function, jnp.asarray(z))
+        y = np.asarray(value, np.float64).reshape(z.shape)
+    except Exception as error:
+        raise _NotCalled from error
     size = np.maximum(1, np.maximum(np.abs(y), np.abs(z)))
-    return y, max(u, 16 * _unit(np.dtype(value.dtype))) * size, slopes
+    return y, max(u, 16 * _unit(_coarsest([value.dtype]))) * size, slopes
 
 
 def _rows(n: int, steps: Iterable[Step], dtype: np.dtype) -> Array:

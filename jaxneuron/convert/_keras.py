@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,7 +24,7 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._archives import members
 from jaxneuron.convert._check import Check, compare, compare_given
-from jaxneuron.convert._torch_modules import torch_precision
+from jaxneuron.convert._keras_models import computed_in, file_names, forward, live_arrays
 from jaxneuron.convert.steps import Scaling, Step, assemble, network
 
 # Keras's names that are not ours, or mean something else; the others are the same in both.
@@ -92,69 +91,14 @@ def from_keras(source: Any, *, dtype: DTypeLike | None = None, check: Check = Tr
     if not source.built:
         raise BadValue("source must be a built model; begin it with keras.Input, or call it once")
     with inside("source"):
-        arrays = dict(_live(source, "", keras))
+        arrays = dict(live_arrays(source, "", keras))
         steps = list(_model_steps(content, "", arrays.__getitem__))
     mlp = assemble(steps, "source", dtype=dtype)
     if check is True:
-        compare(mlp, _forward(source, keras), "source", steps=steps, computed_in=_computed_in(source, keras))
+        compare(mlp, forward(source, keras), "source", steps=steps, computed_in=computed_in(source, keras))
     else:
         compare_given(mlp, check, steps=steps)
     return mlp
-
-
-def _forward(model: Any, keras: Any) -> Callable[[np.ndarray], Any]:
-    """The model's own forward pass; the rows as it takes them, before a Flatten in front."""
-    wide = np.float64 if model.variable_dtype == "float64" else np.float32
-
-    def call(rows: np.ndarray) -> Any:
-        rows = rows.astype(wide).reshape(len(rows), *model.input_shape[1:])
-        return keras.ops.convert_to_numpy(model(rows, training=False))
-
-    return call
-
-
-def _computed_in(model: Any, keras: Any) -> Iterator[str]:
-    """The dtypes of a call; those of models too, to which they cast their rows."""
-    yield model.compute_dtype
-    for layer in getattr(model, "layers", ()):
-        yield from _computed_in(layer, keras)
-    if keras.config.backend() == "torch":
-        yield from torch_precision()
-        yield "float32"  # PyTorch's softplus is no more exact than that
-
-
-def _live(model: Any, path: str, keras: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """The arrays of a model's layers, by the path they have in a file."""
-    for layer, name in zip(model.layers, _file_names(type(x).__name__ for x in model.layers), strict=True):
-        _check_layer(layer, keras)
-        values = [variable.value for variable in layer.variables]
-        if getattr(layer, "lora_enabled", False):
-            values = [layer.kernel, *([layer.bias] if layer.use_bias else [])]  # LoRA's kernels added
-        yield f"{path}layers/{name}", [keras.ops.convert_to_numpy(value) for value in values]
-        if hasattr(layer, "layers"):
-            yield from _live(layer, f"{path}layers/{name}/", keras)
-
-
-def _check_layer(layer: Any, keras: Any) -> None:
-    """Refuses what a layer's configuration does not say."""
-    where = f"{type(layer).__name__} {layer.name!r:.60}"
-    if "call" in vars(layer):
-        raise BadValue(
-            f"layers must compute what their class does, got a call of its own on {where}; "
-            f"remove it, or convert the part without it"
-        )
-    if getattr(layer, "quantization_mode", None):
-        raise BadValue(
-            f"layers must not be quantised, got {layer.quantization_mode} in {where}; "
-            f"convert the model as it was before"
-        )
-    function = getattr(layer, "activation", None)
-    name = keras.activations.serialize(function) if function is not None else None
-    if isinstance(name, str) and keras.activations.get(name) is not function:
-        raise BadValue(
-            f"activations must be Keras's own, got another function named {name!r} in {where}; "
-            f"use from_pairs with your own function"
-        )
 
 
 def _file_steps(path: str | os.PathLike[str]) -> Iterator[Step]:
@@ -218,16 +162,6 @@ def _hard(group: Any, name: str, h5py: Any) -> Any:
     return group[name]
 
 
-def _file_names(classes: Any) -> Iterator[str]:
-    """The names that Keras gives layers of these classes in a file: dense, dense_1, ..."""
-    seen: dict[str, int] = {}
-    for name in classes:
-        name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
-        name = re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-        seen[name] = seen.get(name, -1) + 1
-        yield f"{name}_{seen[name]}" if seen[name] else name
-
-
 def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
     if not isinstance(content, dict) or content.get("class_name") not in ("Sequential", "Functional"):
         kind = content.get("class_name") if isinstance(content, dict) else content
@@ -238,7 +172,7 @@ def _model_steps(content: Any, path: str, arrays: Arrays) -> Iterator[Step]:
     if path.count("layers/") > DEEPEST:
         raise BadValue(f"models must be nested at most {DEEPEST} deep")
     layers = content["config"]["layers"]
-    named = list(zip(_file_names(layer["class_name"] for layer in layers), layers, strict=True))
+    named = list(zip(file_names(layer["class_name"] for layer in layers), layers, strict=True))
     if content["class_name"] == "Functional":
         named = _in_order(named, content["config"])
     at_start = not path

@@ -85,7 +85,8 @@ def assemble(
         else:
             mlp = _joined(done, n_in, like, narrow)
     _warn_of_nan(mlp)
-    return on_device(mlp)
+    # Arrays that stay NumPy's may be the source's own, which may go on training.
+    return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
 def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:

@@ -135,6 +135,25 @@ def test_a_source_that_gives_no_outputs_is_not_checked(call):
     assert says(network("tanh", (3, 2), "float32"), call) is None
 
 
+@jax.custom_jvp
+def without_slope(z):
+    return z
+
+
+@without_slope.defjvp
+def _(primals, tangents):
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [lambda z: z[:, :1], lambda z: (z, z), lambda z: 1 / 0, without_slope],
+)
+def test_an_activation_that_can_t_be_called_is_not_checked(activation):
+    mlp = MLP([Affine(np.ones((3, 2), np.float32))], final_activation=activation)
+    assert says(mlp, lambda rows: np.ones((8, 2))) is None
+
+
 def test_outputs_that_are_not_the_network_s():
     mlp = network("tanh", (3, 2), "float32")
     assert says(mlp, lambda rows: np.full((8, 2), np.nan, np.float32))

@@ -51,6 +51,16 @@ def test_a_network_does_what_its_steps_do(steps):
     _assert_within(found, truth, 30 * (len(steps) + 1) * oracle.U["float64"] * size, np.inf)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_source_that_goes_on_training_changes_nothing(dtype):
+    w, b = np.ones((64, 64), dtype), np.ones(64, dtype)
+    layer = assemble([Affine(w.T, b)], "source").layers[0]
+    w += 1
+    b += 1
+    assert (np.asarray(layer.w) == 1).all()
+    assert (np.asarray(layer.b) == 1).all()
+
+
 def test_scalings_are_rounded_once():
     w, b = normal(3, 2), normal(2)
     one, two = Scaling(scale=np.float64(1) / 3), Scaling(mean=-0.1, scale=7.0)

@@ -224,6 +224,10 @@ def test_lora_is_added_to_the_kernel(read):
         layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.5))  # it begins at 0
     first, second = model.layers
     assert_bits(read(model), *map(np.asarray, (first.kernel, first.bias, second.kernel)))
+    model = chain(layers.EinsumDense("ab,bc->ac", output_shape=3))
+    model.layers[0].enable_lora(2)
+    with pytest.raises(ValueError, match="the layer 'EinsumDense' can't be part of an MLP"):
+        read(model)
 
 
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
