@@ -50,6 +50,8 @@ def two(found, truth):
     return np.asarray(found), np.asarray(truth, found.dtype)
 
 
+# Marked cpu: on a GPU 16-bit sums have another bound, to which tests/kernels/test_gpu.py holds them.
+@pytest.mark.cpu
 @given(params_and_inputs(affines))
 def test_affine_within_bound(params_and_x):
     params, x = params_and_x
@@ -58,6 +60,7 @@ def test_affine_within_bound(params_and_x):
     assert_within_error_bound(params, x, z)
 
 
+@pytest.mark.cpu
 @given(params_and_inputs(affines), st.sampled_from(ELEMENTWISE))
 def test_neuron_within_bound(params_and_x, name):
     params, x = params_and_x
@@ -75,6 +78,7 @@ def test_mlp_forward_within_bound(mlp_and_x):
     assert_within_error_bound(mlp, x, y)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_wide_sums_within_bound(dtype):
     rng = np.random.default_rng(0)

@@ -21,10 +21,10 @@ NUMBERS = 2**19  # in a tile's widest layer: large enough to amortise a call, sm
 LANES = 16  # a tile is a multiple: XLA computes a remainder of rows by other instructions, with other bits
 
 
-def default_tile(mlp: MLP) -> int:
-    """The rows of a tile: the power of two that puts about `NUMBERS` numbers in the widest layer."""
+def default_tile(mlp: MLP, numbers: int = NUMBERS) -> int:
+    """The rows of a tile: the power of two that puts about so many numbers in the widest layer."""
     widest = max(mlp.layers[0].w.shape[0], *(layer.w.shape[1] for layer in mlp.layers), 1)
-    return max(LANES, 2 ** round(math.log2(NUMBERS / widest)))
+    return max(LANES, 2 ** round(math.log2(numbers / widest)))
 
 
 def whole_lanes(tile: int) -> int:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxneuron._arrays import as_operand
 from jaxneuron._errors import BadType, BadValue, TooLarge
+from jaxneuron._evaluate import gpus
 from jaxneuron._forward import _mlp_forward
 from jaxneuron._params import MLP
 
@@ -53,16 +54,24 @@ def program(
     if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
         devices = devices[:1]  # XLA refuses a program without operands on several devices
     mesh = Mesh(np.array(devices), ("rows",))
-    compiled, by_rows = _program(mesh), NamedSharding(mesh, PartitionSpec("rows"))
+    by_rows = NamedSharding(mesh, PartitionSpec("rows"))
     with jax.core.eval_context():  # inside a trace too
         weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
 
     def compute(x: np.ndarray) -> Callable[[], np.ndarray]:
         with jax.core.eval_context():
-            y, count = compiled(weights, jax.device_put(padded(x, size), by_rows)), len(x)
-        return lambda: np.asarray(y)[:count]
+            outputs, count = begin(padded(x, size)), len(x)
+        return lambda: outputs()[:count]
 
-    yield compute
+    computing = gpus.computing if gpus.are(devices) else _computing
+    with computing(_program(mesh), weights, by_rows) as begin:
+        yield compute
+
+
+@contextlib.contextmanager
+def _computing(program: Any, weights: MLP, by_rows: NamedSharding) -> Iterator[gpus.Begin]:
+    """As `gpus.computing`, where rows and outputs are read as they lie."""
+    yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
 
 
 def padded(x: np.ndarray, size: int) -> np.ndarray:

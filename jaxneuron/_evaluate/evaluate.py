@@ -22,7 +22,7 @@ import numpy as np
 
 from jaxneuron._arrays import ArrayLike, is_jax_array
 from jaxneuron._errors import BadType, BadValue, missing, public
-from jaxneuron._evaluate import batches
+from jaxneuron._evaluate import batches, gpus
 from jaxneuron._evaluate import devices as on_devices
 from jaxneuron._evaluate.evaluator import as_numpy, fitting
 from jaxneuron._kernels import host
@@ -38,6 +38,7 @@ UNBROKEN = (
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
 Write = Callable[[np.ndarray], object]
+Copy = Callable[[np.ndarray, np.ndarray], None]
 Progress = Callable[[int, int | None], object]
 # Begins to evaluate a batch, and gives a function that waits for its outputs.
 Compute = Callable[[np.ndarray], Callable[[], np.ndarray]]
@@ -65,7 +66,7 @@ def evaluate(
         function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
         thread of its own.
       tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
-        two that puts about 2^19 numbers in the widest layer.
+        two that puts about 2^19 numbers in the widest layer, on a GPU 2^23.
       devices: devices of this process; by default all of them. The weights are copied to each, once. On
         CPUs the fused kernel evaluates, on as many threads as an `Evaluator` has, and reads weights where
         they are.
@@ -118,7 +119,11 @@ def evaluate_rows(
         raise BadType(TRACERS)
     known = _known(mlp)
     used = on_devices.chosen(devices)
-    tile = known.tile if tile is None else batches.whole_lanes(tile)
+    on_gpus = gpus.are(used)
+    if tile is None:
+        tile = batches.default_tile(mlp, gpus.NUMBERS) if on_gpus else known.tile
+    else:
+        tile = batches.whole_lanes(tile)
     size = tile * len(used)
     source, n, dtype = batches.source(rows, known.n_in)
     on_cpu = all(device.platform == "cpu" for device in used)
@@ -133,9 +138,12 @@ def evaluate_rows(
             _fill(plan, batches.cut(source, n, UNBROKEN * size if unbroken else size), array, report)
             return array
         cut = batches.cut(source, n, size)
-        write, written = _destination(out, array, known.n_out, result)
-        with _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute:
-            _stream(cut, compute, write, report)
+        with (
+            gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy,
+            _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute,
+        ):
+            write, written = _destination(out, array, known.n_out, result, copy)
+            _stream(cut, compute, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
 
 
@@ -202,7 +210,11 @@ def _kernel(plan: host.Plan) -> Iterator[Compute]:
 
 
 def _stream(
-    cut: Iterator[np.ndarray], compute: Compute, write: Write, report: Callable[[int], object]
+    cut: Iterator[np.ndarray],
+    compute: Compute,
+    write: Write,
+    report: Callable[[int], object],
+    in_flight: int,
 ) -> None:
     """Computes batches and writes their rows in order. Whatever fails, it leaves no thread and no gap."""
 
@@ -219,7 +231,7 @@ def _stream(
         for x in cut:
             last = writer.submit(write_after, last, compute(x))
             pending.append(last)
-            if len(pending) > IN_FLIGHT:
+            if len(pending) > in_flight:
                 report(pending.popleft().result())
         for each in pending:
             report(each.result())
@@ -251,7 +263,7 @@ def _array(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> n
 
 
 def _destination(
-    out: Any, array: np.ndarray | None, n_out: int, dtype: np.dtype
+    out: Any, array: np.ndarray | None, n_out: int, dtype: np.dtype, copy: Copy
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
     """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
     if callable(out):
@@ -265,7 +277,7 @@ def _destination(
         nonlocal filled
         if filled + len(chunk) > len(array):
             raise BadValue(f"out must have a row for each of rows, got {len(array)} for more than {filled}")
-        array[filled : filled + len(chunk)] = chunk
+        copy(array[filled : filled + len(chunk)], chunk)
         filled += len(chunk)
 
     def full() -> np.ndarray:

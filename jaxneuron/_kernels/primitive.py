@@ -30,6 +30,7 @@ from jaxneuron._kernels.private_jax import (
     is_for_export,
     mlir,
     requires_devices_during_lowering,
+    traced,
 )
 from jaxneuron._math.activations import ACTIVATIONS
 
@@ -166,6 +167,7 @@ def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
 
 
+@traced
 def _on_gpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call_gpu if params["partitioned"] else _partitioned
     # An exported program shall run on other GPUs too.

@@ -1,7 +1,7 @@
 """Everything of JAX that is not its public interface, and what breaks when it moves.
 
-JAX promises nothing about these names. Whoever supports a new JAX starts here: each is used in primitive.py
-and derivatives.py alone (library.py registers its handler by the public `jax.ffi`).
+JAX promises nothing about these names. Whoever supports a new JAX starts here: each is used in primitive.py,
+derivatives.py and gpu/ alone (library.py registers its handler by the public `jax.ffi`).
 
 - `Primitive` (jax.extend.core: public, but not stable). The kernel is a primitive of its own, as rows and
   members are to be folded under `vmap`. Without it no network reaches the kernel.
@@ -23,14 +23,18 @@ and derivatives.py alone (library.py registers its handler by the public `jax.ff
   "Please file a bug".
 - `is_for_export` (a field of the lowering's context). An exported program must run where this library is not
   installed, so it gets XLA's path. Without it `jax.export` raises "Cannot serialize code with custom calls".
+- `traced` (jax._src.config, its `eager_constant_folding`). `jax.ensure_compile_time_eval` computes operations
+  on constants at once, in Pallas' kernels too. Without it the GPU kernel there raises NameError, "unbound
+  axis name: warpgroup".
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
-from jax._src import checkify, dispatch
+from jax._src import checkify, config, dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.jet import jet_rules
 from jax.extend.core import Primitive
@@ -46,7 +50,11 @@ __all__ = [
     "mlir",
     "nan_checks",
     "requires_devices_during_lowering",
+    "traced",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def requires_devices_during_lowering(primitive: Primitive) -> None:
@@ -62,3 +70,14 @@ def nan_checks(primitive: Primitive) -> None:
 def is_for_export(context: Any) -> bool:
     """Whether a lowering rule is called for `jax.export`."""
     return bool(context.module_context.lowering_parameters.for_export)
+
+
+def traced(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with all operations of what it traces or lowers traced, whatever the caller's setting."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with config.eager_constant_folding(False):
+            return function(*args, **kwargs)
+
+    return wrapped

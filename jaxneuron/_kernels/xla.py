@@ -47,7 +47,9 @@ def forward(
         with inside(f"layer {i}") if len(layers) > 1 else contextlib.nullcontext():
             layer = functools.partial(_layer, activation=activation)
             narrow = functools.partial(_layer, activation=activation, narrow=True)
-            if on_gpu is False or dtype.itemsize != 2 or math.prod(w.shape[1:]) == 1:
+            # For one row or one unit XLA multiplies vectors, and rounds each product to the dtype of the sum.
+            vector = math.prod(x.shape[:-1]) == 1 or math.prod(w.shape[1:]) == 1
+            if on_gpu is False or dtype.itemsize != 2 or vector:
                 x = layer(*operands)
             elif on_gpu:
                 x = narrow(*operands)

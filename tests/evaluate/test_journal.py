@@ -118,6 +118,7 @@ def test_interrupted_and_resumed(stopped, model, tmp_path, capsys):
     assert np.load(out).tobytes() == evaluate(jaxneuron.load(model), numbers(200_000), tile=128).tobytes()
 
 
+@pytest.mark.cpu
 def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, monkeypatch):
     arguments, out = stopped()
     partial, journal = (tmp_path / f"out.npy.{end}" for end in ("partial", "journal"))

@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from bench import gpu
 from bench.cases import POLICY, Case, network
 from bench.contenders import PEERS
 from bench.truth import as_numpy, check, truth
@@ -33,3 +34,14 @@ def test_peers_compute_what_the_case_says(case, name):
         except NotImplementedError as reason:
             pytest.skip(str(reason))
         check(name, found, truth(case, mlp, x), ours=False)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_flax_beside_the_gpu_kernel_computes_what_the_textbook_does(dtype):
+    pytest.importorskip("flax")
+    case = gpu.Case((4, 7, 3), "tanh", 16, dtype)
+    layers, xs = gpu.network(case)
+    flax, textbook = (way(case, layers, xs)(0) for way in (gpu.flax_dense, gpu.textbook))
+    assert flax.dtype == textbook.dtype == dtype
+    assert gpu.host_to_host(case) > 0
+    assert gpu.error(case, layers, xs[0], flax) <= 1.5 * gpu.error(case, layers, xs[0], textbook)

@@ -74,7 +74,7 @@ def test_formulas_at_the_ends(function):
     with np.errstate(all="ignore"):
         exact = {"silu": -0.0, "gelu": -0.0, "gelu_tanh": -0.0}.get(function, EXACT[function](-np.inf))
     y = np.asarray(FORMULAS[BY_NAME[function]](z))
-    np.testing.assert_allclose(y[0], exact, rtol=1e-6)
+    np.testing.assert_allclose(y[0], exact, rtol=1e-6, atol=2.0**-126)  # a GPU keeps subnormal results
     assert np.isnan(y[1])
     assert (
         y[2] == EXACT[function](np.inf) if function not in ("silu", "gelu", "gelu_tanh") else y[2] == np.inf
@@ -114,6 +114,24 @@ def test_the_form_for_gpus_within_its_bound(function):
     assert (np.abs(np.asarray(y, np.float64) - exact) <= 1.01 * slack).all()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(("shape", "units", "sums"), [((50,), 40, "float32"), ((1, 50), 40, "float32"), ((7, 50), 1, "float32"), ((7, 50), 40, None)])  # fmt: skip
+def test_the_form_for_gpus_never_rounds_a_product(shape, units, sums, dtype):
+    """XLA turns a product with a vector into one of elements, in the sum's dtype: 300 x 300 overflows float16."""
+    layers = network((50, units), dtype=dtype).layers
+    traced = jax.make_jaxpr(lambda x: xla.forward(layers, [BY_NAME["relu"]], x, on_gpu=True))
+    equations = traced(jnp.ones(shape, dtype)).jaxpr.eqns
+    (product,) = [eqn for eqn in equations if eqn.primitive.name == "dot_general"]
+    assert product.outvars[0].aval.dtype == (sums or dtype)
+
+
+@GPU
+@pytest.mark.parametrize("shape", [(64,), (1, 64), (9, 64)])
+def test_products_that_overflow_float16_cancel(shape):
+    w = jnp.asarray(np.repeat([[300.0], [-300.0]], 32, axis=0) * np.ones((1, 3)), "float16")
+    assert (jaxneuron.affine((w, None), jnp.full(shape, 300.0, "float16")) == 0).all()
+
+
 # --- laws ---
 
 
@@ -139,6 +157,17 @@ def test_transformations_are_lowered_for_cuda(hopper):
     assert "mosaic_gpu" in _for_cuda(lambda x: jax.lax.scan(step, x, None, 2)[0], x)
     gradient = jax.grad(lambda x: mlp_forward(mlp, x).astype(jnp.float32).sum())
     assert "mosaic_gpu" not in _for_cuda(gradient, x)
+
+
+@NEW
+@pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 133, 8)])
+def test_kernels_are_lowered_where_jax_computes_constants_at_once(hopper, widths):
+    """`evaluate` does so, to work inside a trace too."""
+    mlp, x = network(widths), jax.ShapeDtypeStruct((100, widths[0]), jnp.bfloat16)
+    gpu._moved.cache_clear()
+    with jax.ensure_compile_time_eval():
+        assert gpu._moved() is None
+        assert "mosaic_gpu" in _for_cuda(mlp_forward, mlp, x)
 
 
 def test_exported_programs_have_xlas_path(hopper):
@@ -203,14 +232,28 @@ def test_a_pallas_that_has_moved_is_told_once(hopper, monkeypatch):
 @GPU
 @pytest.mark.parametrize("function", ELEMENTWISE)
 def test_compiled_within_its_bound(function):
-    """Through two layers of the identity, so that the first one's sums are 16-bit numbers."""
+    """The first layer is the identity, so that the second one's sums are 16-bit numbers."""
     for dtype in ("bfloat16", "float16"):
         z, one = numbers(dtype), jnp.eye(64, dtype=dtype)
         rows = jnp.asarray(np.resize(z, (len(z) // 64 + 1, 64)), dtype)
-        y = mlp_forward(MLP([(one, None)] * 2, activation=function), rows)
+        y = mlp_forward(MLP([(one, None)] * 2, activation="identity", final_activation=function), rows)
         with np.errstate(all="ignore"):
             exact = EXACT[function](np.asarray(rows, np.float64))
         assert ulps(y, exact, dtype).max() <= 0.6
+
+
+@GPU
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "widths", [(16, 32, 64), (64, 64, 64), (128, 32, 20), (128, 128, 128), (10, 133, 8), (256, 192, 256)]
+)
+def test_rows_of_any_number_are_read_and_written_whole(widths, dtype):
+    """Where they are no multiple of 8, the kernel has another name for the memory they lie in."""
+    mlp, forward = network(widths, "tanh", dtype=dtype), jax.jit(mlp_forward)
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(1008, widths[0])), dtype)
+    whole = np.asarray(forward(mlp, x))
+    for rows in (1, 13, 1003):
+        assert np.asarray(forward(mlp, x[:rows])).tobytes() == whole[:rows].tobytes()
 
 
 @GPU

@@ -72,6 +72,7 @@ def test_a_file_that_is_no_library(anew, tmp_path):
     assert library.missing().startswith(f"{tmp_path / 'libjaxneuron_cpu.so'} can't be used: ")
 
 
+@pytest.mark.cpu
 @needs_the_library
 def test_without_the_library_xla_evaluates(monkeypatch):
     mlp, x = init_mlp(jax.random.key(0), (5, 20, 3)), rows(7, 5)

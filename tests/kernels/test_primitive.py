@@ -116,8 +116,9 @@ def test_the_same_bits_by_every_number_of_threads():
 
 
 def test_several_threads_of_python_at_once():
+    cpu = jax.local_devices(backend="cpu")[0]  # a default device is of one thread alone
     mlps = [network((n, 64, 3)) for n in (3, 16, 40)]
-    inputs = [rows(700, n) for n in (3, 16, 40)]
+    inputs = [jax.device_put(rows(700, n), cpu) for n in (3, 16, 40)]
     expected = [np.asarray(mlp_forward(mlp, x)) for mlp, x in zip(mlps, inputs, strict=True)]
     wrong = []
 
@@ -196,7 +197,7 @@ def test_scan_and_donation_and_no_jit():
 
 
 def test_rows_and_members_stay_divided_among_devices():
-    mesh = Mesh(np.array(jax.devices()), ("d",))
+    mesh = Mesh(np.array(jax.devices("cpu")), ("d",))
     divided = NamedSharding(mesh, PartitionSpec("d"))
     mlp, x = network((5, 20, 3)), rows(64, 5)
     population = network((5, 20, 3), members=(6,))

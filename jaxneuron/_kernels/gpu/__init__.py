@@ -22,6 +22,7 @@ from jax import Array
 
 from jaxneuron._activations import gelu, relu
 from jaxneuron._kernels.gpu.activations import FORMULAS
+from jaxneuron._kernels.private_jax import traced
 
 WIDEST = 256  # units of a layer, and inputs
 # Units of the widest layer. 16 wide XLA is faster: 0.13 ms, not 0.15, for 5 layers and 2^20 rows.
@@ -108,7 +109,7 @@ def forward(
         # A unit that is not there has no part in a softmax.
         fill = float(jnp.finfo(dtype).min) if formula is activations.softmax else 0
         bs.append(None if b is None else _zeros_after(b, (width,), fill))
-    x = _zeros_after(x, (-(-rows // 8) * 8, widths[0]))  # the copy engine's tiles are of 8 rows
+    x = _zeros_after(x, (rows, widths[0]))
     each = max(1, processors() // members) if interpret is None else 2
     if plan is None:
         y = stream.forward(x, ws, bs, formulas, each, interpret)
@@ -141,9 +142,10 @@ def _zeros_after(a: Array, shape: tuple[int, ...], fill: float = 0) -> Array:
 
 
 @functools.cache
+@traced
 def _moved() -> str | None:
     """Whether Pallas still is where this package knows it: asked by tracing a small network."""
-    x, w = jnp.zeros((8, 16), jnp.bfloat16), jnp.zeros((16, 16), jnp.bfloat16)
+    x, w = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((8, 16), (16, 16)))
     try:
         jax.eval_shape(lambda x, w: forward(x, [(w, w[0])], [relu]), x, w)
     except ModuleNotFoundError as error:

@@ -60,6 +60,23 @@ def tiled(*columns: int) -> tuple[Any, ...]:
     return plgpu.TilingTransform((8, least)), plgpu.SwizzleTransform(2 * least)
 
 
+def parts(*shape: int, n: int, dtype: Any, any_rows: bool) -> list[Any]:
+    """Shared memory for rows in n parts, `shape` (..., TILE, columns) with up to 64 columns; see `views`.
+
+    The copy engine cuts an array into tiles of 8 rows, so it takes a multiple of 8 rows alone. Tiles as wide
+    as their part lie in it as its rows do. So if `any_rows`, the same memory has a second name, under which
+    the copy engine takes it for plain rows.
+    """
+    as_tiles = plgpu.SMEM(shape, dtype, transforms=tiled(shape[-1]))
+    as_rows = plgpu.SMEM(shape, dtype, transforms=tiled(shape[-1])[1:])
+    return [plgpu.RefUnion(as_tiles, as_rows) if any_rows else as_tiles] * n
+
+
+def views(memory: Sequence[Any], any_rows: bool) -> Sequence[tuple[Any, Any]]:
+    """Each of `parts` for the tensor cores, and for the copy engine."""
+    return [tuple(part) if any_rows else (part, part) for part in memory]
+
+
 def forward(
     x: Array,
     ws: Sequence[Array],
@@ -72,9 +89,9 @@ def forward(
 ) -> Array:
     """activation(x @ w + b), layer after layer.
 
-    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128, rows a multiple
-    of 8. `processors`: the multiprocessors to fill, one block each. `bias_first`: sums start from the bias
-    instead of taking it at the end.
+    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128. `processors`:
+    the multiprocessors to fill, one block each. `bias_first`: sums start from the bias instead of taking it
+    at the end.
     """
     rows, n_in = x.shape
     dtype, n_out = x.dtype, ws[-1].shape[1]
@@ -84,6 +101,8 @@ def forward(
     stride = blocks * warpgroups
     biased = [i for i, b in enumerate(bs) if b is not None]
     widest = max(64, *(w.shape[1] for w in ws))
+    wide_in, wide_out = min(64, *ws[0].shape), min(64, n_out)  # columns of a part
+    any_rows = rows % 8 != 0 and interpret is None
 
     def jaxneuron_forward(x_ref: Any, *refs: Any) -> None:
         w_refs, refs = refs[: len(ws)], refs[len(ws) :]
@@ -91,6 +110,7 @@ def forward(
             refs[: len(biased)],
             refs[len(biased) :],
         )
+        x_parts, y_parts = views(x_sm, any_rows), views(y_sm, any_rows)
         warpgroup = lax.axis_index("warpgroup")
         first = lax.axis_index("block") * warpgroups + warpgroup
         steps = lax.div(jnp.int32(tiles) - first + stride - 1, jnp.int32(stride))
@@ -107,11 +127,14 @@ def forward(
 
         def load(step: Array) -> None:
             slot = lax.rem(step, jnp.int32(slots))
-            plgpu.copy_gmem_to_smem(
-                x_ref.at[at(step), :], x_sm.at[warpgroup, slot], x_barrier.at[warpgroup * slots + slot]
-            )
+            for k, (_, part) in enumerate(x_parts):
+                plgpu.copy_gmem_to_smem(
+                    x_ref.at[at(step), pl.ds(k * wide_in, wide_in)],
+                    part.at[warpgroup, slot],
+                    x_barrier.at[warpgroup * slots + slot],
+                )
 
-        def layer(i: int, h: Any) -> Array:
+        def layer(i: int, *hs: Any) -> Array:
             shape = (TILE, ws[i].shape[1])
             bias = None
             if i in biased:
@@ -120,7 +143,9 @@ def forward(
                 bias = lax.broadcast_in_dim(b, shape, [1])
 
             def product(sums: Any) -> Any:
-                plgpu.wgmma(sums, h, w_sm[i])
+                high = len(ws[i]) // len(hs)
+                for k, h in enumerate(hs):
+                    plgpu.wgmma(sums, h, w_sm[i].at[pl.ds(k * high, high), :])
                 return None if bias_first and bias is not None else sums[...]
 
             if bias_first and bias is not None:
@@ -137,14 +162,17 @@ def forward(
         def advance(step: Array, _: None) -> None:
             slot = lax.rem(step, jnp.int32(slots))
             plgpu.barrier_wait(x_barrier.at[warpgroup * slots + slot])
-            h: Any = layer(0, x_sm.at[warpgroup, slot])
+            h = layer(0, *(part.at[warpgroup, slot] for part, _ in x_parts))
             pl.when(step + slots < steps)(lambda: load(step + slots))  # the product is done with the slot
             for i in range(1, len(ws)):
                 h = layer(i, h)
             plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # the last step's result has left its place
-            y_sm[warpgroup] = h
+            for k, (part, _) in enumerate(y_parts):
+                part[warpgroup] = h[:, k * wide_out : (k + 1) * wide_out]
             plgpu.commit_smem()
-            plgpu.copy_smem_to_gmem(y_sm.at[warpgroup], y_ref.at[at(step), :])
+            for k, (_, part) in enumerate(y_parts):
+                columns = pl.ds(k * wide_out, wide_out)
+                plgpu.copy_smem_to_gmem(part.at[warpgroup], y_ref.at[at(step), columns])
 
         lax.fori_loop(0, steps, advance, None)
         plgpu.wait_smem_to_gmem(0)
@@ -159,10 +187,10 @@ def forward(
         scratch_types=[
             [plgpu.SMEM(w.shape, dtype, transforms=tiled(*w.shape)) for w in ws],
             plgpu.SMEM((max(1, len(biased)), widest), dtype),
-            plgpu.SMEM((warpgroups, slots, TILE, n_in), dtype, transforms=tiled(*ws[0].shape)),
-            plgpu.SMEM((warpgroups, TILE, n_out), dtype, transforms=tiled(n_out)),
+            parts(warpgroups, slots, TILE, wide_in, n=n_in // wide_in, dtype=dtype, any_rows=any_rows),
+            parts(warpgroups, TILE, wide_out, n=n_out // wide_out, dtype=dtype, any_rows=any_rows),
             plgpu.Barrier(num_arrivals=len(ws) + len(biased)),
-            plgpu.Barrier(num_barriers=warpgroups * slots),
+            plgpu.Barrier(num_arrivals=n_in // wide_in, num_barriers=warpgroups * slots),
         ],
         compiler_params=plgpu.CompilerParams(approx_math=True),
         interpret=interpret,

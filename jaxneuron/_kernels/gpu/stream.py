@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
 from jaxneuron._kernels.gpu.activations import softmax
-from jaxneuron._kernels.gpu.resident import SHARED_MEMORY, tiled
+from jaxneuron._kernels.gpu.resident import SHARED_MEMORY, parts, tiled, views
 
 plgpu: Any = mosaic_gpu  # as in resident.py
 
@@ -49,7 +49,7 @@ def forward(
 ) -> Array:
     """activation(x @ w + b), layer after layer.
 
-    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths multiples of 64, rows of 8.
+    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths multiples of 64.
     `processors`: the multiprocessors to fill, one block each.
     """
     rows, n_in = x.shape
@@ -62,10 +62,12 @@ def forward(
     round_ = sum(chunks)
     steps_in_all = pl.cdiv(rows, TILE * COMPUTE)
     blocks = min(processors, steps_in_all)
+    any_rows = rows % 8 != 0 and interpret is None
 
     def jaxneuron_forward(x_ref: Any, w_ref: Any, *refs: Any) -> None:
         b_refs, refs = refs[: len(biased)], refs[len(biased) :]
         y_ref, ring_sm, h_sm, y_sm, b_sm, full, used, x_barrier, b_barrier = refs
+        h_parts, ((y_part, y_from),) = views(h_sm, any_rows), views(y_sm, any_rows)
         warpgroup, block = lax.axis_index("warpgroup"), lax.axis_index("block")
         steps = lax.div(jnp.int32(steps_in_all) - block + blocks - 1, jnp.int32(blocks))
 
@@ -92,7 +94,7 @@ def forward(
 
         def compute() -> None:
             plgpu.set_max_registers(REGISTERS[1], action="increase")
-            h = h_sm.at[warpgroup]  # 64 columns apart from each other
+            h = [part.at[warpgroup] for part, _ in h_parts]  # 64 columns apart from each other
 
             def at(step: Any) -> Any:
                 start = ((block + step * blocks) * COMPUTE + warpgroup) * TILE
@@ -101,7 +103,7 @@ def forward(
             def load(step: Any) -> None:
                 for k in range(chunks[0]):
                     x_part = x_ref.at[at(step), pl.ds(k * TILE, TILE)]
-                    plgpu.copy_gmem_to_smem(x_part, h.at[k], x_barrier.at[warpgroup])
+                    plgpu.copy_gmem_to_smem(x_part, h_parts[k][1].at[warpgroup], x_barrier.at[warpgroup])
 
             def sums_of(i: int, step: Array) -> Array:
                 first = step * round_ + sum(chunks[:i])
@@ -110,7 +112,7 @@ def forward(
                 def product(sums: Any) -> Array:
                     for k, slot in enumerate(each):
                         plgpu.barrier_wait(full.at[slot])
-                        plgpu.wgmma(sums, h.at[k], ring_sm.at[slot, :, pl.ds(0, widths[i + 1])])
+                        plgpu.wgmma(sums, h[k], ring_sm.at[slot, :, pl.ds(0, widths[i + 1])])
                         if k:
                             plgpu.wgmma_wait(1)
                             plgpu.barrier_arrive(used.at[each[k - 1]])
@@ -128,7 +130,7 @@ def forward(
                     z = z + lax.broadcast_in_dim(b.astype(jnp.float32), z.shape, [1])
                 return functions[i](z).astype(dtype)
 
-            def parts(i: int, z: Array) -> Iterator[tuple[int, Array]]:
+            def activated_parts(i: int, z: Array) -> Iterator[tuple[int, Array]]:
                 """64 columns after 64: fewer registers at a time."""
                 for k in range(z.shape[1] // TILE):
                     yield k, activated(i, z[:, k * TILE : (k + 1) * TILE], k * TILE)
@@ -136,8 +138,8 @@ def forward(
             def advance(step: Array, _: None) -> None:
                 plgpu.barrier_wait(x_barrier.at[warpgroup])
                 for i in range(len(ws) - 1):
-                    for k, y in parts(i, sums_of(i, step)):
-                        h[k] = y
+                    for k, y in activated_parts(i, sums_of(i, step)):
+                        h[k][...] = y
                     plgpu.commit_smem()
                 z = sums_of(len(ws) - 1, step)
                 pl.when(step + 1 < steps)(lambda: load(step + 1))  # the last product is done with h
@@ -146,12 +148,12 @@ def forward(
                     columns = [whole[:, k * TILE : (k + 1) * TILE] for k in range(n_out // TILE)]
                     last: Iterable[tuple[int, Array]] = enumerate(columns)
                 else:
-                    last = parts(len(ws) - 1, z)
+                    last = activated_parts(len(ws) - 1, z)
                 for k, y in last:
                     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                    y_sm[warpgroup] = y
+                    y_part[warpgroup] = y
                     plgpu.commit_smem()
-                    plgpu.copy_smem_to_gmem(y_sm.at[warpgroup], y_ref.at[at(step), pl.ds(k * TILE, TILE)])
+                    plgpu.copy_smem_to_gmem(y_from.at[warpgroup], y_ref.at[at(step), pl.ds(k * TILE, TILE)])
 
             load(jnp.int32(0))
             if biased:
@@ -170,8 +172,8 @@ def forward(
         thread_name="warpgroup",
         scratch_types=[
             plgpu.SMEM((slots, TILE, widest), dtype, transforms=tiled(widest)),
-            plgpu.SMEM((COMPUTE, max(chunks), TILE, TILE), dtype, transforms=tiled(TILE)),
-            plgpu.SMEM((COMPUTE, TILE, TILE), dtype, transforms=tiled(TILE)),
+            parts(COMPUTE, TILE, TILE, n=max(chunks), dtype=dtype, any_rows=any_rows),
+            parts(COMPUTE, TILE, TILE, n=1, dtype=dtype, any_rows=any_rows),
             plgpu.SMEM((max(1, len(biased)), widest), dtype),
             plgpu.Barrier(num_barriers=slots),
             plgpu.Barrier(num_arrivals=COMPUTE, num_barriers=slots),
