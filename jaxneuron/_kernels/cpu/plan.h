@@ -17,7 +17,7 @@
 namespace jaxneuron {
 
 // To be counted up when a struct, a function or the handler's operands and attributes change.
-#define JAXNEURON_INTERFACE "2"
+#define JAXNEURON_INTERFACE "3"
 
 enum Code : std::int32_t { OK = 0, INVALID = 1, NO_MEMORY = 2 };
 
