@@ -45,8 +45,11 @@ def contenders(function: str, dtype: str) -> dict[str, Call]:
         found["kernel"] = lambda z: np.asarray(neuron(z))
     if function.startswith("cr_"):
         return found
-    gelus = {"gelu": functools.partial(jax.nn.gelu, approximate=False), "gelu_tanh": jax.nn.gelu}
-    theirs = jax.jit(gelus.get(function) or getattr(jax.nn, function, None) or getattr(jnp, function))
+    named = {
+        "gelu": functools.partial(jax.nn.gelu, approximate=False), "gelu_tanh": jax.nn.gelu,
+        "softsign": jax.nn.soft_sign,
+    }  # fmt: skip
+    theirs = jax.jit(named.get(function) or getattr(jax.nn, function, None) or getattr(jnp, function))
     found["jax"] = lambda z: np.asarray(theirs(z))
     if torch := _library("torch"):
         nn = torch.nn.functional
@@ -54,8 +57,10 @@ def contenders(function: str, dtype: str) -> dict[str, Call]:
             "sigmoid": torch.sigmoid,
             "tanh": torch.tanh,
             "gelu_tanh": lambda z: nn.gelu(z, approximate="tanh"),
+            "hard_swish": nn.hardswish,
+            "log_sigmoid": nn.logsigmoid,
         }
-        call = calls.get(function) or getattr(nn, function)
+        call = calls.get(function) or getattr(nn, function, None) or getattr(torch, function)
         if dtype == "bfloat16":
             found["torch"] = lambda z: (
                 call(torch.from_numpy(z.view(np.int16)).view(torch.bfloat16))

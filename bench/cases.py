@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ class Case(NamedTuple):
     """A network of `sizes` on `rows` rows, inputs first; or `members` networks of one shape."""
 
     sizes: tuple[int, ...]
-    activation: str
+    activation: str  # a name, or a value as its str is: "LeakyReLU(0.2)"
     final_activation: str
     rows: int
     why: str
@@ -70,6 +70,9 @@ CASES = (
     Case((16,) * 5, "sigmoid", "sigmoid", 2**18, "narrow layers, many rows"),
     Case((32,) * 5, "sigmoid", "sigmoid", 2**17, "narrow layers that begin to pay for a product"),
     Case((64,) * 5, "sigmoid", "sigmoid", 2**17, "activations cost about as much as products"),
+    Case((64,) * 5, "mish", "identity", 2**17, "a smooth activation that takes several functions by hand"),
+    Case((64,) * 5, "LeakyReLU(0.2)", "identity", 2**17, "a slope as generators have it: products alone"),
+    Case((3, *(256,) * 5, 1), "sin", "identity", 2**16, "a field as a network of sines (SIREN), at points"),
     Case((128,) * 5, "sigmoid", "sigmoid", 2**16, "middling layers, many rows"),
     Case((256,) * 5, "sigmoid", "sigmoid", 2**14, "wide layers, near the peak of the matrix unit"),
     Case((256,) * 5, "sigmoid", "sigmoid", 2**14, "the same stored in half the bytes", "bfloat16"),
@@ -87,6 +90,15 @@ DEEP = Case((64,) * 101, "sigmoid", "sigmoid", 2**14, "a hundred layers")
 SHALLOW = Case((64,) * 5, "sigmoid", "sigmoid", 2**14, "the same rows through four")
 
 
+def activation(text: str) -> Any:
+    """The activation of a case. An older installation, timed beside this one, has names alone."""
+    if "(" not in text:
+        return text
+    from jaxneuron._names import from_text
+
+    return from_text(text)
+
+
 def network(case: Case) -> tuple[MLP, jax.Array]:
     """The case's network with weights and biases of trained size, and its rows; always the same.
 
@@ -101,7 +113,8 @@ def network(case: Case) -> tuple[MLP, jax.Array]:
     ]
     of_each = () if case.shared else many
     x = rng.normal(size=(*of_each, case.rows, case.sizes[0]))
-    one = MLP([(w[0], b[0]) if many else (w, b) for w, b in layers], case.activation, case.final_activation)
+    hidden = activation(case.activation)
+    one = MLP([(w[0], b[0]) if many else (w, b) for w, b in layers], hidden, case.final_activation)
     leaves = [array for layer in layers for array in layer]
     stacked = jax.tree.unflatten(jax.tree.structure(one), leaves)
     return jax.device_put(jax.tree.map(lambda leaf: jnp.asarray(leaf, case.dtype), (stacked, x)))

@@ -23,8 +23,10 @@ from jaxneuron._math.activations import ACTIVATIONS
 
 Call = Callable[[], Any]
 Contender = Callable[[Case, MLP, Array], Call]
-JAX_NN = {name: getattr(jax.nn, name) for name in ACTIVATIONS if hasattr(jax.nn, name)} | {
+JAX_NN: dict[str, Callable[..., Array]] = {
+    **{name: getattr(jax.nn, name) for name in ACTIVATIONS if hasattr(jax.nn, name)},
     "gelu": functools.partial(jax.nn.gelu, approximate=False), "gelu_tanh": jax.nn.gelu,
+    "sin": jnp.sin, "LeakyReLU(0.2)": functools.partial(jax.nn.leaky_relu, negative_slope=0.2),
 }  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def flax(case: Case, mlp: MLP, x: Array) -> Call:
     for (w, b), name in zip(first.layers, first.activations, strict=True):
         linear = nnx.Linear(*w.shape, dtype=w.dtype, param_dtype=w.dtype, rngs=nnx.Rngs(0))
         linear.kernel[...], linear.bias[...] = w, b
-        parts += [linear, JAX_NN[name]]
+        parts += [linear, JAX_NN[str(name)]]
     graph, state = nnx.split(nnx.Sequential(*parts))
     if case.members:
         # In the order of the state's leaves: bias before kernel.

@@ -26,8 +26,9 @@ import numpy as np
 from jax import lax
 
 import jaxneuron
-from bench.cases import Case
+from bench.cases import Case, activation
 from bench.timing import CORES
+from jaxneuron._names import resolve
 
 
 class Floor(NamedTuple):
@@ -83,10 +84,10 @@ def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50)
     wide = "float64" if dtype == "float64" else "float32"
     z = jax.random.normal(jax.random.key(0), (n // 16, 16), wide)
     one = jaxneuron.Affine(jnp.ones((1, 1), wide), jnp.zeros(1, wide))
-    function = getattr(jaxneuron, name)
+    function = resolve(activation(name))
     ways = [function]
     if name != "softmax":
-        ways.append(lambda z: jaxneuron.neuron(one, z.reshape(n, 1), name).reshape(z.shape))
+        ways.append(lambda z: jaxneuron.neuron(one, z.reshape(n, 1), function).reshape(z.shape))
 
     def over_and_over(way):
         jitted = jax.jit(lambda z: lax.fori_loop(0, repeats, lambda _, z: way(z), z))

@@ -57,7 +57,9 @@ def torch_module(case: Case, mlp: MLP) -> Any:
     in_place = {
         "sigmoid": torch.sigmoid_, "tanh": torch.tanh_, "relu": torch.relu_, "identity": lambda z: z,
         "silu": functools.partial(nn.functional.silu, inplace=True),
-        "softmax": functools.partial(torch.softmax, dim=-1),
+        "softmax": functools.partial(torch.softmax, dim=-1), "sin": torch.sin_,
+        "mish": functools.partial(nn.functional.mish, inplace=True),
+        "LeakyReLU(0.2)": functools.partial(nn.functional.leaky_relu, negative_slope=0.2, inplace=True),
     }  # fmt: skip
     activations = [in_place[case.activation]] * (len(case.sizes) - 2) + [in_place[case.final_activation]]
 
@@ -203,13 +205,18 @@ def in_numpy(case: Case, mlp: MLP, x: Array) -> Call:
         np.exp(z, out=z)
         z /= z.sum(axis=-1, keepdims=True)
 
+    def mish(z: Any) -> None:
+        z *= np.tanh(np.logaddexp(z, 0))
+
     in_place = {
+        "sin": lambda z: np.sin(z, out=z), "mish": mish,
+        "LeakyReLU(0.2)": lambda z: np.maximum(z, np.float32(0.2) * z, out=z),
         "sigmoid": sigmoid, "silu": silu, "softmax": softmax, "identity": lambda z: None,
         "tanh": lambda z: np.tanh(z, out=z), "relu": lambda z: np.maximum(z, 0, out=z),
     }  # fmt: skip
     rows = np.array(x)
     layers = [
-        (np.array(w), np.array(b[:, None] if case.members else b), in_place[activation])
+        (np.array(w), np.array(b[:, None] if case.members else b), in_place[str(activation)])
         for (w, b), activation in zip(mlp.layers, mlp.activations, strict=True)
     ]
     spaces = [np.empty(np.broadcast_shapes((*rows.shape[:-1], 1), b.shape), rows.dtype) for _, b, _ in layers]

@@ -23,7 +23,7 @@ import numpy as np
 from bench.cases import Case
 from jaxneuron import MLP
 from jaxneuron._math import oracle
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import facts_of
 
 
 class Truth(NamedTuple):
@@ -78,8 +78,8 @@ def peer_error(
     if dtype != oracle.sum_dtype(dtype):
         z_error = oracle.rounded_error(product, z_error, dtype)
         z_error = oracle.rounded_error(z, z_error, dtype)
-    slope = ACTIVATIONS[name].slope
-    largest = np.ones_like(y) if name in ("sigmoid", "tanh") else np.abs(y) + slope * z_error
+    slope = facts_of(name).slope
+    largest = np.ones_like(y) if name in ("sigmoid", "tanh", "sin") else np.abs(y) + slope * z_error
     error = slope * z_error + oracle.activation_error(name, np.abs(z) + z_error, largest, dtype)
     error = error + oracle.U["float64"] * np.abs(y)
     return oracle.rounded_error(y, error, dtype)

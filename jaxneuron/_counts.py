@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._names import Parametric
 from jaxneuron._params import MLP, Affine, as_affine, check_mlp
 
 
@@ -94,7 +95,9 @@ def summary(mlp: MLP) -> str:
     for i, (layer, activation) in enumerate(zip(mlp.layers, mlp.activations, strict=True)):
         bias = "none" if layer.b is None else str(layer.b.shape)
         name = (
-            activation if isinstance(activation, str) else f"<{getattr(activation, '__name__', activation)}>"
+            str(activation)
+            if isinstance(activation, (str, Parametric))
+            else f"<{getattr(activation, '__name__', activation)}>"
         )
         rows.append((str(i), str(layer.w.shape), bias, name, f"{_numbers(layer):,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

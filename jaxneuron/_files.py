@@ -1,8 +1,9 @@
 """Networks in safetensors files.
 
 Tensors `layers.0.w`, `layers.0.b`, `layers.1.w`, ...; metadata `format`, `format_version` and, as JSON,
-`activation`, `final_activation` and, in version 2, the names `inputs` and `outputs` where they are known. A
-network without names is written as version 1, which older releases read. No code is ever read from a file.
+`activation`, `final_activation` and, in version 2, the names `inputs` and `outputs` where they are known. An
+activation is its name or, in version 2, an object with parameters: {"name": "leaky_relu", "slope": 0.2}. A
+network without either is written as version 1, which older releases read. No code is ever read from a file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jaxneuron._arrays import concrete
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._file_kinds import check_kind, remedy
+from jaxneuron._names import Parametric, described, from_description
 from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
 
 FORMAT = "jaxneuron"
@@ -36,7 +38,7 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
 
     Args:
       path: the file. A file that exists is replaced, in one step, when the new one is complete.
-      mlp: an `MLP` whose activations have names.
+      mlp: an `MLP` whose activations are names, or values with parameters such as `LeakyReLU(0.2)`.
 
     Raises:
       ValueError: an activation that is a callable of your own, or a stack of networks. TypeError: an `mlp`
@@ -53,8 +55,10 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     library = safetensors_library()
     check_mlp(mlp, "pass MLP([layer]) for a layer")
     as_layers(mlp.layers)  # a transform can leave anything in them
-    for activation in mlp.activations:
-        if not isinstance(activation, str):
+    hidden = mlp.activation if isinstance(mlp.activation, tuple) else (mlp.activation,)
+    activations = (*hidden, mlp.final_activation)
+    for activation in activations:
+        if not isinstance(activation, (str, Parametric)):
             raise BadValue(
                 f"activations must have names to be saved, got {activation!r}; "
                 f"use one of jaxneuron's, or save the layers under 'identity' and apply yours after load"
@@ -67,11 +71,12 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
         if array is not None
     }
     names = {name: getattr(mlp, name) for name in NAMES if getattr(mlp, name) is not None}
+    plain = not names and all(isinstance(activation, str) for activation in activations)
     metadata = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSIONS[bool(names)],
-        "activation": json.dumps(mlp.activation),
-        "final_activation": json.dumps(mlp.final_activation),
+        "format_version": FORMAT_VERSIONS[not plain],
+        "activation": json.dumps(mlp.activation, default=described),
+        "final_activation": json.dumps(mlp.final_activation, default=described),
         **{name: json.dumps(value) for name, value in names.items()},
     }
     content = library.numpy.save(tensors, metadata)
@@ -130,6 +135,7 @@ def read(path: str | os.PathLike[str]) -> MLP:
     try:
         structure = [json.loads(metadata[name]) for name in ("activation", "final_activation")]
         if metadata["format_version"] != FORMAT_VERSIONS[0]:
+            structure = [from_description(each) for each in structure]
             structure += [json.loads(metadata.get(name, "null")) for name in NAMES]
         return as_mlp(_layers(tensors), *structure)
     except KeyError as error:

@@ -16,11 +16,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxneuron import _kernels
-from jaxneuron._activations import identity, sigmoid, softmax
+from jaxneuron._activations import identity, log_softmax, sigmoid, softmax
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._errors import REFUSALS, BadValue, check_transform, public, with_name
 from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_columns, check_mlp
+
+OF_ROWS = (softmax, log_softmax)
 
 
 @public
@@ -64,8 +66,8 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
       params: `Affine` with `w (n_in,)`, `b ()` for a neuron or `w (n_in, n_out)`, `b (n_out,)` for a
         layer; `b` None for none.
       x: inputs, `(..., n_in)`.
-      activation: a name such as "tanh", or any hashable callable; it gets float32 values where the
-        result is bfloat16 or float16.
+      activation: a name such as "tanh", a value such as `LeakyReLU(0.2)`, or any hashable callable; it gets
+        float32 values where the result is bfloat16 or float16.
 
     Returns:
       `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
@@ -199,8 +201,8 @@ def _checked(
                 f"{argument} must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
                 f"got {shape}; {'inputs stand on the last axis' if shape else 'pass [x]'}"
             )
-        if activation is softmax and w.ndim == 1:
-            raise BadValue(f"softmax needs a layer, w (n_in, n_out), got a neuron, w {w.shape}")
+        if activation in OF_ROWS and w.ndim == 1:
+            raise BadValue(f"{activation.__name__} needs a layer, w (n_in, n_out), got a neuron, w {w.shape}")
         shape = shape[:-1] + w.shape[1:]
         checked.append((w, b))
     return checked

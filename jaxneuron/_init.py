@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 from jaxneuron._arrays import FLOATS
 from jaxneuron._counts import as_sizes
 from jaxneuron._errors import BadType, public
-from jaxneuron._math.activations import ACTIVATIONS
-from jaxneuron._names import Activation
+from jaxneuron._math.activations import ACTIVATIONS, facts_of
+from jaxneuron._names import Activation, Parametric
 from jaxneuron._params import MLP, Affine, as_activations, as_mlp, each_activation
 
 
@@ -30,7 +30,7 @@ def init_mlp(
 ) -> MLP:
     """A network with random weights and zero biases.
 
-        w ~ truncated normal, variance 1/n_in (LeCun), or 2/n_in (He) for relu, leaky_relu and elu
+        w ~ truncated normal, variance 1/n_in (LeCun), or 2/n_in (He) for relu, relu6, leaky slopes and elu
 
     Args:
       key: a JAX random key.
@@ -68,7 +68,7 @@ def init_mlp(
     for layer_key, shape, name in zip(
         keys, shapes, each_activation(len(shapes) - 1, *activations), strict=True
     ):
-        he = name in ACTIVATIONS and ACTIVATIONS[name].he
+        he = (isinstance(name, Parametric) or name in ACTIVATIONS) and facts_of(name).he
         initial = jax.nn.initializers.he_normal if he else jax.nn.initializers.lecun_normal
         w = initial()(layer_key, shape, dtype) if math.prod(shape) else jnp.zeros(shape, dtype)
         layers.append(Affine(w, jnp.zeros(shape[1], dtype)))

@@ -1,20 +1,24 @@
-"""Activations by name: what gives a formula its name, and what a name or a callable stands for."""
+"""Activations by name, or with parameters: what a name, a value or a callable stands for."""
 
 from __future__ import annotations
 
 import difflib
 import functools
+import numbers
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxneuron._arrays import ArrayLike, as_operand, result_dtype, sum_dtype
-from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._errors import REFUSALS, BadType, BadValue, public, with_name
+from jaxneuron._math.activations import FAMILIES
 
 Activation = str | Callable[[Array], Array]
+LARGEST = 3.4028234663852886e38  # of float32
 
 BY_NAME: dict[str, Callable[[Any], Array]] = {}
 # The form of an activation, where it has one, for float32 sums that will be rounded to bfloat16 or float16.
@@ -47,8 +51,69 @@ def activation(
     return named
 
 
+class Parametric:
+    """An activation with parameters: a subclass is a frozen dataclass whose fields are its family's."""
+
+    family: ClassVar[str]  # its name in FAMILIES
+
+    def __init_subclass__(cls) -> None:
+        BY_FAMILY[cls.family] = cls
+
+    def __post_init__(self) -> None:
+        try:
+            for name in FAMILIES[self.family].parameters:
+                object.__setattr__(self, name, _number(name, getattr(self, name)))
+            self.check()
+        except REFUSALS as error:
+            raise with_name(type(self).__name__, error) from None
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        return tuple(getattr(self, name) for name in FAMILIES[self.family].parameters)
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.parameters))})"
+
+    def check(self) -> None:
+        """Refuses parameters that the family doesn't take."""
+
+    def formula(self) -> Callable[[Array], Array]:
+        """The function of a float32 or float64 array."""
+        raise NotImplementedError
+
+    def __call__(self, z: ArrayLike) -> Array:
+        function = resolve(self)
+        if function is not self:
+            return function(z)  # type: ignore[arg-type] # a named one takes what this does
+        try:
+            return _evaluate(self, as_operand(z, "z"))
+        except REFUSALS as error:
+            raise with_name(type(self).__name__, error) from None
+
+
+BY_FAMILY: dict[str, type[Parametric]] = {}
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _evaluate(activation: Parametric, z: Array) -> Array:
+    dtype = result_dtype(z)
+    return activation.formula()(jnp.asarray(z, sum_dtype(dtype))).astype(dtype)
+
+
+def _number(name: str, value: Any) -> float:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise BadType(f"{name} must be a number, got {type(value).__name__}; pass a float")
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer
+        number = float("inf")
+    if not abs(number) <= LARGEST:
+        raise BadValue(f"{name} must be a finite number that float32 holds, got {number}; pass a smaller one")
+    return number + 0.0  # -0 is 0
+
+
 def resolve(activation: Activation, argument: str = "activation") -> Callable[[Array], Array]:
-    """The function that a name or a callable stands for."""
+    """The function that a name, a value or a callable stands for."""
     if isinstance(activation, str):
         if activation in BY_NAME:
             return BY_NAME[activation]
@@ -57,6 +122,9 @@ def resolve(activation: Activation, argument: str = "activation") -> Callable[[A
         raise BadValue(
             f"{argument} must be a callable or one of {', '.join(sorted(BY_NAME))}, got {activation!r}{hint}"
         )
+    if isinstance(activation, Parametric):
+        name = FAMILIES[activation.family].names.get(activation.parameters)
+        return BY_NAME[name] if name else activation
     if not callable(activation) or not _is_hashable(activation):
         raise BadType(
             f"{argument} must be a name or a hashable callable, got {type(activation).__name__}; "
@@ -77,3 +145,44 @@ def canonical(activation: Activation, argument: str) -> Activation:
     """`activation` by its name where it has one (so that it can be saved), checked."""
     function = resolve(activation, argument)
     return next((name for name, known in BY_NAME.items() if known is function), activation)
+
+
+def described(activation: str | Parametric) -> str | dict[str, Any]:
+    """A name or a value as JSON has it: "tanh", {"name": "leaky_relu", "slope": 0.2}."""
+    if isinstance(activation, str):
+        return activation
+    names = FAMILIES[activation.family].parameters
+    return {"name": activation.family, **dict(zip(names, activation.parameters, strict=True))}
+
+
+def from_description(description: Any) -> Any:
+    """What `described` describes, or a list of them; anything else as it is."""
+    if isinstance(description, list):
+        return [from_description(each) for each in description]
+    if not isinstance(description, dict):
+        return description
+    family = description.get("name")
+    parameters = FAMILIES[family].parameters if isinstance(family, str) and family in FAMILIES else ()
+    if not isinstance(family, str) or not parameters or description.keys() != {"name", *parameters}:
+        raise BadValue(
+            f"an activation must have a name of {', '.join(FAMILIES)} and that family's parameters, "
+            f"got {str(description)[:60]}; a newer jaxneuron may read it"
+        )
+    return BY_FAMILY[family](*(description[name] for name in parameters))
+
+
+def from_text(text: str) -> Activation:
+    """A value such as "LeakyReLU(0.2)", as it is written on a command line; another text as it is."""
+    match = re.fullmatch(r"(\w+)\(([^()]*)\)", text)
+    values = {family.__name__: family for family in BY_FAMILY.values()}
+    if not match or match[1] not in values:
+        return text
+    family = values[match[1]]
+    parameters = FAMILIES[family.family].parameters
+    try:
+        given = [float(word) for word in match[2].split(",")]
+        return family(**dict(zip(parameters, given, strict=True)))
+    except ValueError as error:
+        raise BadValue(
+            f"{text!r} must have {' and '.join(parameters)}, numbers that {family.__name__} takes ({error})"
+        ) from None

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxneuron._arrays import ArrayLike, as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._names import Activation, canonical
 
 
@@ -48,8 +49,9 @@ class MLP:
 
     Args:
       layers: a sequence of `Affine` or `(w, b)` pairs, `w (n_in, n_out)`, `b (n_out,)` or None.
-      activation: of the hidden layers, one for all or a tuple with one for each. A name such as
-        "tanh" or any hashable callable, which gets float32 values where the layer is bfloat16 or float16.
+      activation: of the hidden layers, one for all or a tuple with one for each. A name such as "tanh", a
+        value such as `LeakyReLU(0.2)`, or any hashable callable, which gets float32 values where the layer
+        is bfloat16 or float16.
       final_activation: the last layer's.
       inputs: the names of the inputs, one for each row of the first layer's w, such as the columns of a
         table; None if they are unknown.
@@ -59,9 +61,10 @@ class MLP:
     its structure. Networks of one structure stack into an ensemble with `jax.tree.map`.
 
     Raises:
-      ValueError: no layers, shapes that do not fit or do not chain, an unknown activation, softmax in
-        a hidden layer, names that are too many, too few or not distinct. TypeError: what is not an array
-        of numbers, or carries more than numbers, such as a mask or units; names that are not strings.
+      ValueError: no layers, shapes that do not fit or do not chain, an unknown activation, softmax or
+        log_softmax in a hidden layer, names that are too many, too few or not distinct. TypeError: what is
+        not an array of numbers, or carries more than numbers, such as a mask or units; names that are not
+        strings.
 
     Example:
       >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")
@@ -180,8 +183,9 @@ def as_activations(
             )
     else:
         checked = canonical(activation, "activation")
-    if checked == "softmax" or (isinstance(checked, tuple) and "softmax" in checked):
-        raise BadValue("softmax works as the final activation only; pass it as final_activation")
+    for hidden_one in checked if isinstance(checked, tuple) else (checked,):
+        if hidden_one in OF_ROWS:
+            raise BadValue(f"{hidden_one} works as the final activation only; pass it as final_activation")
     return checked, canonical(final_activation, "final_activation")
 
 

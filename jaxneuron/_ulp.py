@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxneuron._arrays import ArrayLike
 from jaxneuron._errors import BadValue, missing
-from jaxneuron._names import Activation
+from jaxneuron._names import Activation, Parametric
 
 
 def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
@@ -28,18 +28,21 @@ def reference_of(
         return reference
     oracle = _oracle()
     wanted = names if reference is None else [reference]
-    known = [name for name in wanted if isinstance(name, str) and name in oracle.FORMULAS]
+    ours = [name for name in wanted if isinstance(name, (str, Parametric))]
+    known = [name for name in ours if not isinstance(name, str) or name in oracle.FORMULAS]
     if not known:
         given = ", ".join(map(name_of, names)) if reference is None else f"reference {reference!r}"
         raise BadValue(
             f"reference must be a function of a float64 array or one of "
             f"{', '.join(oracle.FORMULAS)}, or one of these must be drawn, got {given}; pass reference="
         )
-    return lambda z: oracle.activation(known[0], z)
+    return lambda z: oracle.activation(oracle.in_format(known[0], "float32"), z)
 
 
 def name_of(activation: Activation) -> str:
-    return activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
+    if isinstance(activation, (str, Parametric)):
+        return str(activation)
+    return getattr(activation, "__name__", repr(activation))
 
 
 def _oracle() -> Any:

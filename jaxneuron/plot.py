@@ -17,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxneuron import gates
-from jaxneuron._activations import sigmoid
+from jaxneuron._activations import CELU, ELU, sigmoid
 from jaxneuron._arrays import ArrayLike
 from jaxneuron._counts import parameter_count
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._forward import _mlp_forward, neuron
+from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._math.formats import SELU_LIMIT
 from jaxneuron._names import Activation, canonical, resolve
 from jaxneuron._params import MLP, Affine, as_affine, as_layers, check_mlp
@@ -37,7 +38,10 @@ __all__ = ["plot_activation", "plot_decision", "plot_error", "plot_gates", "plot
 SIZE, DECISION_SIZE, GATES_SIZE = (6.0, 4.0), (5.0, 4.0), (6.0, 5.4)  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", "-.", ":")  # 7 and 4 have no common divisor: 28 different curves
-ASYMPTOTES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "elu": (-1.0,), "selu": (-SELU_LIMIT,)}
+ASYMPTOTES = {
+    "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "elu": (-1.0,),
+    "selu": (-SELU_LIMIT,),
+}  # fmt: skip
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 MOST_UNITS, ENDS = 12, 5  # a layer of more than 12 units is drawn as 5 at either end
 POSITIVE, NEGATIVE = "#0072B2", "#E69F00"  # dark and light
@@ -76,7 +80,7 @@ def plot_activation(*activations: Activation, ax: Axes | None = None) -> Axes:
         )
     ax.axhline(0, color="0.6", linewidth=1)
     ax.axvline(0, color="0.6", linewidth=1)
-    for level in sorted({level for name in names for level in ASYMPTOTES.get(str(name), ())}):
+    for level in sorted({level for name in names for level in _asymptotes(name)}):
         ax.axhline(level, color="black", linewidth=1, linestyle=(0, (4, 4)))
     ax.set_xlim(-8, 8)
     ax.set_xlabel("z")
@@ -312,6 +316,12 @@ def _checked(value: Any, argument: str, *classes: str) -> Any:
     return value
 
 
+def _asymptotes(activation: Activation) -> tuple[float, ...]:
+    if isinstance(activation, (ELU, CELU)):
+        return (-activation.alpha,)
+    return ASYMPTOTES.get(str(activation), ())
+
+
 def _origin(function: Activation) -> str:
     """A name that tells our sigmoid from jax's."""
     module = getattr(resolve(function), "__module__", None)
@@ -320,8 +330,8 @@ def _origin(function: Activation) -> str:
 
 def _values(activation: Activation, z: np.ndarray) -> np.ndarray:
     """float32 values of an elementwise activation at the float32 array `z`."""
-    if activation == "softmax":
-        raise BadValue("softmax is not elementwise, it has no curve; pass another activation")
+    if activation in OF_ROWS:
+        raise BadValue(f"{activation} is not elementwise, it has no curve; pass another activation")
     y = np.asarray(resolve(activation)(jnp.asarray(z)))
     if y.shape != z.shape or y.dtype != z.dtype:
         raise BadValue(

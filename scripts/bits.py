@@ -18,7 +18,8 @@ import numpy as np
 
 import jaxneuron
 from jaxneuron import MLP, Affine
-from jaxneuron._names import BY_NAME
+from jaxneuron._names import BY_NAME, resolve
+from jaxneuron.testing import _sweeps as sweeps
 
 try:
     from jaxneuron._kernels import library, primitive
@@ -27,7 +28,15 @@ except ImportError:  # as the modules were called before
     from jaxneuron._kernels import _library as library
 
 SETS = () if library.missing() else library.instruction_sets()
-HIDDEN = tuple(sorted(set(BY_NAME) - {"softmax"}))
+# The activations of the networks: these lines stay comparable when there are more.
+HIDDEN = (
+    "cr_sigmoid", "cr_tanh", "elu", "gelu", "gelu_tanh", "hard_sigmoid", "identity", "leaky_relu", "relu",
+    "selu", "sigmoid", "silu", "softplus", "tanh",
+)  # fmt: skip
+LATER = (
+    "hard_swish", "hard_tanh", "log_sigmoid", "mish", "relu6", "sin", "softsign", "square", "exp",
+    *getattr(sweeps, "VALUES", ()),
+)  # fmt: skip
 # Sizes and rows: one row, part of a vector, whole vectors, ragged ones, and units beyond a panel of weights.
 NETWORKS = (
     ((2, 3, 1), 1),
@@ -54,7 +63,14 @@ def grid(dtype: str) -> np.ndarray:
     return rng.permuted(np.concatenate([z, -z]))
 
 
-def network(sizes: tuple[int, ...], dtype: str, first: int = 0, members: int = 0) -> MLP:
+def network(
+    sizes: tuple[int, ...],
+    dtype: str,
+    first: int = 0,
+    members: int = 0,
+    names: tuple[Any, ...] = HIDDEN,
+    final: str = "softmax",
+) -> MLP:
     """Weights of trained size; layer after layer another activation, starting with the `first`."""
     rng = np.random.default_rng(1)
     many = (members,) if members else ()
@@ -65,8 +81,8 @@ def network(sizes: tuple[int, ...], dtype: str, first: int = 0, members: int = 0
         )
         for i, (m, n) in enumerate(itertools.pairwise(sizes))
     ]
-    names = [HIDDEN[(first + i) % len(HIDDEN)] for i in range(len(layers) - 1)]
-    one = MLP([(w[0], None if b is None else b[0]) if many else (w, b) for w, b in layers], names, "softmax")
+    hidden = [names[(first + i) % len(names)] for i in range(len(layers) - 1)]
+    one = MLP([(w[0], None if b is None else b[0]) if many else (w, b) for w, b in layers], hidden, final)
     return jax.tree.unflatten(jax.tree.structure(one), [a for pair in layers for a in pair if a is not None])
 
 
@@ -75,7 +91,7 @@ def rows(n: int, n_in: int, dtype: str) -> np.ndarray:
 
 
 def by_instructions(mlp: MLP, x: Any, instructions: int) -> Any:
-    return primitive.forward(mlp.layers, [BY_NAME[name] for name in mlp.activations], x, instructions)
+    return primitive.forward(mlp.layers, [resolve(name) for name in mlp.activations], x, instructions)
 
 
 def parts(dtype: str) -> Iterator[tuple[str, Any]]:
@@ -87,6 +103,7 @@ def parts(dtype: str) -> Iterator[tuple[str, Any]]:
         yield f"neuron {name}", jaxneuron.neuron(one, z[:, None], name)
     slopes = jax.jit(lambda z: [jax.vmap(jax.grad(BY_NAME[name]))(z) for name in HIDDEN])
     yield "activation slopes", slopes(z)
+    yield from later_parts(dtype, z)
     cases = [(network(sizes, dtype, i), rows(n, sizes[0], dtype)) for i, (sizes, n) in enumerate(NETWORKS)]
     for instructions, name in enumerate(SETS):
         yield (
@@ -111,6 +128,27 @@ def parts(dtype: str) -> Iterator[tuple[str, Any]]:
     yield "all activations, one network", jaxneuron.mlp_forward(mlp, x)
     yield "jacfwd", jax.jit(jax.vmap(jax.jacfwd(jaxneuron.mlp_forward, 1), (None, 0)))(mlp, x)
     yield "grad", jax.jit(jax.grad(lambda mlp: (jaxneuron.mlp_forward(mlp, x) ** 2).sum()))(mlp)
+
+
+def later_parts(dtype: str, z: np.ndarray) -> Iterator[tuple[str, Any]]:
+    """The same of the activations that came later."""
+    known = [name for name in LATER if not isinstance(name, str) or name in BY_NAME]
+    if not known:
+        return
+    one = Affine(np.ones((1, 1), z.dtype))
+    for value in known:
+        if not isinstance(value, str):
+            yield f"neuron {value}", jaxneuron.neuron(one, z[:, None], value)
+    slopes = jax.jit(lambda z: [jax.vmap(jax.grad(resolve(name)))(z) for name in known])
+    yield "activation slopes, later", slopes(z)
+    cases = [
+        (network(sizes, dtype, i, names=tuple(known), final="log_softmax"), rows(n, sizes[0], dtype))
+        for i, (sizes, n) in enumerate(NETWORKS)
+    ]
+    for instructions, name in enumerate(SETS):
+        ends = [MLP([one], final_activation=value) for value in known]
+        yield f"kernel {name} grid, later", [by_instructions(mlp, z[:, None], instructions) for mlp in ends]
+        yield f"kernel {name} networks, later", [by_instructions(*case, instructions) for case in cases]
 
 
 def digest(tree: Any) -> str:

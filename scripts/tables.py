@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxneuron._math.activations import ACTIVATIONS, Facts
+from jaxneuron._math.activations import ACTIVATIONS, FAMILIES, FORMULAS, OF_ROWS, Facts
 from jaxneuron._math.formats import FLOAT32, FLOAT64, Format
 from jaxneuron._math.tables import fingerprint, numbers
+from jaxneuron._names import BY_FAMILY
 
 ROOT = Path(__file__).parents[1]
 HEADER = ROOT / "jaxneuron" / "_kernels" / "cpu" / "tables.h"
@@ -42,7 +43,9 @@ def members(f: Format) -> str:
 
 def header() -> str:
     """The text of tables.h."""
-    activations = " \\\n".join(f"  X({name})" for name in ACTIVATIONS)
+    activations = " \\\n".join(
+        f"  X({name}, {count}, {str(name in OF_ROWS).lower()})" for name, count in FORMULAS.items()
+    )
     specialisations = "\n".join(
         f"template <>\nstruct Format<{CPP[f.number]}> {{\n{members(f)}\n}};\n" for f in (FLOAT32, FLOAT64)
     )
@@ -54,7 +57,7 @@ def header() -> str:
 // Of everything below: Python refuses a compiled library whose tables are not its own.
 #define JAXNEURON_TABLES "{fingerprint()}"
 
-// In the order of their codes.
+// In the order of their codes: the name, how many parameters it has, and whether it is of whole rows.
 #define JAXNEURON_ACTIVATIONS(X) \\
 {activations}
 
@@ -80,6 +83,10 @@ def promises() -> str:
         rows.append(
             f"| `{name}` | {bound(facts, 0)} | {bound(facts, 1)} | {'yes' * facts.rises} | {values} |"
         )
+    for family, cls in BY_FAMILY.items():
+        call = f"{cls.__name__}({', '.join(FAMILIES[family].parameters)})"
+        facts = FAMILIES[family].facts(*(0.5 * (i + 1) for i in range(len(FAMILIES[family].parameters))))
+        rows.append(f"| `{call}` | {bound(facts, 0)} | {bound(facts, 1)} | | |")
     table = BEFORE + "\n".join(rows) + "\n" + AFTER
     return re.sub(f"{BEFORE}.*{AFTER}", lambda _: table, PROMISES.read_text(), flags=re.S)
 

@@ -49,15 +49,30 @@ def gelu(shifted):
     return (MP.erfc(a / MP.sqrt(2)) * MP.exp(a * a / 2) * (a + place) - place) / t
 
 
+def sin(square):
+    """sin(r) = r + r^3 SIN(r^2)"""
+    r = MP.sqrt(max(square, NEAR_0))
+    return (MP.sin(r) - r) / r**3
+
+
+def cos(square):
+    """cos(r) = 1 - r^2/2 + r^4 COS(r^2)"""
+    square = max(square, NEAR_0)
+    return (MP.cos(MP.sqrt(square)) - 1 + square / 2) / square**2
+
+
 def polynomials(f) -> dict[str, np.ndarray]:
     """The polynomials for the format `f`, of the degrees it has, rounded to it."""
     reach = MP.log(2) / 2 * MP.mpf("1.002")
     end = f.gelu_zero.xla / (f.gelu_zero.xla + MP.mpf(4)) - MP.mpf(3) / 8
+    quarter = (MP.pi / 4) ** 2 * MP.mpf("1.002")
     found = {
         "exp": interpolate(exp, -reach, reach, len(f.exp) - 1),
         "tanh": interpolate(tanh, 0, MP.mpf("0.56") ** 2 * MP.mpf("1.01"), len(f.tanh) - 1),
         "log": interpolate(log, 0, MP.mpf("0.0401"), len(f.log) - 1),
         "gelu": interpolate(gelu, -MP.mpf(3) / 8, end, len(f.gelu) - 1),
+        "sin": interpolate(sin, 0, quarter, len(f.sin) - 1),
+        "cos": interpolate(cos, 0, quarter, len(f.cos) - 1),
     }
     return {name: np.array([float(c) for c in each]).astype(f.number) for name, each in found.items()}
 

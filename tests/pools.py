@@ -1,19 +1,24 @@
 """What the suite draws from: jaxneuron.testing's pools, and widths of nothing."""
 
+from jaxneuron import HardTanh
 from jaxneuron._math import oracle
+from jaxneuron._math.activations import OF_ROWS
+from jaxneuron.testing import _sweeps as sweeps
 from jaxneuron.testing import mlps as _mlps
 from jaxneuron.testing import params_and_inputs
 from jaxneuron.testing._strategies import NETWORKS
 
 DTYPES = tuple(oracle.U)
 ELEMENTWISE = tuple(oracle.FORMULAS)
+VALUES = (*sweeps.VALUES, HardTanh(-0.3, 2.0))  # of each family
 SIZES = (1, 2, 7, 0)
 
 
 def mlps(**options):
     """Every activation, and layers without inputs or units."""
     networks = (*NETWORKS, (0, 2), (2, 0, 3), (1, 0))
-    defaults = {"activations": ELEMENTWISE, "final_activations": (*ELEMENTWISE, "softmax")}
+    elementwise = (*ELEMENTWISE, *VALUES)
+    defaults = {"activations": elementwise, "final_activations": (*elementwise, *OF_ROWS)}
     return _mlps(networks, **{**defaults, **options})
 
 

@@ -1,4 +1,7 @@
+import dataclasses
+import json
 import re
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import jaxneuron
+from jaxneuron import ELU, MLP, HardTanh, LeakyReLU
 from jaxneuron._math import oracle
-from jaxneuron._names import BY_NAME, canonical, resolve
+from jaxneuron._math.activations import ACTIVATIONS, FAMILIES, OF_ROWS, facts_of
+from jaxneuron._names import (
+    BY_FAMILY,
+    BY_NAME,
+    canonical,
+    described,
+    from_description,
+    from_text,
+    resolve,
+)
 from jaxneuron.testing import (
     assert_bounded,
     assert_jit_consistent,
@@ -19,9 +32,12 @@ from jaxneuron.testing import (
     max_ulp_error,
 )
 from jaxneuron.testing._laws import _assert_within
-from tests.pools import DTYPES, ELEMENTWISE
+from tests.pools import DTYPES, ELEMENTWISE, VALUES
 
 pytestmark = pytest.mark.usefixtures("x64")
+
+
+LAYER = ([[1.0]], None)
 
 
 def held(dtype):
@@ -40,18 +56,19 @@ def over(low=-np.inf, high=np.inf):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [*ELEMENTWISE, "softmax"])
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES, *OF_ROWS], ids=str)
 def test_activations_within_bound(name, dtype):
     if not held(dtype):
         pytest.skip("JAX holds no float64 with x64 off")
     z = np.concatenate([np.logspace(-6, 4, 300), np.linspace(0.05, 30, 297), [0.0, 3.0, 6.0]])
     z = np.concatenate([z, -z]).astype(jnp.dtype(dtype))
-    if name == "softmax":
+    if name in OF_ROWS:
         z = np.random.default_rng(0).permuted(z[np.abs(z.astype(float)) < 100]).reshape(-1, 2)
-    y = BY_NAME[name](z)
+    y = resolve(name)(z)
     assert y.dtype == z.dtype
-    exact = oracle.activation(name, z)
     wide = oracle.sum_dtype(dtype)
+    name = oracle.in_format(name, dtype)
+    exact = oracle.activation(name, z)
     error = oracle.activation_error(name, z.astype(np.float64), exact, wide)
     if dtype != wide:
         error = oracle.rounded_error(exact, error, dtype)
@@ -140,16 +157,17 @@ def test_sigmoid_at_the_edges():
     assert jaxneuron.sigmoid([-1e300, -1e30, 1e30, 1e300]).tolist() == [0.0, 0.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES], ids=str)
 def test_nan_comes_from_nan_alone(name):
     big = float(jnp.finfo(jnp.float32).max)
-    y = BY_NAME[name](np.array([-np.inf, -big, -100, -1, -0.0, 0, 1, 100, big, np.inf, np.nan], widest()))
-    assert np.isnan(y).tolist() == [False] * 10 + [True]
+    y = resolve(name)(np.array([-np.inf, -big, -100, -1, -0.0, 0, 1, 100, big, np.inf, np.nan], widest()))
+    ends = not facts_of(name).has_limits  # a sine has no limit
+    assert np.isnan(y).tolist() == [ends, *[False] * 8, ends, True]
 
 
-@pytest.mark.parametrize("name", [*ELEMENTWISE, "softmax"])
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES, *OF_ROWS], ids=str)
 def test_shapes_dtypes_and_transforms(name):
-    f = BY_NAME[name]
+    f = resolve(name)
     default = jnp.asarray(0.0).dtype
     assert f([1, 0]).dtype == f([True, False]).dtype == default
     assert f(jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16
@@ -162,12 +180,12 @@ def test_shapes_dtypes_and_transforms(name):
         assert isinstance(f([1.0, 2.0]), jax.Array)
 
 
-@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES], ids=str)
 def test_xla_can_differentiate(name):
-    f, h = BY_NAME[name], 1e-3
-    for z in (-2.0, -0.3, 0.7, 4.0):
-        difference = (float(f(z + h)) - float(f(z - h))) / (2 * h)
-        assert float(jax.grad(f)(z)) == pytest.approx(difference, abs=2e-3)
+    f, h = resolve(name), 1e-3
+    for z in (-2.0, -0.35, 0.7, 4.0):
+        exact = oracle.activation(name, [z - h, z + h])
+        assert float(jax.grad(f)(z)) == pytest.approx((exact[1] - exact[0]) / (2 * h), rel=1e-3, abs=2e-3)
 
 
 def test_gradients_at_the_kinks_are_jaxs():
@@ -177,7 +195,7 @@ def test_gradients_at_the_kinks_are_jaxs():
 
 
 def test_every_activation_is_public():
-    assert set(BY_NAME) == {*ELEMENTWISE, "softmax"}
+    assert set(BY_NAME) == {*ELEMENTWISE, *OF_ROWS}
     for name, function in BY_NAME.items():
         assert getattr(jaxneuron, name) is function
 
@@ -191,7 +209,86 @@ def test_bytes_in_the_other_order():
     )
 
 
+# --- values with parameters ---
+
+
+@pytest.mark.parametrize("value", VALUES, ids=str)
+def test_values_are_their_parameters(value):
+    again = type(value)(*value.parameters)
+    assert again == value
+    assert hash(again) == hash(value)
+    assert from_description(json.loads(json.dumps(described(value)))) == value
+    assert from_text(str(value)) == value
+    assert eval(repr(value), vars(jaxneuron)) == value
+    other = type(value)(*(2 * parameter for parameter in value.parameters))
+    assert other != value
+    assert jax.tree.structure(MLP([LAYER], final_activation=value)) != jax.tree.structure(
+        MLP([LAYER], final_activation=other)
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, FAMILIES[value.family].parameters[0], 1.0)
+
+
+def test_a_value_that_has_a_name_goes_by_it():
+    z = np.array([-np.inf, -2.0, -0.0, 0.5, np.inf], widest())
+    for family, members in ((BY_FAMILY[name], each.names) for name, each in FAMILIES.items()):
+        for parameters, name in members.items():
+            value = family(*parameters)
+            assert canonical(value, "activation") == name
+            assert value(z).tobytes() == BY_NAME[name](z).tobytes()
+            assert MLP([LAYER], final_activation=value).final_activation == name
+    # Each name of a member is one of these.
+    named = {name for each in FAMILIES.values() for name in each.names.values()}
+    assert {name for name, facts in ACTIVATIONS.items() if facts.parameters} <= named
+
+
+def test_parameters_are_rounded_to_the_dtype_first():
+    slope = 0.1
+    assert float(LeakyReLU(slope)(np.float32(-1))) == -float(np.float32(slope))
+    for dtype in (np.float16, jnp.bfloat16):  # computed in float32
+        assert LeakyReLU(slope)(np.array([-3], dtype)) == (np.float32(slope) * np.float32(-3)).astype(dtype)
+
+
+def test_parameters_may_be_any_real_number():
+    assert LeakyReLU(np.float64(0.25)) == LeakyReLU(1 / 4) == LeakyReLU(Fraction(1, 4)) != LeakyReLU(0.2)
+    assert ELU(2) == ELU(2.0)
+    assert LeakyReLU(-0.0).slope.hex() == "0x0.0p+0"
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"name": "leaky_relu"}, "an activation must have a name of leaky_relu, elu, celu, softplus, hard_tanh, sin and that family's parameters, got {'name': 'leaky_relu'}"),
+        ({"name": "leaky_relu", "slope": 0.1, "more": 1}, "and that family's parameters"),
+        ({"name": "prelu", "slope": 0.1}, "a newer jaxneuron may read it"),
+        ({"name": ["elu"], "alpha": 0.1}, "a newer jaxneuron may read it"),
+        ({"name": "elu", "alpha": "0.1"}, "ELU: alpha must be a number, got str; pass a float"),
+        ({"name": "softplus", "beta": -1}, "Softplus: beta must be from 1e-30 to 1e30, got -1; scale the layer's weights instead"),
+        ({"name": "hard_tanh", "low": 1, "high": 1}, "HardTanh: low must be less than high, got 1 and 1; exchange them"),
+        ({"name": "sin", "frequency": 1e300}, "Sin: frequency must be a finite number that float32 holds, got 1e+300; pass a smaller one"),
+    ],
+)  # fmt: skip
+def test_descriptions_of_no_activation_are_refused(description, message):
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        from_description(description)
+
+
+def test_texts_of_values():
+    assert from_text("LeakyReLU( 0.2 )") == LeakyReLU(0.2)
+    assert from_text("HardTanh(-1, 2e0)") == HardTanh(-1, 2)
+    assert from_text("tanh") == "tanh"
+    assert from_text("os.system('true')") == "os.system('true')"
+    for text in ("ELU()", "ELU(1, 2)", "HardTanh(a, 1)", "CELU(0)"):
+        with pytest.raises(ValueError, match=re.escape(repr(text)) + " must have "):
+            from_text(text)
+
+
 # --- refusals ---
+
+
+def test_a_value_refuses_what_is_no_real_array_by_its_name():
+    with pytest.raises(TypeError, match=r"^LeakyReLU: z must hold .* got complex128"):
+        LeakyReLU(0.2)(1j)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ NOT_NUMBERS = (
 )
 ROWS = (*NOT_NUMBERS, 1.0, np.ones(3), np.ones((4, 3)))
 NOT_ACTIVATIONS = (object(), None, 1.0, "relo", "", Unhashable())
+NOT_PARAMETERS = (object(), None, "0.2", 1j, True, np.ones(2), np.nan, np.inf, 1e39, 10**400)
 NOT_SIZES = (object(), None, 3, (2,), (2, -1), (2, 1.5), "22", ())
 NOT_NETWORKS = (object(), None, "text", LAYER, [LAYER], [(np.ones((2, 2)), np.zeros(2))])
 NOT_LAYERS = (
@@ -163,6 +164,12 @@ FUNCTIONS = [
     Public(convert.to_onnx, {"path": "network.onnx"}, {"mlp": NOT_NETWORKS}, "onnx"),
     Public(convert.export, {"mlp": NETWORK, "path": "network.stablehlo"}, {"mlp": NOT_NETWORKS, "weights": (None, "outside")}),
     Public(convert.load_exported, {}, {"path": (object(), None, 3)}),
+    Public(jaxneuron.LeakyReLU, {"slope": 0.2}, {"slope": NOT_PARAMETERS}),
+    Public(jaxneuron.ELU, {"alpha": 0.5}, {"alpha": NOT_PARAMETERS}),
+    Public(jaxneuron.CELU, {"alpha": 0.5}, {"alpha": (*NOT_PARAMETERS, 0, -1.0, 1e31)}),
+    Public(jaxneuron.Softplus, {"beta": 2}, {"beta": (*NOT_PARAMETERS, 0, -1.0, 1e-31)}),
+    Public(jaxneuron.HardTanh, {"low": 0.0, "high": 1.0}, {"low": (*NOT_PARAMETERS, 1.0), "high": (*NOT_PARAMETERS, 0.0)}),
+    Public(jaxneuron.Sin, {"frequency": 30}, {"frequency": NOT_PARAMETERS}),
     *(Public(getattr(jaxneuron, name), {"z": [1.0]}, {"z": NOT_NUMBERS}) for name in jaxneuron._names.BY_NAME),
 ]  # fmt: skip
 

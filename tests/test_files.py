@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 
-from jaxneuron import MLP, Affine, gates, load, save
+from jaxneuron import MLP, Affine, HardTanh, LeakyReLU, gates, load, save
 from jaxneuron._files import read
 from tests.pools import DTYPES, mlps
 
@@ -98,6 +98,22 @@ def test_names_make_version_2(path):
     assert (load(path).inputs, load(path).outputs) == (None, ("xor",))
 
 
+def test_values_make_version_2(path):
+    layers = [(np.ones((1, 1), np.float32), None)] * 3
+    save(path, MLP(layers, (LeakyReLU(0.2), "mish"), HardTanh(0, 2)))
+    with safetensors.safe_open(path, "numpy") as file:
+        assert file.metadata() == {
+            "format": "jaxneuron", "format_version": "2",
+            "activation": '[{"name": "leaky_relu", "slope": 0.2}, "mish"]',
+            "final_activation": '{"name": "hard_tanh", "low": 0.0, "high": 2.0}',
+        }  # fmt: skip
+    assert load(path).activations == (LeakyReLU(0.2), "mish", HardTanh(0, 2))
+    save(path, MLP(layers, LeakyReLU(0.01), HardTanh(0, 6)))  # by their names, for older releases
+    with safetensors.safe_open(path, "numpy") as file:
+        assert file.metadata()["format_version"] == "1"
+    assert load(path).activations == ("leaky_relu", "leaky_relu", "relu6")
+
+
 # --- refusals ---
 
 
@@ -151,6 +167,8 @@ def written(path, tensors=None, **metadata):
         (None, {"activation": "tanh"}, "holds no whole network: Expecting value"),
         (None, {"activation": '"tahn"'}, "holds no whole network: activation must be a callable or one of"),
         (None, {"activation": '{"a": 1}'}, "holds no whole network: activation must be a name or a hashable callable, got dict"),
+        (None, {"format_version": "2", "activation": '{"a": 1}'}, "holds no whole network: an activation must have a name of leaky_relu,"),
+        (None, {"format_version": "2", "activation": '{"name": "elu", "alpha": NaN}'}, "holds no whole network: ELU: alpha must be a finite number"),
         (None, {"activation": "[" * 100_000}, "holds no whole network: "),
         ({}, {}, "holds no whole network: layers must hold at least 1 layer, got 0"),
         ({"layers.0.w": np.ones((2, 2)), "layers.2.w": np.ones((2, 2))}, {}, "holds no whole network: layers.1.w is missing among 2 layers"),

@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 
 import jaxneuron
+from jaxneuron import Sin
 from jaxneuron._kernels import library, primitive
 from jaxneuron._math import correct, oracle
-from jaxneuron._math.activations import ACTIVATIONS
-from jaxneuron._math.formats import FLOAT32, FLOAT64
-from jaxneuron._names import BY_NAME
+from jaxneuron._math.activations import facts_of
+from jaxneuron._math.formats import FLOAT32, FLOAT64, LARGE_SINE
+from jaxneuron._names import BY_NAME, resolve
 from jaxneuron.testing import _sweeps as sweeps
 from jaxneuron.testing import assert_bounded, assert_monotone
 from tests.make_polynomials import polynomials
 
-MONOTONE = [name for name in sweeps.FUNCTIONS if ACTIVATIONS[name].rises]
+FUNCTIONS = (*sweeps.FUNCTIONS, *sweeps.VALUES)
+MONOTONE = [function for function in FUNCTIONS if facts_of(function).rises]
 # sigmoid of the first lies within 2^-30 ULP of the middle of two floats, that of 3 * 2^-23 so close to one that
 # float64 sees none; then zero, subnormal numbers and results, the ends.
 HARD = np.float32([
@@ -41,12 +43,12 @@ WAYS = ("xla", *dict.fromkeys((*SETS[:1], *SETS[-1:])))
 def by(way, function):
     """The activation as a call on a vector; by the kernel, a neuron with one input of weight 1."""
     if way == "xla":
-        return jax.jit(BY_NAME[function])
+        return jax.jit(resolve(function))
 
     @jax.jit
     def call(z):
         one = jnp.ones((1, 1), z.dtype)
-        return primitive.forward([(one, None)], [BY_NAME[function]], z[:, None], SETS.index(way))[:, 0]
+        return primitive.forward([(one, None)], [resolve(function)], z[:, None], SETS.index(way))[:, 0]
 
     return call
 
@@ -73,7 +75,7 @@ def scores(function, dtype, z, calls):
 
 
 def score(function, dtype, z, call=None):
-    return scores(function, dtype, z, {"": call or jax.jit(BY_NAME[function])})[""]
+    return scores(function, dtype, z, {"": call or jax.jit(resolve(function))})[""]
 
 
 def by_every_way(function, dtype, z):
@@ -83,36 +85,76 @@ def by_every_way(function, dtype, z):
 # --- truth ---
 
 
-@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+def swept(function, z):
+    """The inputs, of a sine those of the arguments for which it promises its bound."""
+    if "sin" not in (function, getattr(function, "family", "")):
+        return z
+    (frequency,) = facts_of(function).parameters if function == "sin" else function.parameters
+    return z[np.abs(z.astype(np.float64) * frequency) <= LARGE_SINE]
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 def test_float32_over_all_exponents(function):
-    for way, found in by_every_way(function, "float32", strided()):
-        assert found.ulps <= ACTIVATIONS[function].ulp[0], way
+    z = swept(function, strided() if isinstance(function, str) else strided()[::8])
+    for way, found in by_every_way(function, "float32", z):
+        assert found.ulps <= facts_of(function).ulp[0], way
         assert (found.falls, found.outside) == (0, 0), way
-        if function.startswith("cr_"):
+        if function in ("cr_sigmoid", "cr_tanh"):
             assert found.nearest == found.inputs, way
-        if "sigmoid" in function or function.removeprefix("cr_") == "tanh":
+        if function in ("sigmoid", "cr_sigmoid", "tanh", "cr_tanh"):
             assert found.flushed == 0, way
 
 
-@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 def test_float64_over_all_exponents(function):
     with jax.enable_x64(True):
-        z = sweeps.sample64(7000)[:: 2 if function == "gelu" else 1]
+        z = swept(
+            function,
+            sweeps.sample64(7000)[:: 2 if function == "gelu" else 1 if isinstance(function, str) else 8],
+        )
         for way, found in by_every_way(function, "float64", z):
-            assert found.ulps <= ACTIVATIONS[function].ulp[1], way
+            assert found.ulps <= facts_of(function).ulp[1], way
             assert found.outside == 0, way
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 def test_every_16_bit_number(function, dtype):
     for stretch in sweeps.blocks(dtype, 1):
-        for way, found in by_every_way(function, dtype, sweeps.block(dtype, *stretch)):
+        for way, found in by_every_way(function, dtype, swept(function, sweeps.block(dtype, *stretch))):
             # float32's error, and a rounding; its products may lose digits where bfloat16 nearly underflows
-            assert found.ulps <= (0.5 if ACTIVATIONS[function].nearest16 else 0.6), way
+            assert found.ulps <= (0.5 if facts_of(function).nearest16 else 0.6), way
             assert (found.falls, found.outside) == (0, 0), way
-            if ACTIVATIONS[function].nearest16:
+            if facts_of(function).nearest16:
                 assert found.nearest == found.inputs, way
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("function", ["sin", Sin(30.0), Sin(-0.37)], ids=str)
+def test_sines_of_large_numbers(function, way):
+    rng = np.random.default_rng(0)
+    z = np.ldexp(rng.uniform(0.5, 1, 2000), rng.integers(17, 120, 2000)) * rng.choice([-1, 1], 2000)
+    found = scores(function, "float32", np.sort(z.astype(np.float32)), {way: by(way, function)})[way]
+    assert found.ulps <= 1
+
+
+@pytest.mark.parametrize("units", [1, 2, 7, 1000])
+@pytest.mark.parametrize("way", WAYS)
+def test_log_softmax_within_its_bound(units, way):
+    rng = np.random.default_rng(units)
+    z = (rng.normal(size=(20, units)) * rng.choice([0.1, 3, 25, 1e4], (20, 1)) + 33.7).astype(np.float32)
+    for dtype in ("float32", "float64"):
+        with jax.enable_x64(dtype == "float64"):
+            mlp = [(jnp.eye(units, dtype=dtype), None)], [jaxneuron.log_softmax]
+            x = jnp.asarray(z, dtype)
+            y = np.asarray(mlp[1][0](x) if way == "xla" else primitive.forward(*mlp, x, SETS.index(way)))
+        wide = z.astype(object)
+        greatest = wide.max(-1, keepdims=True)
+        e = np.vectorize(oracle.MP.exp, otypes=[object])(wide - greatest)
+        log = np.vectorize(oracle.MP.log, otypes=[object])(e.sum(-1, keepdims=True))
+        exact = ((wide - greatest) - log).astype(np.float64)
+        u = oracle.U[dtype]
+        assert (np.abs(y - exact) <= (units + 6) * u + 4 * u * np.abs(exact) + 2.0**-52 * np.abs(exact)).all()
 
 
 @pytest.mark.parametrize("units", [1, 2, 7, 1000])
@@ -148,10 +190,10 @@ def test_logarithms_of_two():
 # --- laws ---
 
 
-@pytest.mark.parametrize("function", MONOTONE)
+@pytest.mark.parametrize("function", MONOTONE, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_monotone_between_neighbours(function, dtype):
-    f, rng = BY_NAME[function], np.random.default_rng(0)
+    f, rng = resolve(function), np.random.default_rng(0)
     points = [p for p in sweeps.EDGES if abs(p) < (103 if dtype == "float32" else 745)]
     points = np.concatenate([points, rng.choice([-1, 1], 200) * 2.0 ** rng.uniform(-12, 5, 200)])
     with jax.enable_x64(dtype == "float64"):
@@ -200,7 +242,7 @@ def blocks_digests(function):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("function", sweeps.FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=str)
 def test_the_same_bits_by_every_instruction_set_with_fused_multiply_add(function, dtype):
     with jax.enable_x64(dtype == "float64"):
         z = strided()[::7] if dtype == "float32" else sweeps.sample64(7000)
@@ -223,9 +265,9 @@ OTHER_MACHINE = """
 import numpy as np
 from tests.test_numerics import *
 print(*(digest(getattr(jaxneuron, f)(block())) for f in ("cr_sigmoid", "cr_tanh")))
-for function in sweeps.FUNCTIONS:
-    found = score(function, "float32", strided()[::16])
-    assert found.ulps <= ACTIVATIONS[function].ulp[0], (function, found)
+for function in (*sweeps.FUNCTIONS, *sweeps.VALUES[::3]):
+    found = score(function, "float32", swept(function, strided()[::16]))
+    assert found.ulps <= facts_of(function).ulp[0], (function, found)
     assert (found.falls, found.outside) == (0, 0)
 """
 

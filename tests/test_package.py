@@ -8,9 +8,11 @@ import types
 import jaxneuron
 from jaxneuron import gates
 from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._names import BY_FAMILY
 
 PUBLIC = [
     *ACTIVATIONS,
+    *(value.__name__ for value in BY_FAMILY.values()),
     "MLP",
     "Affine",
     "Evaluator",

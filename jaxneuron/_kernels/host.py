@@ -20,6 +20,7 @@ import numpy as np
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._errors import TooLarge
 from jaxneuron._kernels import library, primitive
+from jaxneuron._math.activations import in_kernel
 
 DTYPES = {
     np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
@@ -60,7 +61,7 @@ class Plan:
     def __init__(
         self,
         layers: Layers,
-        activations: Sequence[str],
+        activations: Sequence[Any],  # names and values
         most_threads: int,
         each: bool = False,
         instruction_set: int | None = None,
@@ -73,7 +74,11 @@ class Plan:
             n_in, n_out = w.shape[-2:]
             strides = (n_in * n_out, n_out) if members else (0, 0)
             place = 0 if b is None else self._address(b)
-            table.extend((self._address(w), place, n_in, n_out, *strides, functions.codes[activation]))
+            formula, parameters = in_kernel(activation)
+            table.extend((self._address(w), place, n_in, n_out, *strides, functions.codes[formula]))
+            of_layer = np.zeros(primitive.MOST_PARAMETERS)
+            of_layer[: len(parameters)] = parameters
+            table.frombytes(of_layer.tobytes())
         # Network, as in cpu/network.h
         network = array("q", (table.buffer_info()[0], len(layers), *(members or (1,)), DTYPES[self.dtype]))
         self._call = array("q", (0, most_threads, each))  # Call, as in cpu/host.cc
@@ -142,8 +147,8 @@ class Network:
             return np.asarray(as_operand(numbers, "mlp")).astype(result, copy=False)
 
         layers = [(convert(w), None if b is None else convert(b)) for w, b in self.layers]
-        names = [primitive.NAMES[function] for function in self.functions]
-        return Plan(layers, names, self.most_threads, self.each)
+        activations = [primitive.NAMES.get(function, function) for function in self.functions]
+        return Plan(layers, activations, self.most_threads, self.each)
 
 
 def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:

@@ -32,9 +32,11 @@ from jaxneuron._kernels.private_jax import (
     requires_devices_during_lowering,
     traced,
 )
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import ACTIVATIONS, in_kernel
+from jaxneuron._names import Parametric, resolve
 
-NAMES = {getattr(_activations, name): name for name in ACTIVATIONS}  # those that the kernel has
+NAMES = {getattr(_activations, name): name for name in ACTIVATIONS}  # the functions that the kernel has
+MOST_PARAMETERS = 2  # as in cpu/network.h
 
 # Multiplications, some 3 ms of them: a larger call is not computed in the calling thread, so that `evaluate`
 # reads the next rows meanwhile. Shorter calls stay with their caller: with handing over from 50 us on, QLKNN
@@ -47,8 +49,9 @@ forward_p = Primitive("jaxneuron_forward")
 def reason_against(layers: Sequence[xla.Layer], activations: Sequence[Any], x: Any) -> str | None:
     """Why the kernel can't evaluate these layers; None if it can."""
     for i, activation in enumerate(activations):
-        if activation not in NAMES:
-            return f"layer {i}'s activation is not in the kernel's list"
+        if activation not in NAMES and not isinstance(activation, Parametric):
+            cost = f", which sends all {len(layers)} layers to XLA" if len(layers) > 1 else ""
+            return f"layer {i}'s activation is not in the kernel's list{cost}"
     if len({a.dtype for a in (x, *(a for layer in layers for a in layer if a is not None))}) == 1:
         return None  # 20 us sooner
     results = [x]
@@ -81,7 +84,7 @@ def forward(
     best = len(library.instruction_sets()) - 1
     y: Array = forward_p.bind(
         *(a.astype(dtype) for a in jax.tree.leaves((rows, columns))),
-        activations=tuple(NAMES[activation] for activation in activations),
+        activations=tuple(NAMES.get(activation, activation) for activation in activations),
         biases=tuple(b is not None for _, b in layers),
         instruction_set=best if instruction_set is None else instruction_set,
         partitioned=False,
@@ -102,13 +105,13 @@ def ranks_of(biases: Sequence[bool]) -> list[int]:
 
 def on_xla(
     *operands: Array,
-    activations: Sequence[str],
+    activations: Sequence[Any],  # names and values
     biases: Sequence[bool],
     on_gpu: bool | None = None,
     **_: Any,
 ) -> Array:
     def one(x: Array, *arrays: Array) -> Array:
-        functions = [getattr(_activations, name) for name in activations]
+        functions = [resolve(activation) for activation in activations]
         return xla.forward(_pairs(arrays, biases), functions, x, on_gpu)
 
     return _of_each_member(one, operands, biases)
@@ -177,37 +180,42 @@ def _on_gpu(ctx: Any, *operands: Any, **params: Any) -> Any:
 
 
 def _reason_against_gpu(
-    operands: Sequence[Any], activations: Sequence[str], biases: Sequence[bool], **_: Any
+    operands: Sequence[Any], activations: Sequence[Any], biases: Sequence[bool], **_: Any
 ) -> str | None:
     x = operands[0]
     if 0 in _shape(*operands, biases=biases).shape:
         return "the result is empty"
     widths = [x.shape[-1], *(w.shape[-1] for w, _ in _pairs(operands[1:], biases))]
-    return gpu.reason_against(widths, x.dtype, biases, [getattr(_activations, name) for name in activations])
+    return gpu.reason_against(widths, x.dtype, biases, [resolve(activation) for activation in activations])
 
 
-def _call_gpu(*operands: Array, activations: Sequence[str], biases: Sequence[bool], **_: Any) -> Array:
+def _call_gpu(*operands: Array, activations: Sequence[Any], biases: Sequence[bool], **_: Any) -> Array:
     members = math.prod(_shape(*operands, biases=biases).shape[:-2])
 
     def one(x: Array, *arrays: Array) -> Array:
-        functions = [getattr(_activations, name) for name in activations]
+        functions = [resolve(activation) for activation in activations]
         return gpu.forward(x, _pairs(arrays, biases), functions, members)
 
     return _of_each_member(one, operands, biases)
 
 
 def _call(
-    *operands: Array, activations: Sequence[str], biases: Sequence[bool], instruction_set: int, **_: Any
+    *operands: Array, activations: Sequence[Any], biases: Sequence[bool], instruction_set: int, **_: Any
 ) -> Array:
     y = _shape(*operands, biases=biases)
     rows = math.prod(y.shape[:-1])
     work = rows * sum(math.prod(w.shape[-2:]) for w, _ in _pairs(operands[1:], biases))
     call = jax.ffi.ffi_call(library.TARGET, jax.ShapeDtypeStruct(y.shape, y.dtype))
     codes = library.codes()
+    formulas, parameters = zip(*(in_kernel(activation) for activation in activations), strict=True)
+    numbers = np.zeros((len(formulas), MOST_PARAMETERS))
+    for row, own in zip(numbers, parameters, strict=True):
+        row[: len(own)] = own
     return call(
         *operands,
         *([_thousand_operations(operands[0])] if work > LONG else []),
-        activations=np.array([codes[name] for name in activations], np.int64),
+        activations=np.array([codes[formula] for formula in formulas], np.int64),
+        parameters=numbers.ravel(),
         biases=np.array(biases, np.int64),
         instruction_set=np.int64(instruction_set),
     )

@@ -33,6 +33,7 @@ from jaxneuron._math.formats import (
     LN2,
     SELU_LIMIT,
     SELU_SCALE,
+    SIXTH,
     SQRT_8_PI,
     SQRT_8_PI_CUBIC,
 )
@@ -141,9 +142,20 @@ def gelu(z: Array) -> Array:
 
 @derivative(lambda z, y: sigmoid(z))
 def softplus(z: Array) -> Array:
-    """max(z, 0) + log1p(x), x = exp(-|z|), where log1p(x) = ln 2 + log1p((x - 1) / 2) for x > 1/2."""
+    """max(z, 0) + log1p(exp(-|z|))."""
+    total, rest, (c, y, y_rest) = softplus_parts(z)
+    total = jnp.where(z < -40, c * (y + y_rest), total + rest)  # exp(z) alone, before its rest underflows
+    return jnp.where(z < jnp.inf, total, z)  # NaN and infinity as they are
+
+
+def softplus_parts(z: Array, low: Array | None = None) -> tuple[Array, Array, tuple[Array, Array, Array]]:
+    """softplus(z + low) in two parts, and c, y, y_rest with exp(-|z + low|) = c (y + y_rest).
+
+    It is max(z, 0) + log1p(x), x = exp(-|z|), where log1p(x) = ln 2 + log1p((x - 1) / 2) for x > 1/2.
+    """
     f = format_of(z)
-    n, r, rest = exp_parts(-at_most(jnp.abs(z), f.zero))
+    low_of_exponent = 0.0 if low is None else jnp.where(z < 0, low, -low)
+    n, r, rest = exp_parts(-at_most(jnp.abs(z), f.zero), low_of_exponent)
     c = power_of_two(0, n, 1)
     _, y, y_rest = one_plus(r, rest, f.fraction_bits)
     large = c * y > 0.5
@@ -157,9 +169,13 @@ def softplus(z: Array) -> Array:
     terms = x + ln2, jnp.where(z > 0, z, 0)
     larger, smaller = jnp.maximum(*terms), jnp.minimum(*terms)
     total = larger + smaller
-    total = total + ((smaller - (total - larger)) + (rest + ln2_rest))
-    total = jnp.where(z < -40, c * (y + y_rest), total)  # x alone, before its rest underflows
-    return jnp.where(z < jnp.inf, total, z)  # NaN and infinity as they are
+    return total, (smaller - (total - larger)) + (rest + ln2_rest), (c, y, y_rest)
+
+
+@derivative(lambda z, y: sigmoid(-z))
+def log_sigmoid(z: Array) -> Array:
+    """-softplus(-z)."""
+    return -softplus(-z)
 
 
 @derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(z)))
@@ -188,14 +204,90 @@ def selu(z: Array) -> Array:
     return jnp.where(z > 0, positive, negative)
 
 
+@derivative(lambda z, y: y)
+def exp(z: Array) -> Array:
+    """2^m (1 + r + rest), in two steps where 2^m is too large."""
+    f = format_of(z)
+    largest = (f.exponent_bias + 1.4) * LN2.value  # 2^m is then just above all finite numbers
+    n, r, rest = exp_parts(at_most(at_least(z, -f.zero), largest))
+    y = 1 + (r + rest)
+    return jnp.where(z < 0, y * power_of_two(0, n, 1), (y * power_of_two(-1, n, 1)) * 2)
+
+
+@derivative(lambda z, y: 1 / jnp.square(1 + jnp.abs(z)))
+def softsign(z: Array) -> Array:
+    """z / (1 + |z|); from 2^60 on it is 1."""
+    z = at_least(at_most(z, 2.0**60), -(2.0**60))
+    return z / (1 + jnp.abs(z))
+
+
+@derivative(lambda z, y: jnp.where(z < 3, jnp.where(z > -3, z / 3 + 0.5, 0), 1))
+def hard_swish(z: Array) -> Array:
+    """z (z + 3) / 6, from 0 to z."""
+    f = format_of(z)
+    x = at_least(at_most(z, 3), -3)
+    sum_first = leading(x + 3)
+    sum_rest = x - (sum_first - 3)
+    first = leading(x)
+    product = first * sum_first
+    product_first = leading(product)
+    rest = (product - product_first) + (first * sum_rest + (x - first) * (sum_first + sum_rest))
+    sixth, sixth_rest = split(SIXTH, f)
+    y = product_first * sixth + (product_first * sixth_rest + rest * (1 / 6))
+    return jnp.where(z >= 3, z, _with_limit(z, y))
+
+
+def _mish_slope(z: Array, _: Array) -> Array:
+    far = format_of(z).gated_zero.xla
+    z = at_least(at_most(z, far), -far)
+    t = jnp.tanh(softplus(z))
+    return t + z * sigmoid(z) * (1 - t * t)
+
+
+@derivative(_mish_slope)
+def mish(z: Array) -> Array:
+    """z tanh(softplus(z)) = max(z, 0) - |z| N / D, with E = exp(-|z|).
+
+    N / D is E (2 + E) / (2 + 2 E + E^2) below 0 and 2 E^2 / (1 + 2 E + 2 E^2) above.
+    """
+    f = format_of(z)
+    a = at_most(jnp.abs(z), f.gated_zero.xla)
+    n, r, rest = exp_parts(-a)
+    y, y_first, y_rest = one_plus(r, rest)
+    c = power_of_two(0, n, 1)
+    e, e_first, e_rest = c * y, c * y_first, c * y_rest
+    negative = z < 0
+    square, square_rest = e_first * e_first, e_rest * (e_first + e)
+    start, factor = jnp.where(negative, 2, 1), jnp.where(negative, 1, 2)
+    small_terms = 2 * e_rest + factor * square_rest
+    d = (start + 2 * e_first) + (factor * square + small_terms)
+    d_first = leading(d)
+    d_rest = (((start - d_first) + 2 * e_first) + factor * square) + small_terms
+    q = quotient(d)
+    p = newton((1 - q * d_first) - q * d_rest)
+    # |z| q, and (1 + r + rest) m with m = N / E
+    a_first = leading(a)
+    t = a_first * q
+    t_first = leading(t)
+    t_rest = (t - t_first) + (a - a_first) * q
+    m_first = jnp.where(negative, leading(2 + e), 2 * e_first)
+    m_rest = jnp.where(negative, (e_first - (m_first - 2)) + e_rest, 2 * e_rest)
+    w = y_first * m_first
+    w_first = leading(w)
+    w_rest = (w - w_first) + (y_first * m_rest + y_rest * (m_first + m_rest))
+    total_first = t_first * w_first
+    total_rest = t_first * w_rest + t_rest * (w_first + w_rest)
+    total = total_first + (total_rest + (total_first + total_rest) * p)
+    # 2^m may be too small for a normal number where the product is none: in two steps.
+    small = jnp.where(a > f.normal - 7, (total * 2.0**-64) * power_of_two(64, n, 1), c * total)
+    return _with_limit(z, jnp.where(negative, -small, z - small), 0.6)
+
+
 @jax.custom_jvp
 def softmax(z: Array) -> Array:
     """exp(d) over its sum on the last axis, d = z - max z with its rounding error."""
     f = format_of(z)
-    greatest = jnp.broadcast_to(jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf), z.shape)
-    d = z - greatest
-    z_part = d + greatest
-    error = (z - z_part) - (greatest + (d - z_part))
+    d, error = _below_greatest(z)
     n, r, rest = exp_parts(at_least(d, -f.zero), jnp.where(d < -f.zero, 0, error))
     e = power_of_two(0, n, 1) * (1 + (r + rest))
     return e / jnp.sum(e, axis=-1, keepdims=True)
@@ -206,6 +298,30 @@ def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
     y = softmax(*primals)
     weighted = y * tangents[0]
     return y, weighted - y * jnp.sum(weighted, axis=-1, keepdims=True)
+
+
+@jax.custom_jvp
+def log_softmax(z: Array) -> Array:
+    """d - log(sum of exp(d)) on the last axis, d = z - max z with its rounding error."""
+    d, error = _below_greatest(z)
+    f = format_of(z)
+    n, r, rest = exp_parts(at_least(d, -f.zero), jnp.where(d < -f.zero, 0, error))
+    total = jnp.sum(power_of_two(0, n, 1) * (1 + (r + rest)), axis=-1, keepdims=True)
+    return d + (jnp.where(d < -(2.0**100), 0, error) - jnp.log(total))
+
+
+@log_softmax.defjvp
+def _log_softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    weighted = softmax(*primals) * tangents[0]
+    return log_softmax(*primals), tangents[0] - jnp.sum(weighted, axis=-1, keepdims=True)
+
+
+def _below_greatest(z: Array) -> tuple[Array, Array]:
+    """z less the greatest on the last axis, and the rounding error of that."""
+    greatest = jnp.broadcast_to(jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf), z.shape)
+    d = z - greatest
+    z_part = d + greatest
+    return d, (z - z_part) - (greatest + (d - z_part))
 
 
 def smaller_half(n: Array, r: Array, rest: Array) -> tuple[Array, Array, Array]:
@@ -226,6 +342,6 @@ def _gated(z: Array, x: Array, a: Array, n: Array, r: Array, rest: Array) -> Arr
     return _with_limit(z, jnp.where(z < 0, -small, z - small))
 
 
-def _with_limit(z: Array, y: Array) -> Array:
-    """y, and z/2 for small z, before the smaller parts of y underflow."""
-    return jnp.where(jnp.abs(z) < 2.0 ** -(format_of(z).fraction_bits + 3), 0.5 * z, y)
+def _with_limit(z: Array, y: Array, slope: float = 0.5) -> Array:
+    """y, and slope z for small z, before the smaller parts of y underflow."""
+    return jnp.where(jnp.abs(z) < 2.0 ** -(format_of(z).fraction_bits + 3), slope * z, y)

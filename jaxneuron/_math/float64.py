@@ -10,14 +10,17 @@ import math
 
 import numpy as np
 
+from jaxneuron._math.activations import Member
 from jaxneuron._math.formats import LEAKY_SLOPE, SELU_ALPHA_DIGITS, SELU_SCALE_DIGITS
 
 Array = np.ndarray
 SELU_SCALE, SELU_ALPHA = float(SELU_SCALE_DIGITS), float(SELU_ALPHA_DIGITS)
 
 
-def activation(name: str, z: Array) -> tuple[Array, float]:
+def activation(name: str | Member, z: Array) -> tuple[Array, float]:
     """`name` at the float64 array `z`, and a bound of its relative error. KeyError: it has none here."""
+    if not isinstance(name, str):
+        return _member(name.family, z, *name.parameters)
     a = np.abs(z)
     match name.removeprefix("cr_"):
         case "identity":
@@ -52,4 +55,49 @@ def activation(name: str, z: Array) -> tuple[Array, float]:
         case "softmax":
             e = np.exp(z - z.max(-1, keepdims=True, initial=-math.inf))
             return e / e.sum(-1, keepdims=True), (z.shape[-1] + 8) * 2.0**-52
+        case "log_softmax":
+            below = z - z.max(-1, keepdims=True, initial=-math.inf)
+            return below - np.log(np.exp(below).sum(-1, keepdims=True)), (z.shape[-1] + 8) * 2.0**-52
+        case "relu6":
+            return np.clip(z, 0, 6), 0.0
+        case "hard_tanh":
+            return np.clip(z, -1, 1), 0.0
+        case "hard_swish":
+            return np.maximum(z, -3) * np.clip(z + 3, 0, 6) / 6, 2.0**-49
+        case "softsign":
+            return np.where(np.isinf(z), np.sign(z), z / (1 + a)), 2.0**-50
+        case "square":
+            return np.square(z), 2.0**-52
+        case "exp":
+            return np.exp(z), 2.0**-50
+        case "sin":
+            return np.sin(z), 2.0**-50
+        case "log_sigmoid":
+            return -activation("softplus", -z)[0], 2.0**-50
+        case "mish":
+            e = np.exp(-a)
+            falling, rising = e * (2 + e) / (2 + 2 * e + e * e), (1 + 2 * e) / (1 + 2 * e + 2 * e * e)
+            # below -800 it is -0 in every format
+            return np.maximum(z, -800) * np.where(z < 0, falling, rising), 2.0**-49
     raise KeyError(name)
+
+
+def _member(family: str, z: Array, *parameters: float) -> tuple[Array, float]:
+    """The member of a family. The error of beta z counts as often as beta z is large; that of frequency z
+    is left out: of float32 numbers the product is exact.
+    """
+    first, last = parameters[0], parameters[-1]
+    match family:
+        case "leaky_relu":
+            return np.where(z >= 0, z, first * z), 2.0**-52
+        case "elu":
+            return np.where(z > 0, z, first * np.expm1(np.minimum(z, 0))), 2.0**-49
+        case "celu":
+            return np.where(z > 0, z, first * np.expm1(np.minimum(z, 0) / first)), 2.0**-47
+        case "softplus":
+            return activation("softplus", first * z)[0] / first, 2.0**-44
+        case "hard_tanh":
+            return np.clip(z, first, last), 0.0
+        case "sin":
+            return np.sin(first * z), 2.0**-50
+    raise KeyError(family)

@@ -4,6 +4,7 @@
     tanh(x) = x + x^3 TANH(x^2)                                   |x| <= 0.56
     log1p(f) = f - f^2/2 + s (f^2/2 + s^2 LOG(s^2)), s = f / (2 + f)      -1/4 <= f <= 1/2
     erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8), t = a / (a + 4)
+    sin(r) = r + r^3 SIN(r^2),  cos(r) = 1 - r^2/2 + r^4 COS(r^2)         |r| <= pi / 4
 
 Each polynomial interpolates its function at the Chebyshev nodes of its interval, lowest coefficient first.
 tests/make_polynomials.py computes them by mpmath, and a test holds these numbers to its own. After a change
@@ -13,6 +14,7 @@ here, `python scripts/tables.py` writes _kernels/cpu/tables.h anew.
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +35,7 @@ class Constant(NamedTuple):
 
 LOG2_E = 1.4426950408889634  # 1 / ln 2
 LN2 = Constant.of("0.69314718055994530941723212145817656807550013436026")
+SIXTH = Constant(1 / 6, float(Fraction(1, 6) - Fraction(1 / 6)))
 SQRT_8_PI = Constant.of("1.59576912160573071175978423973752747")
 SQRT_8_PI_CUBIC = Constant.of("0.071354816272600248776338752279863541")  # 0.044715 sqrt(8 / pi)
 # Klambauer, Unterthiner, Mayr, Hochreiter (2017): selu(z) = SCALE z above 0, SCALE ALPHA (exp(z) - 1) below.
@@ -43,6 +46,10 @@ SELU_ALPHA = Constant.of(SELU_ALPHA_DIGITS)
 SELU_LIMIT = float(Decimal(SELU_SCALE_DIGITS) * Decimal(SELU_ALPHA_DIGITS))  # selu(-infinity) = -SELU_LIMIT
 LEAKY_SLOPE = 0.01
 GELU_PLACE = 13 / 16
+HALF_PI = Fraction(
+    "1.57079632679489661923132169163975144209858469968755291048747229615390820314310449931401741"
+)
+LARGE_SINE = 2.0**17  # up to here a sine's argument is reduced by three parts of pi / 2
 LARGE_TANH = 0.55  # from here on tanh is above one half, and computed as 1 - 2 / (1 + exp(2x))
 
 
@@ -73,6 +80,8 @@ class Format(NamedTuple):
     tanh: Polynomial
     log: Polynomial
     gelu: Polynomial
+    sin: Polynomial
+    cos: Polynomial
 
 
 FLOAT32 = Format(
@@ -88,6 +97,8 @@ FLOAT32 = Format(
         0.33536786, -1.4215181, 2.5440726, -2.78493, 1.7304796, -0.18040413, -0.5662022, 0.24579437,
         0.1804731, -0.121511675,
     ),
+    sin=(-0.16666664, 0.008332746, -0.00019587387),
+    cos=(0.041666664, -0.00138883, 2.4547437e-05),
 )  # fmt: skip
 
 FLOAT64 = Format(
@@ -118,5 +129,13 @@ FLOAT64 = Format(
         -0.011134241628031328, -0.052506464878655915, -0.014441291774210848, 0.027733716843153088,
         0.02457524103520036, -0.005289410416138383, -0.023099475091294275, -0.009598204615744918,
         0.017100477597794473, 0.010411880199108003, -0.010530191665527345,
+    ),
+    sin=(
+        -0.16666666666666666, 0.008333333333330925, -0.00019841269836722437, 2.755731608382574e-06,
+        -2.505112794596564e-08, 1.591784866512194e-10,
+    ),
+    cos=(
+        0.041666666666666664, -0.0013888888888887382, 2.480158729874308e-05, -2.755731726001471e-07,
+        2.0876143829213935e-09, -1.1382456865840483e-11,
     ),
 )  # fmt: skip

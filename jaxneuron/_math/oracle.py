@@ -12,7 +12,7 @@ from typing import Any
 import mpmath
 import numpy as np
 
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import OF_ROWS, Member, facts_of
 from jaxneuron._math.formats import SELU_ALPHA_DIGITS, SELU_SCALE_DIGITS
 
 Array = np.ndarray
@@ -39,34 +39,77 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "selu": lambda z: SELU_SCALE * (z if z > 0 else SELU_ALPHA * MP.expm1(z)),
     "leaky_relu": lambda z: z if z >= 0 else z / 100,
     "hard_sigmoid": lambda z: min(max(z + 3, 0), 6) / 6,
+    "relu6": lambda z: min(max(z, 0), 6),
+    "hard_tanh": lambda z: min(max(z, -1), 1),
+    "hard_swish": lambda z: z * min(max(z + 3, 0), 6) / 6,
+    "softsign": lambda z: z / (1 + abs(z)),
+    "square": lambda z: z * z,
+    "exp": MP.exp,
+    "log_sigmoid": lambda z: -MP.log1p(MP.exp(-z)),
+    "mish": lambda z: z * MP.tanh(MP.log1p(MP.exp(z))),
+    "sin": MP.sin,
 }
 FORMULAS |= {f"cr_{name}": FORMULAS[name] for name in ("sigmoid", "tanh")}
+# The families, of z and their parameters.
+FAMILY_FORMULAS: dict[str, Callable[..., Any]] = {
+    "leaky_relu": lambda z, slope: z if z >= 0 else slope * z,
+    "elu": lambda z, alpha: z if z > 0 else alpha * MP.expm1(z),
+    "celu": lambda z, alpha: z if z > 0 else alpha * MP.expm1(z / MP.mpf(alpha)),
+    "softplus": lambda z, beta: MP.log1p(MP.exp(MP.mpf(beta) * z)) / MP.mpf(beta),
+    "hard_tanh": lambda z, low, high: min(max(z, low), high),
+    "sin": lambda z, frequency: MP.sin(MP.mpf(frequency) * z),
+}
 
 
-def activation(name: str, z: Any) -> Array:
+def formula(name: str | Member) -> Callable[[Any], Any]:
+    """The exact function of one number, of mpmath."""
+    if isinstance(name, str):
+        return FORMULAS[name]
+    function, parameters = FAMILY_FORMULAS[name.family], name.parameters
+    return lambda z: function(z, *parameters)
+
+
+def in_format(name: str | Member, dtype: str) -> Any:
+    """The activation with its parameters rounded to what `dtype` is computed in."""
+    if isinstance(name, str):
+        return name
+    number = np.dtype(sum_dtype(dtype)).type
+    member: Any = type(name)
+    return member(*(float(number(parameter)) for parameter in name.parameters))
+
+
+def activation(name: str | Member, z: Any) -> Array:
     """`name` at the float64 array `z`, rounded to float64."""
     z = np.asarray(z, np.float64)
+    if name == "log_softmax":
+        with np.errstate(divide="ignore"):
+            below = z - z.max(-1, keepdims=True, initial=-1e308)
+            return below - np.log(np.exp(below).sum(-1, keepdims=True))
     if name == "softmax":
         e = np.vectorize(lambda d: float(MP.exp(MP.mpf(d))), otypes=[float])(
             z - z.max(-1, keepdims=True, initial=-1e308)
         )
         return e / e.sum(-1, keepdims=True)
-    return np.vectorize(lambda v: float(FORMULAS[name](MP.mpf(v))), otypes=[float])(z)
+    exact = formula(name)
+    with np.errstate(over="ignore"):
+        return np.vectorize(lambda v: float(exact(MP.mpf(v))), otypes=[float])(z)
 
 
-def activation_error(name: str, z: Any, y: Any, dtype: str) -> Array:
+def activation_error(name: str | Member, z: Any, y: Any, dtype: str) -> Array:
     """How far an activation evaluated in `dtype` may be from `y`.
 
     XLA documents tanh as its worst here, 5 ULP in float32 and 7 in float64: 14 u. The others are built
     from exp, expm1, erfc and log1p of up to 2 ULP and at most four more roundings.
     """
-    facts = ACTIVATIONS[name]
+    facts = facts_of(name)
     if facts.ulp == (0, 0):
         return np.zeros(np.shape(y))
     scale = np.abs(z) if facts.gates else np.abs(y)
     if facts.ulp is None and facts.values == (0, 1):  # made of numbers larger than the result
         scale = np.ones(np.shape(y))
-    units = 16 + (np.shape(y)[-1] if name == "softmax" else 0)
+    if name == "log_softmax":
+        scale = 1 + np.abs(y)
+    units = 16 + (np.shape(y)[-1] if name in OF_ROWS else 0)
     return units * U[dtype] * scale + SMALLEST_NORMAL[dtype]  # XLA flushes what is below
 
 
@@ -118,9 +161,9 @@ def sum_dtype(dtype: str) -> str:
     return dtype if dtype in ("float32", "float64") else "float32"
 
 
-def neuron(w: Any, b: Any, x: Any, name: str, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
+def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
     """activation(x @ w + b) and how far a result of `dtype` may be from it, when x is off by `x_error`."""
-    wide = sum_dtype(dtype)
+    wide, name = sum_dtype(dtype), in_format(name, dtype)
     z = affine(w, b, x)
     reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
     z_error = affine_error(w, b, reach, wide) + np.broadcast_to(x_error, np.shape(x)) @ np.abs(
@@ -130,16 +173,26 @@ def neuron(w: Any, b: Any, x: Any, name: str, dtype: str, x_error: Any = 0.0) ->
     return y, neuron_error(name, z, y, z_error, dtype)
 
 
-def neuron_error(name: str, z: Array, y: Array, z_error: Array, dtype: str) -> Array:
+# The greatest slope within `error` of z, of those that have no greatest one.
+STEEPEST: dict[str, Callable[[Array, Array], Array]] = {
+    "exp": lambda z, error: np.exp(z + error),
+    "square": lambda z, error: 2 * (np.abs(z) + error),
+}
+
+
+def neuron_error(name: str | Member, z: Array, y: Array, z_error: Array, dtype: str) -> Array:
     """How far activation(z) in `dtype` may be from `y`, when z, in the dtype of sums, is off by `z_error`."""
-    wide, slope = sum_dtype(dtype), ACTIVATIONS[name].slope
+    wide = sum_dtype(dtype)
+    with np.errstate(over="ignore"):
+        steepest = STEEPEST.get(name) if isinstance(name, str) else None
+        slope = steepest(z, z_error) if steepest else facts_of(name).slope
     # The activation is evaluated at the z that was computed: its own error, and the slope times z's.
     error = slope * z_error + activation_error(name, np.abs(z) + z_error, np.abs(y) + slope * z_error, wide)
     error = error + U["float64"] * np.abs(y)  # this oracle's own rounding
     return error if dtype == wide else rounded_error(y, error, dtype)
 
 
-def mlp(layers: Iterable[Any], names: Iterable[str], x: Any, dtype: str) -> tuple[Array, Array]:
+def mlp(layers: Iterable[Any], names: Iterable[str | Member], x: Any, dtype: str) -> tuple[Array, Array]:
     """A network's outputs, and how far results of `dtype` may be from them."""
     x, error = np.asarray(x, np.float64), np.zeros(())
     for (w, b), name in zip(layers, names, strict=True):

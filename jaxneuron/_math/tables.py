@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import math
+from fractions import Fraction
 
 import numpy as np
 
 from jaxneuron._math import formats
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import FORMULAS, OF_ROWS
 from jaxneuron._math.formats import FLOAT32, FLOAT64, Constant, End, Format
 
 Number = int | float | tuple[float, ...]
@@ -29,12 +30,14 @@ def numbers(f: Format) -> dict[str, Number]:
         "log2_e": formats.LOG2_E,
         "ln2": _parts(formats.LN2, f),
         "gelu_place": formats.GELU_PLACE,
-        "leaky_slope": formats.LEAKY_SLOPE,
         "large_tanh": formats.LARGE_TANH,
         "sqrt_8_pi": _parts(formats.SQRT_8_PI, f, first=1.595703125),  # of few bits, also as float64
         "sqrt_8_pi_cubic": _parts(formats.SQRT_8_PI_CUBIC, f),
         # SCALE cut off, not rounded, so that what it lacks has SCALE's sign.
         "selu_scale": _parts(formats.SELU_SCALE, f, first=_cut_off(formats.SELU_SCALE.value, f)),
+        "half_pi": _three_parts(formats.HALF_PI, f),
+        "two_over_pi": float(1 / formats.HALF_PI),
+        "large_sine": formats.LARGE_SINE,
         "selu_full": _parts(Constant(formats.SELU_LIMIT, 0.0), f),
     }
 
@@ -45,6 +48,14 @@ def _parts(constant: Constant, f: Format, first: float | None = None) -> tuple[f
     return first, float(f.number((constant.value - first) + constant.rest))
 
 
+def _three_parts(exact: Fraction, f: Format) -> tuple[float, ...]:
+    """The nearest number of the format, the nearest to what that lacks, and once more."""
+    parts: list[float] = []
+    for _ in range(3):
+        parts.append(float(f.number(float(exact - sum(map(Fraction, parts))))))
+    return tuple(parts)
+
+
 def _cut_off(value: float, f: Format) -> float:
     nearest = f.number(value)
     return float(nearest if float(nearest) <= value else np.nextafter(nearest, f.number(-math.inf)))
@@ -52,5 +63,5 @@ def _cut_off(value: float, f: Format) -> float:
 
 def fingerprint() -> str:
     """A hash of all of it: 16 hexadecimal digits."""
-    content = repr((list(ACTIVATIONS), numbers(FLOAT32), numbers(FLOAT64)))
+    content = repr((FORMULAS, OF_ROWS, numbers(FLOAT32), numbers(FLOAT64)))
     return hashlib.sha256(content.encode()).hexdigest()[:16]

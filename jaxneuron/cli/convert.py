@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxneuron._counts import summary
+from jaxneuron._names import from_text
 from jaxneuron.convert._files import SUFFIXES, TAKES, WRITERS, kind_of, read_any
 
 
@@ -23,7 +24,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("out", metavar="OUT", type=Path, help=SUFFIXES)
     parser.add_argument(
-        "--activation", metavar="NAME", help="of the hidden layers, where IN does not hold it"
+        "--activation", metavar="NAME", help="of the hidden layers, where IN does not hold it; or 'ELU(0.5)'"
     )
     parser.add_argument("--final-activation", metavar="NAME", help="of the last layer, likewise")
     parser.add_argument(
@@ -52,7 +53,7 @@ def _convert(options: argparse.Namespace) -> None:
             raise ValueError(f"{out}: --{name} is for {suffix} files; leave it out")
     kind = kind_of(source)
     given = {
-        name: value
+        name: from_text(value) if "activation" in name else value
         for name in {option for takes in TAKES.values() for option in takes}
         if (value := getattr(options, name)) is not None
     }

@@ -11,7 +11,7 @@ from jaxneuron import gates, plot
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import missing
 from jaxneuron._files import read
-from jaxneuron._names import BY_NAME
+from jaxneuron._names import BY_NAME, from_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,8 +28,8 @@ def add_parser(commands: Any) -> None:
         description="Draw a picture of gates, activations, their error, or a network.",
     )
     parser.add_argument(
-        "what", metavar="WHAT", nargs="+", help=f"gates; {', '.join(GATES)}; one or more activations, such "
-        "as sigmoid tanh; error, of sigmoid in ULP; or a .safetensors file of jaxneuron.save",
+        "what", metavar="WHAT", nargs="+", help=f"gates; {', '.join(GATES)}; activations, such as "
+        "sigmoid tanh 'LeakyReLU(0.2)'; error, of sigmoid in ULP; or a .safetensors file of jaxneuron.save",
     )  # fmt: skip
     parser.add_argument(
         "-o", dest="out", metavar="FILE", type=Path, required=True, help="picture: .png, .svg or .pdf"
@@ -58,8 +58,8 @@ def _plot(options: argparse.Namespace) -> None:
 
 
 def _draw(what: list[str], figure: Figure) -> None:
-    if all(name in BY_NAME for name in what):
-        plot.plot_activation(*what, ax=figure.add_subplot())
+    if all(name in BY_NAME or from_text(name) != name for name in what):
+        plot.plot_activation(*map(from_text, what), ax=figure.add_subplot())
     elif what == ["gates"]:
         figure.set_size_inches(plot.GATES_SIZE)
         plot.plot_gates(figure)

@@ -1,22 +1,18 @@
-"""Activations as other libraries have them: JAX's functions, and families with a parameter.
+"""Activations as other libraries have them: JAX's functions, and those with parameters.
 
 A name, underscores aside, means the same function in JAX as here, unless `JAX_FUNCTIONS` lists a difference.
-A parameter that only scales one of the named activations is written as a `Scaling` and folded into the layers
-beside it; the families `LeakyReLU` and `ELU` can't be, and are callables that compare by their parameters.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
-from jaxneuron._math.formats import LEAKY_SLOPE
-from jaxneuron._names import BY_NAME, Activation
+from jaxneuron._activations import CELU, ELU, HardTanh, LeakyReLU
+from jaxneuron._names import BY_NAME, Activation, Parametric, canonical
 
 SAME = {name.replace("_", ""): name for name in BY_NAME}  # ours, by the name without underscores
 JAX_FUNCTIONS: dict[Any, str] = {
@@ -26,53 +22,33 @@ JAX_FUNCTIONS: dict[Any, str] = {
         if theirs.replace("_", "") in SAME
     },
     jax.nn.gelu: "gelu_tanh",  # by default, approximate=True
-    jnp.tanh: "tanh",
-    jax.lax.tanh: "tanh",
+    **{getattr(module, name): name for name in ("exp", "sin", "square", "tanh") for module in (jnp, jax.lax)},
     jax.lax.logistic: "sigmoid",
+    jax.nn.celu: "elu",  # by default, alpha=1
+}
+# Functions whose parameters functools.partial may hold: ours, and the names of the parameters.
+WITH_PARAMETERS: dict[Any, tuple[type[Parametric], tuple[str, ...]]] = {
+    jax.nn.leaky_relu: (LeakyReLU, ("negative_slope",)),
+    jax.nn.elu: (ELU, ("alpha",)),
+    jax.nn.celu: (CELU, ("alpha",)),
+    jnp.clip: (HardTanh, ("min", "max")),
 }
 
 
-@dataclass(frozen=True)
-class LeakyReLU:
-    """z for z >= 0, slope z otherwise."""
-
-    slope: float
-
-    def __call__(self, z: Array) -> Array:
-        return jnp.where(z >= 0, z, self.slope * z)
-
-
-@dataclass(frozen=True)
-class ELU:
-    """scale (z for z > 0, alpha (exp(z) - 1) otherwise)."""
-
-    alpha: float
-    scale: float = 1.0
-
-    def __call__(self, z: Array) -> Array:
-        return self.scale * jnp.where(z > 0, z, self.alpha * jnp.expm1(jnp.minimum(z, 0)))
-
-
 def known(function: Activation) -> Activation:
-    """The name of one of JAX's functions that this package has; any other activation as it is."""
+    """Our name or value for one of JAX's functions or a value of ours; any other activation as it is."""
+    if isinstance(function, Parametric):
+        return canonical(function, "activation")
     if isinstance(function, functools.partial) and not function.args:
         if function.func is jax.nn.gelu and function.keywords == {"approximate": False}:
             return "gelu"
-        if function.func is jax.nn.leaky_relu and function.keywords.keys() == {"negative_slope"}:
-            return leaky_relu(function.keywords["negative_slope"])
-        if function.func is jax.nn.elu and function.keywords.keys() == {"alpha"}:
-            return elu(function.keywords["alpha"])
+        family, names = WITH_PARAMETERS.get(function.func, (None, ()))
+        if family and function.keywords.keys() == set(names):
+            try:
+                return known(family(*(function.keywords[name] for name in names)))
+            except (TypeError, ValueError):  # parameters that ours doesn't take
+                return function
     try:
         return JAX_FUNCTIONS.get(function, function)
     except TypeError:  # not hashable: `canonical` refuses it
         return function
-
-
-def leaky_relu(slope: float) -> Activation:
-    """The activation z for z >= 0, slope z otherwise, by its name if it has one."""
-    return "relu" if slope == 0 else "leaky_relu" if slope == LEAKY_SLOPE else LeakyReLU(float(slope))
-
-
-def elu(alpha: float) -> Activation:
-    """The activation z for z > 0, alpha (exp(z) - 1) otherwise, by its name if it has one."""
-    return "elu" if alpha == 1 else ELU(float(alpha))

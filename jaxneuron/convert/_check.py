@@ -22,10 +22,9 @@ import numpy as np
 from jaxneuron._arrays import FLOATS, as_array
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._math import float64
-from jaxneuron._math.activations import ACTIVATIONS
-from jaxneuron._names import Activation, resolve
+from jaxneuron._math.activations import OF_ROWS, facts_of
+from jaxneuron._names import Activation, Parametric, resolve
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._activations import ELU, LeakyReLU
 from jaxneuron.convert.steps import Scaling, Step
 
 Array = np.ndarray
@@ -34,10 +33,6 @@ Slopes = Callable[[Array], Array]  # from those with respect to a step's outputs
 
 MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 1.0, 2.0, 8.0)  # of the rows; the first shows the biases alone
 BLOCK = 2**20  # weights that are float64 at a time
-IN_NUMPY: dict[Any, Callable[[Array], Array]] = {
-    jax.nn.soft_sign: lambda z: z / (1 + np.abs(z)),
-    jnp.exp: np.exp,
-}
 OF_A_MODULE = (
     "a hook, a subclass or a changed call may do more than the layers say: convert the part without it, "
     "or pass check=False to keep the layers alone"
@@ -250,10 +245,13 @@ def _activation(
     A library may compute 1 - p, exp(z) - 1 or z (1 + erf(z)), from numbers as large as 1 or z.
     """
     u = 16 * rounding.result
-    if function == "softmax":
+    if function in OF_ROWS:
         p = float64.activation("softmax", z)[0]
         error = np.full(p.shape, u + z.shape[1] * rounding.result)
-        return p, error, lambda v: p * (v - (v * p).sum(1, keepdims=True))
+        if function == "softmax":
+            return p, error, lambda v: p * (v - (v * p).sum(1, keepdims=True))
+        y = float64.activation("log_softmax", z)[0]
+        return y, error + u * np.abs(y), lambda v: v - p * v.sum(1, keepdims=True)
     try:
         y = _value(function, z)
     except KeyError:  # no formula of NumPy's
@@ -262,17 +260,15 @@ def _activation(
     step = np.maximum(error, 2.0**-20 * np.maximum(1, np.abs(z)))
     up, down = (_value(function, z + step) - y) / step, (y - _value(function, z - step)) / step
     slope = np.where(np.abs(up) > np.abs(down), up, down)
-    gates = isinstance(function, str) and ACTIVATIONS[function].gates
+    gates = facts_of(function).gates  # type: ignore[arg-type] # _value has one by name or value alone
     size = np.maximum(1, np.abs(z if gates else y)) * (function not in ("identity", "relu"))
     return y, u * size, lambda v: v * slope
 
 
 def _value(function: Activation, z: Array) -> Array:
-    if isinstance(function, LeakyReLU):
-        return np.where(z >= 0, z, function.slope * z)
-    if isinstance(function, ELU):
-        return function.scale * np.where(z > 0, z, function.alpha * np.expm1(np.minimum(z, 0)))
-    return float64.activation(function, z)[0] if isinstance(function, str) else IN_NUMPY[function](z)
+    if isinstance(function, (str, Parametric)):
+        return float64.activation(function, z)[0]
+    raise KeyError(function)
 
 
 class _NotCalled(Exception):

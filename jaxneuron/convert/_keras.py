@@ -9,19 +9,17 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._activations import ELU, HardTanh, LeakyReLU
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, missing, public
 from jaxneuron._file_kinds import check_kind
 from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import BY_NAME
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._activations import LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._archives import members
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._keras_models import computed_in, file_names, forward, live_arrays
@@ -31,9 +29,10 @@ from jaxneuron.convert.steps import Scaling, Step, assemble, network
 DIFFERENT: dict[str, Step] = {
     "linear": "identity",
     "swish": "silu",
-    "softsign": jax.nn.soft_sign,
-    "exponential": jnp.exp,
+    "exponential": "exp",
     "leaky_relu": LeakyReLU(0.2),
+    "celu": "elu",  # of alpha 1
+    "hard_silu": "hard_swish",
 }
 READ: dict[str, Step] = {**dict(zip(BY_NAME, BY_NAME, strict=True)), **DIFFERENT}
 EPSILON = 1e-7  # keras.config.epsilon(), the smallest deviation that Normalization divides by
@@ -235,9 +234,11 @@ def _layer_steps(
     elif kind == "Activation":
         yield _activation(config["activation"])
     elif (kind == "ReLU" and config["max_value"] is None and not config["threshold"]) or kind == "LeakyReLU":
-        yield leaky_relu(config["negative_slope"])
+        yield LeakyReLU(config["negative_slope"])
+    elif kind == "ReLU" and not config["threshold"] and not config["negative_slope"]:
+        yield HardTanh(0, config["max_value"])
     elif kind == "ELU":
-        yield elu(config["alpha"])
+        yield ELU(config["alpha"])
     elif kind == "Softmax" and config["axis"] == -1:
         yield "softmax"
     elif kind == "Flatten" and not at_start and not _are_rows(layer):
@@ -301,10 +302,11 @@ def to_keras(mlp: MLP) -> Any:
     """The Keras model that computes what the network does.
 
     Args:
-      mlp: an `MLP` whose activations Keras has by name, or `leaky_relu`.
+      mlp: an `MLP` whose activations Keras has by name, or as a layer: `LeakyReLU`, `ELU`, and `HardTanh`
+        from 0.
 
     Returns:
-      A `keras.Sequential` of `Dense` and, for `leaky_relu`, `LeakyReLU`.
+      A `keras.Sequential` of `Dense` and, for activations with parameters, `LeakyReLU`, `ELU`, `ReLU`.
 
     Raises:
       TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks, an activation that Keras
@@ -320,20 +322,35 @@ def to_keras(mlp: MLP) -> Any:
         import keras
     except ImportError as error:  # its backend may be what is missing
         raise Missing(f"needs the keras library and its backend ({error}); pip install keras") from None
-    written: dict[Any, Any] = {name: name for name in BY_NAME if hasattr(keras.activations, name)}
-    written |= {"identity": "linear", "leaky_relu": LeakyReLU(LEAKY_SLOPE)}
+    written: dict[Any, str] = {name: name for name in BY_NAME if hasattr(keras.activations, name)}
+    written |= {"identity": "linear", "exp": "exponential"}
     model = keras.Sequential([keras.Input((mlp.layers[0].w.shape[0],))])
     for (w, b), activation in zip(mlp.layers, mlp.activations, strict=True):
-        known = activation if isinstance(activation, LeakyReLU) else written.get(activation)
-        if known is None:
+        dtype = np.dtype(w.dtype).name
+        value = (
+            LeakyReLU(LEAKY_SLOPE) if activation == "leaky_relu" else activation
+        )  # Keras's has a slope of 0.2
+        after = _keras_layer(value, keras, dtype)
+        if after is None and activation not in written:
             raise BadValue(
-                f"activations must be one of {', '.join(sorted(written))}, got {activation!r}; "
-                f"export writes any of them as a program that runs without jaxneuron"
+                f"activations must be one of {', '.join(sorted(written))}, LeakyReLU, ELU, HardTanh from 0, "
+                f"got {activation!r}; export writes any of them as a program that runs without jaxneuron"
             )
-        plain = known if isinstance(known, str) else "linear"
-        dense = keras.layers.Dense(w.shape[1], plain, use_bias=b is not None, dtype=np.dtype(w.dtype).name)
+        plain = "linear" if after else written[activation]
+        dense = keras.layers.Dense(w.shape[1], plain, use_bias=b is not None, dtype=dtype)
         model.add(dense)
         dense.set_weights([np.asarray(array) for array in (w, b) if array is not None])
-        if isinstance(known, LeakyReLU):
-            model.add(keras.layers.LeakyReLU(known.slope, dtype=np.dtype(w.dtype).name))
+        if after:
+            model.add(after)
     return model
+
+
+def _keras_layer(activation: Any, keras: Any, dtype: str) -> Any:
+    """Keras's layer for an activation with parameters; None where it has none."""
+    if isinstance(activation, LeakyReLU):
+        return keras.layers.LeakyReLU(activation.slope, dtype=dtype)
+    if isinstance(activation, ELU):
+        return keras.layers.ELU(activation.alpha, dtype=dtype)
+    if isinstance(activation, HardTanh) and activation.low == 0:
+        return keras.layers.ReLU(activation.high, dtype=dtype)
+    return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
@@ -17,7 +16,7 @@ from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert.steps import Scaling, Step, assemble, chain
 
 # scikit-learn's names that are not ours; the others are the same in both.
-DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid", "exp": jnp.exp}
+DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid"}
 
 
 @public

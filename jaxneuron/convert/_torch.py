@@ -6,21 +6,21 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
 
+from jaxneuron._activations import CELU, ELU, HardTanh, LeakyReLU, Softplus
 from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, Missing, inside, public
 from jaxneuron._file_kinds import kind_of
 from jaxneuron._files import DTYPES, header, is_ours, safetensors_library
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
-from jaxneuron.convert._activations import SAME, elu, leaky_relu
+from jaxneuron.convert._activations import SAME
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert._torch_modules import (
@@ -34,8 +34,16 @@ from jaxneuron.convert._torch_modules import (
 )
 from jaxneuron.convert.steps import Activations, Scaling, Step, assemble, chain, network, refused, required
 
-# torch.nn's modules that are not called as our activation, and hold no parameter.
-DIFFERENT: dict[str, Step] = {"Dropout": "identity", "Softsign": jax.nn.soft_sign}
+# torch.nn's modules that are not called as our activation, or hold parameters.
+DIFFERENT: dict[str, Callable[[Any], Step]] = {
+    "Dropout": lambda module: "identity",
+    "LeakyReLU": lambda module: LeakyReLU(module.negative_slope),
+    "ELU": lambda module: ELU(module.alpha),
+    "CELU": lambda module: CELU(module.alpha),
+    "Hardtanh": lambda module: HardTanh(module.min_val, module.max_val),
+    "ReLU6": lambda module: "relu6",
+    "GELU": lambda module: "gelu" if module.approximate == "none" else "gelu_tanh",
+}
 # Names in a state_dict of what weight_norm, spectral_norm, prune and parametrizations make weights from.
 MADE = re.compile(r"(weight|bias)_(g|v|u|orig|mask)$|(^|\.)parametrizations\.")
 
@@ -199,20 +207,15 @@ def _module_steps(module: Any, path: str = "") -> Iterator[Step]:
     elif name == "BatchNorm1d" and made.running_mean is not None:
         yield _batch_norm(made, path)
     elif name in DIFFERENT:
-        yield DIFFERENT[name]
+        yield DIFFERENT[name](module)
     elif name.lower() in SAME and set(getattr(module, "__constants__", ())) <= {"inplace"}:
         yield SAME[name.lower()]
-    elif name == "LeakyReLU":
-        yield leaky_relu(module.negative_slope)
-    elif name == "ELU":
-        yield elu(module.alpha)
-    elif name == "GELU":
-        yield "gelu" if module.approximate == "none" else "gelu_tanh"
+    elif name == "Softplus" and module.threshold >= 20 and module.beta > 0:
+        yield Softplus(module.beta)  # above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9
     elif name == "Softplus" and module.threshold >= 20 and module.beta:
-        # log(1 + exp(beta z)) / beta. Above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9.
         yield from (Scaling(scale=module.beta), "softplus", Scaling(scale=1 / module.beta))
-    elif name == "Softmax" and module.dim in (-1, 1):
-        yield "softmax"
+    elif name in ("Softmax", "LogSoftmax") and module.dim in (-1, 1):
+        yield "softmax" if name == "Softmax" else "log_softmax"
     else:
         raise BadValue(
             f"layers must be Linear, BatchNorm1d, activations or an nn.Sequential of them, "

@@ -22,6 +22,7 @@ from jax.typing import DTypeLike
 from jaxneuron._arrays import FLOATS
 from jaxneuron._errors import BadType, BadValue, inside
 from jaxneuron._files import on_device
+from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._names import Activation
 from jaxneuron._params import (
     MLP,
@@ -104,10 +105,10 @@ def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dty
     network.close()
     layers = network.layers if narrow is None else _converted(network.layers, narrow)
     *hidden, final = (name or "identity" for name in network.activations)
-    if "softmax" in hidden:
+    if early := next((name for name in hidden if name in OF_ROWS), None):
         raise BadValue(
-            "softmax must come last, got a softmax before other steps; "
-            "end the network at it, or cut the network in two after it"
+            f"{early} must come last, got a {early} before other steps; "
+            f"end the network at it, or cut the network in two after it"
         )
     return as_mlp(layers, hidden[0] if hidden and hidden.count(hidden[0]) == len(hidden) else hidden, final)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxneuron._arrays import FLOATS
 from jaxneuron._errors import BadType, BadValue
+from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._names import Activation, resolve
 
 KINDS = ("nan", "infinity", "subnormal", "huge", "tiny")
@@ -55,8 +56,8 @@ def as_activations(argument: str, names: Sequence[Activation]) -> tuple[Activati
         raise BadValue(f"{argument} must hold at least 1 activation, got {names!r}; pass ['tanh']")
     for name in names:
         resolve(name, argument)
-        if name == "softmax" and argument == "activations":
-            raise BadValue("activations must suit hidden layers, got 'softmax'; pass it in final_activations")
+        if name in OF_ROWS and argument == "activations":
+            raise BadValue(f"activations must suit hidden layers, got {name!r}; pass it in final_activations")
     return tuple(names)
 
 

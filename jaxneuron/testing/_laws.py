@@ -13,6 +13,7 @@ import numpy as np
 from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._math import oracle
 from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._names import Activation, Parametric
 from jaxneuron._params import MLP, Affine
 
 Function = Callable[..., Any]
@@ -23,7 +24,9 @@ COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
 @public
-def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activation: str = "identity") -> None:
+def assert_within_error_bound(
+    params: Affine | MLP, x: Any, y: Any, *, activation: Activation = "identity"
+) -> None:
     """`y` is the output of `params` at `x`, within the bound that rounding error leaves it.
 
         |z - exact| <= (n_in + 2) u (|x| @ |w| + |b|), carried through activations and layers
@@ -34,7 +37,7 @@ def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activatio
       params: `MLP`, or `Affine`, followed by `activation`.
       x: inputs `(..., n_in)`, finite.
       y: what is claimed to be the output; its dtype tells which rounding errors it may hold.
-      activation: of an `Affine`, by name.
+      activation: of an `Affine`, a name or a value such as `LeakyReLU(0.2)`.
 
     Raises:
       AssertionError, naming row and unit, and what is allowed there.
@@ -49,9 +52,9 @@ def assert_within_error_bound(params: Affine | MLP, x: Any, y: Any, *, activatio
             f"pass MLP(layers) for a list of layers"
         )
     affines = [params] if isinstance(params, Affine) else list(params.layers)
-    names = [activation] if isinstance(params, Affine) else [str(name) for name in params.activations]
+    names: list[Any] = [activation] if isinstance(params, Affine) else list(params.activations)
     for name in names:
-        if name not in ACTIVATIONS:
+        if name not in ACTIVATIONS and not isinstance(name, Parametric):
             raise BadValue(
                 f"activations must be jaxneuron's, got {name!r}; "
                 f"check the layers below it, or compare with a reference of your own"

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from jaxneuron._activations import CELU, ELU, LeakyReLU, Sin, Softplus
 from jaxneuron._math import float64, oracle
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import ACTIVATIONS, facts_of
+from jaxneuron._names import Parametric
 from jaxneuron._scaling import round_once
 
 Array = np.ndarray
@@ -25,6 +27,12 @@ Call = Callable[[Array], Array]
 
 # The activations that promise a few ULP of the result. The others are exact, or have a bound of another kind.
 FUNCTIONS = tuple(name for name, facts in ACTIVATIONS.items() if facts.ulp not in (None, (0, 0)))
+# Of each family that promises them, members with parameters below and above 1, and beyond ordinary sizes.
+VALUES: tuple[Parametric, ...] = (
+    LeakyReLU(0.2), LeakyReLU(-3.0), ELU(0.3), ELU(1.7), CELU(0.075), CELU(3.3), Softplus(0.7),
+    Softplus(20.0), Sin(30.0), Sin(-0.37),
+)  # fmt: skip
+Function = str | Parametric
 DTYPES: dict[str, Any] = {
     "bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32, "float64": np.float64,
 }  # fmt: skip
@@ -57,9 +65,9 @@ class Score(NamedTuple):
         )
 
 
-def score(function: str, dtype: str, z: Array, calls: dict[str, Call]) -> dict[str, tuple[Score, bytes]]:
+def score(function: Function, dtype: str, z: Array, calls: dict[str, Call]) -> dict[str, tuple[Score, bytes]]:
     """The score of each of `calls` on the inputs `z`, in order, with a hash of its outputs."""
-    name = function.removeprefix("cr_")
+    name = function.removeprefix("cr_") if isinstance(function, str) else oracle.in_format(function, dtype)
     with np.errstate(all="ignore"):
         nearest, exact, rest = _truth(name, dtype, z)
         found = {}
@@ -72,21 +80,23 @@ def score(function: str, dtype: str, z: Array, calls: dict[str, Call]) -> dict[s
     return found
 
 
-def _truth(name: str, dtype: str, z: Array) -> tuple[Array, Array, Array | float]:
+def _truth(name: Function, dtype: str, z: Array) -> tuple[Array, Array, Array | float]:
     """The nearest floats, the exact values in float64, and what these lack, in their ULP."""
     if dtype == "float64":
         pairs = np.array([decided(name, v) for v in z.tolist()])
         return pairs[:, 0], pairs[:, 0], pairs[:, 1]
     wide = z.astype(np.float64)
     settled = rounded(name, wide[[0, -1]], *exact64(name, wide[[0, -1]]), dtype)
-    if settled[0] == settled[1] and len(z) > 2 and (ACTIVATIONS[name].rises or (wide < -2).all()):
+    facts = facts_of(name)
+    flat = facts.rises or (facts.gates and bool((wide < -2).all()))
+    if settled[0] == settled[1] and len(z) > 2 and flat:
         nearest = np.full(len(z), settled[0])  # a saturated stretch
         return nearest, nearest, 0.0
     exact, error = exact64(name, wide)
     return rounded(name, wide, exact, error, dtype), exact, 0.0
 
 
-def exact64(name: str, z: Array) -> tuple[Array, float]:
+def exact64(name: Function, z: Array) -> tuple[Array, float]:
     """The exact values, in float64, and a bound of their relative error."""
     try:
         return float64.activation(name, z)
@@ -94,14 +104,14 @@ def exact64(name: str, z: Array) -> tuple[Array, float]:
         return oracle.activation(name, z), 2.0**-53  # by mpmath: some 10 us for each number
 
 
-def decided(name: str, z: float) -> tuple[float, float]:
+def decided(name: Function, z: float) -> tuple[float, float]:
     """The exact value by mpmath, as a float64 and what that lacks, in its ULP."""
-    exact = oracle.FORMULAS[name](oracle.MP.mpf(z))
+    exact = oracle.formula(name)(oracle.MP.mpf(z))
     first = float(exact)
     return first, float((exact - first) / float(oracle.ulp(first, "float64")))
 
 
-def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Array:
+def rounded(name: Function, z: Array, exact: Array, error: float, dtype: str) -> Array:
     """The floats nearest to the exact values; mpmath decides where `error` leaves two."""
     kind = np.dtype(DTYPES[dtype])
     with np.errstate(over="ignore", under="ignore"):
@@ -118,7 +128,7 @@ def rounded(name: str, z: Array, exact: Array, error: float, dtype: str) -> Arra
 
 
 def _compare(
-    name: str, dtype: str, z: Array, y: Array, nearest: Array, exact: Array, rest: Array | float
+    name: Function, dtype: str, z: Array, y: Array, nearest: Array, exact: Array, rest: Array | float
 ) -> Score:
     right = y == nearest
     if exact is nearest and right.all():  # settled
@@ -131,10 +141,10 @@ def _compare(
     ulps = np.where(normal, np.abs(off - rest), 0)
     ulps = np.where(np.isnan(ulps), np.inf, ulps)
     worst = int(np.argmax(ulps))
-    low, high = ACTIVATIONS[name].values
+    low, high = (float(np.array(end, DTYPES[dtype])) for end in facts_of(name).values)
     return Score(
         len(z), float(ulps[worst]), float(z[worst]), int(right.sum()),
-        int((values[1:] < values[:-1]).sum()) if ACTIVATIONS[name].rises else 0,
+        int((values[1:] < values[:-1]).sum()) if facts_of(name).rises else 0,
         int(((values < low) | (values > high)).sum()), int(((y == 0) & (nearest != 0)).sum()),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import pytest
 
 import jaxneuron
 from jaxneuron import init_mlp, load, mlp_forward, save
+from jaxneuron._names import from_text
 from jaxneuron.cli import main
 from jaxneuron.convert import load_exported
 
@@ -49,6 +50,16 @@ def test_there_and_back(run):
     assert np.array_equal(load_exported("m.stablehlo")(x), mlp_forward(MLP, x))
     assert run("convert", "m.safetensors", "m.stablehlo", "--weights", "arguments", "--force")[0] == 0
     assert np.array_equal(load_exported("m.stablehlo")(jax.tree.leaves(MLP), x), mlp_forward(MLP, x))
+
+
+def test_values_with_parameters(run):
+    run("convert", "m.safetensors", "m.npz")
+    for text in ("ELU(0.5)", "HardTanh(-1, 2)"):
+        given = ("--orientation", "in_out", "--activation", text, "--final-activation", "mish", "--force")
+        assert run("convert", "m.npz", "back.safetensors", *given)[0] == 0
+        assert load("back.safetensors").activations == (from_text(text), from_text(text), "mish")
+    status, _, error = run("convert", "m.npz", "n.safetensors", *given[:3], "ELU()", *given[4:])
+    assert (status, error.count("'ELU()' must have alpha, numbers that ELU takes")) == (2, 1)
 
 
 def test_dtype(run):

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import jaxneuron
-from jaxneuron import gates
+from jaxneuron import ELU, gates
 from jaxneuron import plot as pictures
 from jaxneuron._names import BY_NAME
 from jaxneuron.cli import main
@@ -60,7 +60,7 @@ def test_plot_draws_what_it_is_told(tmp_path):
     assert len(set(told.values())) == len(told)
     for what, draw in pictures_of().items():
         figure = Figure(figsize=pictures.DECISION_SIZE, layout="constrained")
-        if what in BY_NAME:
+        if what in BY_NAME or "(" in what:
             figure.set_size_inches(pictures.SIZE)
         draw(figure.add_subplot())
         with matplotlib.rc_context({"svg.hashsalt": "jaxneuron"}):
@@ -75,6 +75,7 @@ def pictures_of():
         "nand": lambda ax: plot_decision(gates.NAND, ax=ax),
         "xor": lambda ax: plot_decision(gates.XOR, ax=ax),
         "relu": lambda ax: plot_activation("relu", ax=ax),
+        "ELU(2.5)": lambda ax: plot_activation(ELU(2.5), ax=ax),
     }
 
 

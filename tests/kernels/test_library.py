@@ -8,7 +8,7 @@ import pytest
 
 from jaxneuron import explain, init_mlp, mlp_forward
 from jaxneuron._kernels import library
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import FORMULAS
 from jaxneuron.testing import assert_within_error_bound
 from tests.kernels.test_primitive import calls, program, rows
 
@@ -26,8 +26,8 @@ def anew(monkeypatch):
 
 @needs_the_library
 def test_it_has_every_activation():
-    assert list(library.codes()) == list(ACTIVATIONS)
-    assert list(library.codes().values()) == list(range(len(ACTIVATIONS)))
+    assert list(library.codes()) == list(FORMULAS)
+    assert list(library.codes().values()) == list(range(len(FORMULAS)))
 
 
 @needs_the_library

@@ -14,10 +14,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxneuron import MLP, Affine, affine, explain, mlp_forward, neuron
 from jaxneuron._kernels import library, primitive
-from jaxneuron._math.activations import ACTIVATIONS
+from jaxneuron._math.activations import FORMULAS, OF_ROWS
 from jaxneuron._names import resolve
 from jaxneuron.testing import assert_within_error_bound
-from tests.pools import DTYPES, ELEMENTWISE, mlps_and_inputs
+from tests.pools import DTYPES, ELEMENTWISE, VALUES, mlps_and_inputs
 
 pytestmark = [
     pytest.mark.cpu,
@@ -91,7 +91,7 @@ def test_widths_within_bound(instruction_set, dtype, width):
 
 @given(
     st.lists(st.sampled_from(WIDTHS), min_size=2, max_size=4), st.sampled_from(DTYPES),
-    st.sampled_from((*ELEMENTWISE, "softmax")), st.booleans(), st.sampled_from((1, 2, 13, 64, 65, 200)), st.data(),
+    st.sampled_from((*ELEMENTWISE, *VALUES, *OF_ROWS)), st.booleans(), st.sampled_from((1, 2, 13, 64, 65, 200)), st.data(),
 )  # fmt: skip
 def test_the_same_bits_in_any_batch(sizes, dtype, final, bias, count, data):
     with jax.enable_x64(dtype == "float64"):
@@ -257,7 +257,7 @@ def test_explain():
     assert explain(mlp, jax.ShapeDtypeStruct((7, 5), jnp.int32)) == fused
     assert (
         explain(MLP(mlp.layers, jnp.sin), x)
-        == "XLA, layer by layer: layer 0's activation is not in the kernel's list"
+        == "XLA, layer by layer: layer 0's activation is not in the kernel's list, which sends all 2 layers to XLA"
     )
     mixed = MLP([mlp.layers[0], jax.tree.map(lambda a: a.astype(jnp.bfloat16), mlp.layers[1])])
     assert explain(mixed, x) == fused  # all promote to float32
@@ -269,7 +269,12 @@ def test_explain():
 
 # --- refusals of the handler: the package's own calls never reach them ---
 
-GOOD = {"activations": np.array([0]), "biases": np.array([1]), "instruction_set": np.int64(0)}
+GOOD = {
+    "activations": np.array([0]),
+    "parameters": np.zeros(2),
+    "biases": np.array([1]),
+    "instruction_set": np.int64(0),
+}
 
 
 @pytest.mark.parametrize(
@@ -284,10 +289,11 @@ GOOD = {"activations": np.array([0]), "biases": np.array([1]), "instruction_set"
         ([(2, 7, 5), (3, 5, 3), (3,)], {}, "layer 0: w (3,5,3) must be (5,n_out), of x's dtype"),
         ([(7, 5), (5, 2), (2,)], {}, "y (7,3) does not fit"),
         ([], {}, "x is missing"),
-        ([(7, 5), (5, 3), (3,)], {"activations": np.array([len(ACTIVATIONS)])}, f"layer 0: no activation has the code {len(ACTIVATIONS)}"),
+        ([(7, 5), (5, 3), (3,)], {"activations": np.array([len(FORMULAS)])}, f"layer 0: no activation has the code {len(FORMULAS)}"),
         ([(7, 5), (5, 3), (3,)], {"activations": np.array([-1])}, "layer 0: no activation has the code -1"),
-        ([(7, 5), (5, 3), (3,)], {"activations": np.array([0, 0])}, "activations and biases must be one for each layer"),
-        ([(7, 5), (5, 3), (3,)], {"activations": np.array([], np.int64), "biases": np.array([], np.int64)}, "activations and biases must be one for each layer"),
+        ([(7, 5), (5, 3), (3,)], {"activations": np.array([0, 0])}, "activations, their parameters and biases must be given for each layer"),
+        ([(7, 5), (5, 3), (3,)], {"activations": np.array([], np.int64), "biases": np.array([], np.int64)}, "activations, their parameters and biases must be given for each layer"),
+        ([(7, 5), (5, 3), (3,)], {"parameters": np.zeros(3)}, "activations, their parameters and biases must be given for each layer"),
         ([(7, 5), (5, 3), (3,)], {"instruction_set": np.int64(99)}, None),
         ([(7, 5), (5, 3), (3,)], {"instruction_set": np.int64(-99)}, None),
     ],

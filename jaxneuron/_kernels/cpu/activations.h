@@ -5,6 +5,8 @@
 
 #include "arithmetic.h"
 #include "network.h"
+#include "scaled.h"
+#include "sine.h"
 
 namespace jaxneuron::ISA {
 
@@ -18,14 +20,57 @@ inline Vector<T> relu(Vector<T> z) {
   return at_least<T>(z, 0);
 }
 
+// z, and slope z below 0
 template <class T>
-inline Vector<T> leaky_relu(Vector<T> z) {
-  return max(z, Format<T>::leaky_slope * z);
+inline Vector<T> leaky_relu(Vector<T> z, T slope) {
+  return z >= 0 ? z : slope * z;
+}
+
+template <class T>
+inline Vector<T> hard_tanh(Vector<T> z, T low, T high) {
+  return at_most<T>(at_least<T>(z, low), high);
 }
 
 template <class T>
 inline Vector<T> hard_sigmoid(Vector<T> z) {
   return at_most<T>(at_least<T>(z + 3, 0), 6) * T(1.0 / 6);
+}
+
+// z w, w = (z + 3) / 6 from 0 to 1
+template <class T>
+inline Vector<T> hard_swish(Vector<T> z) {
+  constexpr T sixth = T(1.0 / 6);
+  constexpr T sixth_rest = T((1.0L - 6.0L * sixth) / 6);
+  const Vector<T> x = at_least<T>(z, -3);
+  const auto [t, t_rest] = fast_two_sum<T>(splat<T>(3), at_most<T>(x, 3));
+  const Vector<T> w = t * sixth;
+  const Vector<T> w_rest = residual<T>(t, splat<T>(sixth), -w) + (t * sixth_rest + t_rest * sixth);
+  return z >= 3 ? z : accurate_fma<T>(x, w, x * w_rest);
+}
+
+template <class T>
+inline Vector<T> square(Vector<T> z) {
+  return z * z;
+}
+
+// z / (1 + |z|); from 2^60 on it is 1
+template <class T>
+inline Vector<T> softsign(Vector<T> z) {
+  const Vector<T> a = at_most<T>(absolute<T>(z), power<T>(60));
+  return with_sign<T>(a / (1 + a), z);
+}
+
+// 2^k (1 + p), from 2^(k + 64) below 0 and 2^(k - 64) above, which are normal numbers wherever the result is
+// one
+template <class T>
+inline Vector<T> exp(Vector<T> z) {
+  using F = Format<T>;
+  using Integer = typename Lanes<T>::Integer;
+  const auto [c, p] = exp_parts<T, 1>(at_most<T>(at_least<T>(z, -F::zero), F::zero));
+  const Integers<T> up = Integers<T>{} + (Integer{64} << F::fraction_bits);
+  const auto is_negative = z < 0;
+  const Vector<T> scaled = bit_cast<T>(bit_cast<T>(c) + (is_negative ? up : -up));
+  return fma(scaled, p, scaled) * (is_negative ? splat<T>(power<T>(-64)) : splat<T>(power<T>(64)));
 }
 
 // 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z): c / d, d = 1 + exp(u) + c, c = 2^k
@@ -98,19 +143,6 @@ inline Vector<T> gelu_tanh(Vector<T> z) {
   return gated<T>(z, a, exp_parts<T, -1, F::scale_exponent>(u, fma(a, k_rest, u_rest)));
 }
 
-// The float nearest to function(z), by two vectors of double.
-template <Vector<double> function(Vector<double>)>
-inline Vector<float> by_double(Vector<float> z) {
-  typedef float Half __attribute__((vector_size(BYTES / 2)));
-  Half halves[2];
-  std::memcpy(halves, &z, sizeof z);
-  for (Half& half : halves) {
-    half = __builtin_convertvector(function(__builtin_convertvector(half, Vector<double>)), Half);
-  }
-  std::memcpy(&z, halves, sizeof z);
-  return z;
-}
-
 // z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)
 template <class T>
 inline Vector<T> gelu(Vector<T> z) {
@@ -135,31 +167,50 @@ inline Vector<T> gelu(Vector<T> z) {
   return at_least<T>(z, T(-0.0)) - small * x.c * power<T>(-F::scale_exponent - 1);
 }
 
-// max(z, 0) + log1p(x), x = exp(-|z|), where log1p(x) = ln 2 + log1p((x - 1) / 2) for x > 1/2 and
-// log1p(f) = f + s (s^2 LOG(s^2) - f), s = f / (2 + f)
+// max(z, 0) + log1p(exp(-|z|))
 template <class T>
 inline Vector<T> softplus(Vector<T> z) {
+  const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::zero);
+  const Reduced<T> x = reduce<T, 1, Format<T>::scale_exponent>(-a);
+  const auto [sum, rest] = softplus_parts<T>(at_least<T>(z, 0), a, x);
+  return max(sum + rest, z);
+}
+
+// -softplus(-z)
+template <class T>
+inline Vector<T> log_sigmoid(Vector<T> z) {
+  return -softplus<T>(-z);
+}
+
+// z tanh(softplus(z)) = max(z, 0) - |z| N / D with E = exp(-|z|): N / D = E (2 + E) / (2 + 2 E + E^2) below
+// 0, 2 E^2 / (1 + 2 E + 2 E^2) above
+template <class T>
+inline Vector<T> mish(Vector<T> z) {
   using F = Format<T>;
-  const Vector<T> a = at_most<T>(absolute<T>(z), F::zero);
-  const Reduced<T> x = reduce<T, 1, F::scale_exponent>(-a);
-  const auto [p, p_rest] = fast_two_sum<T>(x.u, x.u * x.u * polynomial<T>(F::exp, x.u));
-  const auto large = a < T(0.6931472);  // about x > 1/2: either formula holds near there
-  const Vector<T> unscaled = x.c * power<T>(-F::scale_exponent);
-  const Vector<T> c = large ? T(0.5) * unscaled : unscaled;
-  const Vector<T> c_part = large ? c - T(0.5) : c;
-  const Vector<T> f = fma(c, p, c_part);
-  const Vector<T> f_rest = fma(c, p_rest, fma(c, p, c_part - f));
-  const Vector<T> s = f / (2 + f);
-  const Vector<T> square = s * s;
-  const Vector<T> slope = fma(square, polynomial<T>(F::log, square), -f);
-  const Vector<T> base = large ? splat<T>(F::ln2[0]) : splat<T>(0);
-  const Vector<T> base_rest = large ? f_rest + F::ln2[1] : f_rest;
-  const auto [log, log_rest] = fast_two_sum<T>(base, f);
-  const Vector<T> rest = fma(s, fma(f_rest, splat<T>(-2), slope), base_rest) + log_rest;
-  // The two larger terms, their sum, its error: all else is small, and is rounded once with it.
-  const Vector<T> positive = at_least<T>(z, 0);
-  const auto [sum, sum_rest] = fast_two_sum<T>(max(positive, log), min(positive, log));
-  return max(sum + (sum_rest + rest), z);
+  constexpr T unscale = power<T>(-F::scale_exponent);
+  const Vector<T> a = at_most<T>(absolute<T>(z), F::gated_zero);
+  const auto [scaled, p] = exp_parts<T, 1, F::scale_exponent>(-a);
+  const Vector<T> c = scaled * unscale;
+  const Vector<T> e = fma(c, p, c);
+  const Vector<T> e_rest = fma(c, p, c - e);
+  const auto is_negative = z < 0;
+  const Vector<T> first = is_negative ? splat<T>(2) : splat<T>(1);
+  const Vector<T> factor = is_negative ? splat<T>(1) : splat<T>(2);
+  // D = first + e (2 + factor e)
+  const Vector<T> w = fma(factor, e, splat<T>(2));
+  const Vector<T> w_rest = fma(factor, e_rest, fma(factor, e, 2 - w));
+  const Vector<T> d = fma(e, w, first);
+  const Vector<T> d_rest = residual<T>(e, w, first - d) + fma(e, w_rest, e_rest * w);
+  const auto [q, q_rest] = negative_reciprocal<T>(-d, -d_rest);
+  // N = 2^k (1 + p) m
+  const Vector<T> m = is_negative ? w : 2 * e;
+  const Vector<T> m_rest = is_negative ? w_rest : 2 * e_rest;
+  const Vector<T> y = 1 + p;
+  const auto [ay, ay_rest] = two_product<T>(a, y);
+  const auto [n, n_rest] = two_product<T>(ay, m);
+  const Vector<T> n_low = fma(ay, m_rest, fma(fma(a, (1 - y) + p, ay_rest), m, n_rest));
+  const Vector<T> small = accurate_fma<T>(n, q, fma(n * q, q_rest, n_low * q));
+  return at_least<T>(z, T(-0.0)) - small * scaled * unscale;
 }
 
 // z, and exp(z) - 1 below 0
@@ -195,6 +246,27 @@ inline Vector<T> exp_of_difference(Vector<T> z, Vector<T> greatest) {
   const Vector<T> low = d < -F::zero ? splat<T>(0) : d_rest;  // of -infinity it is NaN
   const auto [c, p] = exp_parts<T, 1, F::scale_exponent>(at_least<T>(d, -F::zero), low);
   return fma(c, p, c) * power<T>(-F::scale_exponent);
+}
+
+// log(s) for s >= 1: s = 2^k (1 + f), f from -1/4 to 1/2
+template <class T>
+inline Vector<T> log(Vector<T> s) {
+  using F = Format<T>;
+  const Integers<T> bits = bit_cast<T>(s);
+  const Integers<T> k = (bits - bit_cast<T>(splat<T>(T(0.75)))) >> F::fraction_bits;
+  const Vector<T> f = (bit_cast<T>(bits - (k << F::fraction_bits)) - 1) + (s - s);  // NaN stays NaN
+  const Vector<T> ratio = f / (2 + f);
+  const Vector<T> square = ratio * ratio;
+  const Vector<T> rest = ratio * fma(square, polynomial<T>(F::log, square), -f);
+  const Vector<T> times = __builtin_convertvector(k, Vector<T>);
+  return fma(times, splat<T>(F::ln2[0]), f + fma(times, splat<T>(F::ln2[1]), rest));
+}
+
+// (z - greatest) - log_sum: log_softmax's
+template <class T>
+inline Vector<T> less(Vector<T> z, Vector<T> greatest, Vector<T> log_sum) {
+  const auto [d, d_rest] = two_sum<T>(z, -greatest);
+  return d + ((d < -power<T>(100) ? splat<T>(0) : d_rest) - log_sum);
 }
 
 // sigmoid of a float. Near 0 the difference from 1/2 is rounded to float's bits, by the series: added to
@@ -253,9 +325,11 @@ inline Vector<T> cr_sigmoid(Vector<T> z) {
   }
 }
 
-// Of whole rows (is_of_rows in network.h), so that it has no formula for a number; kernel.h computes it.
+// Of whole rows (is_of_rows in network.h), so that they have no formula for a number; kernel.h computes them.
 template <class T>
 Vector<T> softmax(Vector<T> z);
+template <class T>
+Vector<T> log_softmax(Vector<T> z);
 
 // The formula to use where the result will be rounded to 16 bits: the same one, but for these.
 template <class T, Vector<T> formula(Vector<T>)>
@@ -265,21 +339,28 @@ constexpr auto FOR_16_BITS<float, sigmoid<float>> = sigmoid_16<float>;
 template <>
 constexpr auto FOR_16_BITS<float, cr_sigmoid<float>> = sigmoid_16<float>;
 
-// y = function(y) for n numbers, a multiple of lanes<T>.
-template <class T, Vector<T> function(Vector<T>)>
-__attribute__((flatten)) void apply(T* y, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += lanes<T>) store<T>(y + i, function(load<T>(y + i)));
+// y = formula(y, parameters...) for n numbers, a multiple of lanes<T>.
+template <class T, auto formula, class... Parameters>
+__attribute__((flatten)) void apply(T* y, std::int64_t n, Parameters... parameters) {
+  for (std::int64_t i = 0; i < n; i += lanes<T>) store<T>(y + i, formula(load<T>(y + i), parameters...));
 }
 
 // y = activation(y) for n numbers, a multiple of lanes<T>. `is_16_bit`: they will be rounded to 16 bits.
 template <class T, bool is_16_bit>
-inline void activate(Activation activation, T* y, std::int64_t n) {
-  switch (activation) {
-#define CASE(name)                                                                           \
-  case Activation::name:                                                                     \
-    if constexpr (Activation::name != Activation::identity && !is_of_rows(Activation::name)) \
-      apply<T, is_16_bit ? FOR_16_BITS<T, name<T>> : name<T>>(y, n);                         \
-    return;
+inline void activate(const Layer& layer, T* y, std::int64_t n) {
+  const T first = layer.parameters[0];
+  const T second = layer.parameters[1];
+  switch (layer.activation) {
+#define CASE(name, parameters, of_rows)                                \
+  case Activation::name:                                               \
+    if constexpr (of_rows || Activation::name == Activation::identity) \
+      return;                                                          \
+    else if constexpr (parameters == 2)                                \
+      return apply<T, name<T>>(y, n, first, second);                   \
+    else if constexpr (parameters == 1)                                \
+      return apply<T, name<T>>(y, n, first);                           \
+    else                                                               \
+      return apply<T, is_16_bit ? FOR_16_BITS<T, name<T>> : name<T>>(y, n);
     JAXNEURON_ACTIVATIONS(CASE)
 #undef CASE
   }

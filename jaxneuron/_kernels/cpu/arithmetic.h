@@ -188,4 +188,18 @@ inline Exp<T> exp_parts(Vector<T> x, Vector<T> low) {
   return exp_of_reduced<T>(reduce<T, sign, scale>(x, low));
 }
 
+// The float nearest to function(z, parameters...), by two vectors of double.
+template <auto function, class... Parameters>
+inline Vector<float> by_double(Vector<float> z, Parameters... parameters) {
+  typedef float Half __attribute__((vector_size(BYTES / 2)));
+  Half halves[2];
+  std::memcpy(halves, &z, sizeof z);
+  for (Half& half : halves) {
+    const Vector<double> y = function(__builtin_convertvector(half, Vector<double>), parameters...);
+    half = __builtin_convertvector(y, Half);
+  }
+  std::memcpy(&z, halves, sizeof z);
+  return z;
+}
+
 }  // namespace jaxneuron::ISA

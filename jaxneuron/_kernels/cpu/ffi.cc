@@ -58,14 +58,17 @@ class Call {
   Network network{};  // points into this call
   Batch batch{};
 
-  ffi::Error parse(ffi::Span<const std::int64_t> activations, ffi::Span<const std::int64_t> biases) {
+  // `parameters` has MOST_PARAMETERS numbers for each layer.
+  ffi::Error parse(ffi::Span<const std::int64_t> activations, ffi::Span<const double> parameters,
+                   ffi::Span<const std::int64_t> biases) {
     const std::size_t depth = activations.size();
-    if (depth == 0 || biases.size() != depth)
-      return invalid("activations and biases must be one for each layer");
+    if (depth == 0 || biases.size() != depth || parameters.size() != MOST_PARAMETERS * depth)
+      return invalid("activations, their parameters and biases must be given for each layer");
     if (ffi::Error error = parse_x(); error.failure()) return error;
     layers_.resize(depth);
     for (std::size_t i = 0; i < depth; ++i) {
       layers_[i].activation = Activation(activations[i]);
+      std::copy_n(parameters.begin() + MOST_PARAMETERS * i, MOST_PARAMETERS, layers_[i].parameters);
       if (ffi::Error error = parse_layer(i, biases[i]); error.failure()) return error;
     }
     const std::size_t left = operands_.size() - next_;
@@ -158,10 +161,11 @@ void schedule(void* pool, void (*task)(void*), void* argument) {
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
-                   ffi::Span<const std::int64_t> biases, std::int64_t instruction_set,
-                   ffi::RemainingArgs operands, ffi::Result<ffi::AnyBuffer> result) {
+                   ffi::Span<const double> parameters, ffi::Span<const std::int64_t> biases,
+                   std::int64_t instruction_set, ffi::RemainingArgs operands,
+                   ffi::Result<ffi::AnyBuffer> result) {
   Call call(operands, result);
-  if (ffi::Error error = call.parse(activations, biases); error.failure()) return error;
+  if (ffi::Error error = call.parse(activations, parameters, biases); error.failure()) return error;
   Plan plan;
   Error error;
   if (make_plan(call.network, instruction_set, &plan, &error)) return invalid(error.text);
@@ -179,6 +183,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxneuron_forward, jaxneuron::forward,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Attr<xla::ffi::Span<const std::int64_t>>("activations")
+                                  .Attr<xla::ffi::Span<const double>>("parameters")
                                   .Attr<xla::ffi::Span<const std::int64_t>>("biases")
                                   .Attr<std::int64_t>("instruction_set")
                                   .RemainingArgs()

@@ -12,8 +12,9 @@
 
 namespace jaxneuron::ISA {
 
-// softmax of each row, exp(z - max z) over its sum in the order of the units: z (units, rows), rows padded.
-template <class T>
+// softmax of each row, exp(z - max z) over its sum in the order of the units, or its logarithm: z (units,
+// rows), rows padded.
+template <class T, bool is_log>
 void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; r += lanes<T>) {
     Vector<T> greatest = splat<T>(-__builtin_inf());
@@ -24,25 +25,41 @@ void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
     Vector<T> sum{};
     for (std::int64_t j = 0; j < units; ++j) {
       const Vector<T> e = exp_of_difference<T>(load(z + j * rows + r), greatest);
-      store<T>(z + j * rows + r, e);
+      if constexpr (!is_log) store<T>(z + j * rows + r, e);
       sum += e;
     }
-    for (std::int64_t j = 0; j < units; ++j) store<T>(z + j * rows + r, load(z + j * rows + r) / sum);
+    const Vector<T> log_sum = is_log ? log<T>(sum) : sum;
+    for (std::int64_t j = 0; j < units; ++j) {
+      T* const at = z + j * rows + r;
+      store<T>(at, is_log ? less<T>(load(at), greatest, log_sum) : load(at) / sum);
+    }
   }
 }
 
 // The same for z (rows, padded units).
-template <class T>
+template <class T, bool is_log>
 void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   const std::int64_t width = padded<T>(units);
   for (std::int64_t r = 0; r < rows; ++r) {
     T greatest = -__builtin_inf();
     for (std::int64_t j = 0; j < units; ++j) greatest = z[j] > greatest ? z[j] : greatest;
-    for (std::int64_t j = 0; j < width; j += lanes<T>)
-      store<T>(z + j, exp_of_difference<T>(load(z + j), splat<T>(greatest)));
     T sum = 0;
-    for (std::int64_t j = 0; j < units; ++j) sum += z[j];
-    for (std::int64_t j = 0; j < width; j += lanes<T>) store<T>(z + j, load(z + j) / splat<T>(sum));
+    for (std::int64_t j = 0; j < width; j += lanes<T>) {
+      const Vector<T> e = exp_of_difference<T>(load(z + j), splat<T>(greatest));
+      if constexpr (!is_log) {
+        store<T>(z + j, e);
+      } else {
+        for (std::int64_t i = 0; i < min(lanes<T>, units - j); ++i) sum += e[i];
+      }
+    }
+    if constexpr (is_log) {
+      const Vector<T> log_sum = log<T>(splat<T>(sum));
+      for (std::int64_t j = 0; j < width; j += lanes<T>)
+        store<T>(z + j, less<T>(load(z + j), splat<T>(greatest), log_sum));
+    } else {
+      for (std::int64_t j = 0; j < units; ++j) sum += z[j];
+      for (std::int64_t j = 0; j < width; j += lanes<T>) store<T>(z + j, load(z + j) / splat<T>(sum));
+    }
     z += width;
   }
 }
@@ -75,10 +92,12 @@ void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Ti
   to_columns(input, tile.count, n_in, x, width);
   for (std::int64_t i = 0; i < network.depth; ++i) {
     rows_in_lanes(layers[i], tile.member, width, x, y);
-    if (is_of_rows(layers[i].activation))
-      softmax_with_rows_in_lanes(y, layers[i].n_out, width);
+    if (layers[i].activation == Activation::softmax)
+      softmax_with_rows_in_lanes<T, false>(y, layers[i].n_out, width);
+    else if (layers[i].activation == Activation::log_softmax)
+      softmax_with_rows_in_lanes<T, true>(y, layers[i].n_out, width);
     else
-      activate<T, false>(layers[i].activation, y, layers[i].n_out * width);
+      activate<T, false>(layers[i], y, layers[i].n_out * width);
     T* const read = x;
     x = y;
     y = read;
@@ -111,10 +130,12 @@ void run_with_units_in_lanes(const Network& network, const Batch& batch, const T
     const std::int64_t y_stride = padded<T>(layers[i].n_out);
     T* y = tiles[i % 2];
     units_in_lanes<S>(layers[i], tile.member, rows, x, x_stride, y, panel);
-    if (is_of_rows(layers[i].activation))
-      softmax_with_units_in_lanes(y, layers[i].n_out, rows);
+    if (layers[i].activation == Activation::softmax)
+      softmax_with_units_in_lanes<T, false>(y, layers[i].n_out, rows);
+    else if (layers[i].activation == Activation::log_softmax)
+      softmax_with_units_in_lanes<T, true>(y, layers[i].n_out, rows);
     else
-      activate<T, S::is_16_bit>(layers[i].activation, y, rows * y_stride);
+      activate<T, S::is_16_bit>(layers[i], y, rows * y_stride);
     if constexpr (S::is_16_bit)
       for (std::int64_t n = 0; n < rows * y_stride; n += lanes<T>) store<T>(y + n, S::round(load(y + n)));
     x = y;

@@ -1,6 +1,7 @@
 #include "network.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "tuning.h"
 
@@ -29,6 +30,10 @@ int kernel_count() {
 }
 
 const Kernel& kernel_of(int i) { return *KERNELS[i]; }
+
+double sine_of_large(double x, double low) {
+  return low == 0 ? std::sin(x) : std::sin(x) * std::cos(low) + std::cos(x) * std::sin(low);
+}
 
 std::int64_t widest(const Network& network) {
   std::int64_t most = network.layers[0].n_in;

@@ -13,20 +13,43 @@ namespace jaxneuron {
 enum class Dtype : std::int32_t { float32, float64, bfloat16, float16 };
 
 enum class Activation : std::int64_t {
-#define ENUMERATOR(name) name,
+#define ENUMERATOR(name, parameters, of_rows) name,
   JAXNEURON_ACTIVATIONS(ENUMERATOR)
 #undef ENUMERATOR
 };
 
 constexpr const char* ACTIVATION_NAMES[] = {
-#define NAME(name) #name,
+#define NAME(name, parameters, of_rows) #name,
     JAXNEURON_ACTIVATIONS(NAME)
 #undef NAME
 };
 constexpr std::int64_t ACTIVATIONS = sizeof ACTIVATION_NAMES / sizeof *ACTIVATION_NAMES;
 
 // Whether a unit's value depends on the other units of its row: all others are applied to numbers.
-constexpr bool is_of_rows(Activation activation) { return activation == Activation::softmax; }
+constexpr bool is_of_rows(Activation activation) {
+  switch (activation) {
+#define CASE(name, parameters, of_rows) \
+  case Activation::name:                \
+    return of_rows;
+    JAXNEURON_ACTIVATIONS(CASE)
+#undef CASE
+  }
+  return false;
+}
+
+// How many numbers the formula takes beside z.
+constexpr int parameters_of(Activation activation) {
+  switch (activation) {
+#define CASE(name, parameters, of_rows) \
+  case Activation::name:                \
+    return parameters;
+    JAXNEURON_ACTIVATIONS(CASE)
+#undef CASE
+  }
+  return 0;
+}
+
+constexpr int MOST_PARAMETERS = 2;
 
 struct Layer {
   const void* w;      // (n_in, n_out) for each member
@@ -36,6 +59,7 @@ struct Layer {
   std::int64_t w_stride;  // numbers from one member's w to the next one's; 0 if they share it
   std::int64_t b_stride;
   Activation activation;
+  double parameters[MOST_PARAMETERS];  // of the activation, the first of them those it has
 };
 
 // A population of networks of one shape; a single network is a population of one.
@@ -80,6 +104,9 @@ extern const Kernel neon;
 
 int kernel_count();            // how many of them this CPU has
 const Kernel& kernel_of(int);  // each of those, the best one last
+
+// sin(x + low), by the C library.
+double sine_of_large(double x, double low);
 
 std::int64_t widest(const Network&);  // the most numbers that a row has between two layers, x and y included
 std::int64_t tile_rows(const Network&);  // rows of a tile that fits in L2

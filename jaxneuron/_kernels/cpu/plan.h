@@ -18,7 +18,7 @@
 namespace jaxneuron {
 
 // To be counted up when a struct, a function or the handler's operands and attributes change.
-#define JAXNEURON_INTERFACE "3"
+#define JAXNEURON_INTERFACE "4"
 
 enum Code : std::int32_t { OK = 0, INVALID = 1, NO_MEMORY = 2 };
 

@@ -3,25 +3,37 @@
 #pragma once
 
 // Of everything below: Python refuses a compiled library whose tables are not its own.
-#define JAXNEURON_TABLES "fabb33cc7aef3440"
+#define JAXNEURON_TABLES "fa48eba2971ec22e"
 
-// In the order of their codes.
+// In the order of their codes: the name, how many parameters it has, and whether it is of whole rows.
 #define JAXNEURON_ACTIVATIONS(X) \
-  X(identity) \
-  X(relu) \
-  X(leaky_relu) \
-  X(hard_sigmoid) \
-  X(sigmoid) \
-  X(cr_sigmoid) \
-  X(tanh) \
-  X(cr_tanh) \
-  X(silu) \
-  X(gelu) \
-  X(gelu_tanh) \
-  X(softplus) \
-  X(elu) \
-  X(selu) \
-  X(softmax)
+  X(identity, 0, false) \
+  X(relu, 0, false) \
+  X(leaky_relu, 1, false) \
+  X(hard_sigmoid, 0, false) \
+  X(sigmoid, 0, false) \
+  X(cr_sigmoid, 0, false) \
+  X(tanh, 0, false) \
+  X(cr_tanh, 0, false) \
+  X(silu, 0, false) \
+  X(gelu, 0, false) \
+  X(gelu_tanh, 0, false) \
+  X(softplus, 0, false) \
+  X(elu, 0, false) \
+  X(selu, 0, false) \
+  X(softmax, 0, true) \
+  X(log_softmax, 0, true) \
+  X(hard_tanh, 2, false) \
+  X(hard_swish, 0, false) \
+  X(softsign, 0, false) \
+  X(square, 0, false) \
+  X(exp, 0, false) \
+  X(log_sigmoid, 0, false) \
+  X(mish, 0, false) \
+  X(sin, 1, false) \
+  X(scaled_elu, 1, false) \
+  X(celu, 1, false) \
+  X(scaled_softplus, 1, false)
 
 // In an unnamed namespace: code compiled for one instruction set must not be linked into another's.
 namespace jaxneuron {
@@ -45,15 +57,19 @@ struct Format<float> {
   static constexpr float tanh[] = {-0.3333333f, 0.13333073f, -0.053901564f, 0.021262245f, -0.0065235817f};
   static constexpr float log[] = {0.66666716f, 0.3997891f, 0.29959196f};
   static constexpr float gelu[] = {0.33536786f, -1.4215181f, 2.5440726f, -2.78493f, 1.7304796f, -0.18040413f, -0.5662022f, 0.24579437f, 0.1804731f, -0.121511675f};
+  static constexpr float sin[] = {-0.16666664f, 0.008332746f, -0.00019587387f};
+  static constexpr float cos[] = {0.041666664f, -0.00138883f, 2.4547437e-05f};
   static constexpr float ln2_reduction[] = {0.69314575f, 1.4286068e-06f};
   static constexpr float log2_e = 1.442695f;
   static constexpr float ln2[] = {0.6931472f, -1.9046542e-09f};
   static constexpr float gelu_place = 0.8125f;
-  static constexpr float leaky_slope = 0.01f;
   static constexpr float large_tanh = 0.55f;
   static constexpr float sqrt_8_pi[] = {1.5957031f, 6.59966e-05f};
   static constexpr float sqrt_8_pi_cubic[] = {0.071354814f, 2.3988325e-09f};
   static constexpr float selu_scale[] = {1.0507009f, 8.441664e-08f};
+  static constexpr float half_pi[] = {1.5707964f, -4.371139e-08f, -1.7151245e-15f};
+  static constexpr float two_over_pi = 0.63661975f;
+  static constexpr float large_sine = 131072.0f;
   static constexpr float selu_full[] = {1.7580993f, 2.3296717e-08f};
 };
 
@@ -72,15 +88,19 @@ struct Format<double> {
   static constexpr double tanh[] = {-0.3333333333333333, 0.13333333333333333, -0.05396825396825183, 0.021869488536005705, -0.008863235524478662, 0.0035921279192374428, -0.0014558327532681909, 0.0005900121398892755, -0.00023903047693058348, 9.647483955809523e-05, -3.792830385781134e-05, 1.3162216643590444e-05, -2.9080155477497814e-06};
   static constexpr double log[] = {0.6666666666666666, 0.4000000000000794, 0.28571428567275936, 0.2222222304835159, 0.18181737626302938, 0.15388867805613718, 0.13209708242059462, 0.13609030262858499};
   static constexpr double gelu[] = {0.3353678733755441, -1.4215180480420564, 2.5440686205660814, -2.7849375356173383, 1.7307057522137599, -0.18025791000272093, -0.5706443538976085, 0.24545926809093274, 0.217188755747719, -0.13164087324714624, -0.11771392785748659, 0.05626394256067548, 0.07890723105205211, -0.011134241628031328, -0.052506464878655915, -0.014441291774210848, 0.027733716843153088, 0.02457524103520036, -0.005289410416138383, -0.023099475091294275, -0.009598204615744918, 0.017100477597794473, 0.010411880199108003, -0.010530191665527345};
+  static constexpr double sin[] = {-0.16666666666666666, 0.008333333333330925, -0.00019841269836722437, 2.755731608382574e-06, -2.505112794596564e-08, 1.591784866512194e-10};
+  static constexpr double cos[] = {0.041666666666666664, -0.0013888888888887382, 2.480158729874308e-05, -2.755731726001471e-07, 2.0876143829213935e-09, -1.1382456865840483e-11};
   static constexpr double ln2_reduction[] = {0.6931471803691238, 1.9082149292705877e-10};
   static constexpr double log2_e = 1.4426950408889634;
   static constexpr double ln2[] = {0.6931471805599453, 2.3190468138462996e-17};
   static constexpr double gelu_place = 0.8125;
-  static constexpr double leaky_slope = 0.01;
   static constexpr double large_tanh = 0.55;
   static constexpr double sqrt_8_pi[] = {1.595703125, 6.599660573071176e-05};
   static constexpr double sqrt_8_pi_cubic[] = {0.07135481627260025, -6.175149918155315e-19};
   static constexpr double selu_scale[] = {1.0507009873554805, 3.9874847667154144e-17};
+  static constexpr double half_pi[] = {1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33};
+  static constexpr double two_over_pi = 0.6366197723675814;
+  static constexpr double large_sine = 131072.0;
   static constexpr double selu_full[] = {1.7580993408473768, 0.0};
 };
 

@@ -98,6 +98,20 @@ inline Vector<T> at_least(Vector<T> x, T bound) {
   return max(splat<T>(bound), x);
 }
 
+// Whether any lane of a mask is set.
+template <class T>
+inline bool any(Integers<T> mask) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX__)
+  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+  bool found = false;
+  for (int i = 0; i < lanes<T>; ++i) found |= mask[i] != 0;
+  return found;
+#endif
+}
+
 // For sizes: those of the standard library could be linked from one instruction set into another.
 constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a > b ? a : b; }

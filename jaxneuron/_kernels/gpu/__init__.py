@@ -48,8 +48,8 @@ def reason_against(
         return f"the fused GPU kernel takes up to {WIDEST} units a layer, not {max(widths)}"
     if max(widths[1:]) < NARROWEST:
         return f"the fused GPU kernel takes layers of {NARROWEST} units and more, not {max(widths[1:])}"
-    if unknown := [function.__name__ for function in functions if function not in FORMULAS]:
-        return f"the fused GPU kernel has no formula for {unknown[0]}"
+    if unknown := [function for function in functions if function not in FORMULAS]:
+        return f"the fused GPU kernel has no formula for {getattr(unknown[0], '__name__', unknown[0])}"
     if gelu in functions and max(widths) > WIDEST_GELU:
         return f"with gelu the fused GPU kernel pays up to {WIDEST_GELU} units a layer, not {max(widths)}"
     if reason := missing():

@@ -7,23 +7,24 @@ The table and `steps` below hold the others.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron._activations import CELU, ELU, HardTanh, LeakyReLU, Sin, Softplus
 from jaxneuron._errors import BadValue
 from jaxneuron._math.formats import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
 from jaxneuron._names import BY_NAME, Activation
-from jaxneuron.convert._activations import ELU, LeakyReLU, elu, leaky_relu
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal
 from jaxneuron.convert.steps import Scaling, Step
 
 OPSET = 20  # the first with Gelu
 SELU = {"alpha": SELU_ALPHA.value, "gamma": SELU_SCALE.value}
 HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}
-OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
+OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "elu": ("Elu", {}),
     "selu": ("Selu", {}),
     "leaky_relu": ("LeakyRelu", {"alpha": LEAKY_SLOPE}),
@@ -31,8 +32,10 @@ OPERATORS: dict[Any, tuple[str, dict[str, Any]]] = {
     "gelu": ("Gelu", {"approximate": "none"}),
     "gelu_tanh": ("Gelu", {"approximate": "tanh"}),
     "softmax": ("Softmax", {"axis": -1}),
-    jax.nn.soft_sign: ("Softsign", {}),
+    "log_softmax": ("LogSoftmax", {"axis": -1}),
 }
+ENDS = {"relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}  # of a Clip
+COMPOSED = ("silu", "square", "log_sigmoid")  # of several operators
 
 
 @functools.cache
@@ -57,20 +60,22 @@ def steps(
         # Attributes are float32: in a float64 network the number is meant to be exactly that one.
         return number == ours if double else np.float32(number) == np.float32(ours)
 
+    parameter = functools.partial(as_meant, double=double)
     same = {theirs: ours for ours, theirs in plain_operators().items()}
     if operator in same:
         yield same[operator]
-    elif operator == "Softsign":
-        yield jax.nn.soft_sign
     elif operator == "LeakyRelu":
-        slope = attributes.number("alpha", 0.01)  # ONNX's default, whatever ours is
-        yield "leaky_relu" if equal(slope, LEAKY_SLOPE) else leaky_relu(slope)
+        yield LeakyReLU(parameter(attributes.number("alpha", 0.01)))  # ONNX's default, whatever ours is
     elif operator == "Elu":
-        yield elu(attributes.number("alpha", 1.0))
+        yield ELU(parameter(attributes.number("alpha", 1.0)))
+    elif operator == "Celu":
+        yield CELU(parameter(attributes.number("alpha", 1.0)))
     elif operator == "Selu":
         found = {name: attributes.number(name, ours) for name, ours in SELU.items()}
-        selu = all(equal(found[name], ours) for name, ours in SELU.items())
-        yield "selu" if selu else ELU(found["alpha"], found["gamma"])
+        if all(equal(found[name], ours) for name, ours in SELU.items()):
+            yield "selu"
+        else:
+            yield from (ELU(parameter(found["alpha"])), Scaling(scale=found["gamma"]))
     elif operator == "HardSigmoid":
         alpha, beta = attributes.number("alpha", 0.2), attributes.number("beta", 0.5)
         if not (equal(alpha, HARD_SIGMOID["alpha"]) and beta == HARD_SIGMOID["beta"]):
@@ -84,43 +89,112 @@ def steps(
         if alpha == 0:
             raise Refusal("its attribute alpha is 0, with which it is linear")
         yield from (Scaling(scale=alpha), "silu", Scaling(scale=1 / alpha))
-    elif operator == "Softmax":
+    elif operator in ("Softmax", "LogSoftmax"):
         axis = attributes.integer("axis", -1 if opset >= 13 else 1)
         if axis != -1 and axis + 1 != rank:
             raise Refusal(f"it sums over axis {axis}, which may not be the last")
-        yield "softmax"
+        yield "softmax" if operator == "Softmax" else "log_softmax"
     else:
         raise Refusal("it is not affine, not a scaling, and not one of the activations")
+
+
+def as_meant(number: float, *, double: bool) -> float:
+    """A number stored in float32, unless `double`, by the shortest decimal that it may stand for."""
+    return number if double else float(str(np.float32(number)))  # 0.2 comes back as 0.2
+
+
+def clip(ends: Sequence[Any], attributes: Attributes, *, opset: int, double: bool) -> Step:
+    """A Clip: its ends are inputs or, in old models, attributes."""
+    if opset < 11:
+        ends = [
+            attributes.number(name, math.inf) if name in attributes.by_name else None
+            for name in ("min", "max")
+        ]
+    low, high = (
+        None if end is None else as_meant(float(np.asarray(end).reshape(())), double=double)
+        for end in (*ends, None, None)[:2]
+    )
+    if high is None and low == 0:
+        return "relu"
+    if low is None or high is None or not low < high:
+        raise Refusal(f"it must have a min below a max, or a min of 0 alone, got {low} and {high}")
+    return HardTanh(low, high)
+
+
+def after_scaling(scale: float, step: Step) -> Step | None:
+    """The one activation that `step` of a multiple by `scale` is, if ours has it."""
+    return Sin(scale) if step == "sin" else None
+
+
+def between_scalings(scale: float, step: Step, after: float) -> Step | None:
+    """The one activation that `after` times `step` of a multiple by `scale` is, if ours has it."""
+    if step != "softplus" or not math.isclose(scale * after, 1, rel_tol=2.0**-22):
+        return None
+    return "log_sigmoid" if scale == -1 else Softplus(scale) if 1e-30 <= scale <= 1e30 else None
 
 
 def nodes(activation: Activation, z: str, y: str, dtype: str) -> Iterator[Any]:
     """The nodes that compute `activation` of the value named `z` and name the result `y`."""
     import onnx
 
-    if activation == "silu":  # has an operator, Swish, in opset 24
-        yield onnx.helper.make_node("Sigmoid", [z], [f"{z}.gate"])
-        yield onnx.helper.make_node("Mul", [z, f"{z}.gate"], [y])
-        return
+    def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> Any:
+        return onnx.helper.make_node(operator, inputs, [output], **attributes)
+
+    def constant(name: str, number: float) -> Any:
+        kind = onnx.helper.np_dtype_to_tensor_dtype(jnp.dtype(dtype))
+        tensor = onnx.helper.make_tensor(name, kind, [], [number])
+        return onnx.helper.make_node("Constant", [], [name], value=tensor)
+
     plain = plain_operators()
     attributes: dict[str, Any] = {}
-    if isinstance(activation, LeakyReLU):
+    operator = ""
+    if activation in ENDS or isinstance(activation, HardTanh):
+        low, high = activation.parameters if isinstance(activation, HardTanh) else ENDS[str(activation)]
+        yield from (constant(f"{z}.low", low), constant(f"{z}.high", high))
+        yield node("Clip", [z, f"{z}.low", f"{z}.high"], y)
+    elif isinstance(activation, Sin):
+        yield from (
+            constant(f"{z}.frequency", activation.frequency),
+            node("Mul", [z, f"{z}.frequency"], f"{z}.angle"),
+        )
+        yield node("Sin", [f"{z}.angle"], y)
+    elif isinstance(activation, Softplus):
+        yield from (constant(f"{z}.beta", activation.beta), node("Mul", [z, f"{z}.beta"], f"{z}.scaled"))
+        yield from (
+            node("Softplus", [f"{z}.scaled"], f"{z}.soft"),
+            node("Div", [f"{z}.soft", f"{z}.beta"], y),
+        )
+    elif activation == "silu":  # has an operator, Swish, in opset 24
+        yield from (node("Sigmoid", [z], f"{z}.gate"), node("Mul", [z, f"{z}.gate"], y))
+    elif activation == "square":
+        yield node("Mul", [z, z], y)
+    elif activation == "log_sigmoid":
+        yield from (node("Neg", [z], f"{z}.negative"), node("Softplus", [f"{z}.negative"], f"{z}.soft"))
+        yield node("Neg", [f"{z}.soft"], y)
+    elif isinstance(activation, LeakyReLU):
         operator, attributes = "LeakyRelu", {"alpha": activation.slope}
     elif isinstance(activation, ELU):
-        operator, attributes = "Selu", {"alpha": activation.alpha, "gamma": activation.scale}
-    elif activation in OPERATORS:
+        operator, attributes = "Elu", {"alpha": activation.alpha}
+    elif isinstance(activation, CELU):
+        operator, attributes = "Celu", {"alpha": activation.alpha}
+    elif isinstance(activation, str) and activation in OPERATORS:
         operator, attributes = OPERATORS[activation]
     elif isinstance(activation, str) and activation in plain:
         operator = plain[activation]
     else:
-        names = {*plain, *(name for name in OPERATORS if isinstance(name, str)), "identity", "silu"}
+        names = {*plain, *OPERATORS, *ENDS, *COMPOSED, "identity"}
         raise BadValue(
-            f"activations must be one of {', '.join(sorted(names))}, got {activation!r}; "
-            f"export writes any of them as a program that runs without jaxneuron"
+            f"activations must be one of {', '.join(sorted(names))}, or a value with parameters, "
+            f"got {activation!r}; export writes any of them as a program that runs without jaxneuron"
         )
     inexact = [v for v in attributes.values() if isinstance(v, float) and v != float(np.float32(v))]
-    if dtype == "float64" and (inexact or activation == "selu"):
+    if (dtype == "float64" and (inexact or activation == "selu")) or (
+        operator == "Celu" and dtype != "float32"
+    ):
+        wanted = "float32" if operator == "Celu" else "float32 or less"
         raise BadValue(
-            f"{activation!r} must be in a network of float32 or less, got float64: ONNX holds its "
+            f"{activation!r} must be in a network of {wanted}, got {dtype}: ONNX holds its "
             f"parameters in float32; convert with from_pairs(mlp.layers, dtype='float32', ...)"
         )
-    yield onnx.helper.make_node(operator, [z], [y], **attributes)
+    if operator:
+        yield node(operator, [z], y, **attributes)

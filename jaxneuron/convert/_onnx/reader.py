@@ -17,6 +17,7 @@ from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._check import Check, compare_given
+from jaxneuron.convert._onnx.activations import after_scaling, as_meant, between_scalings, clip
 from jaxneuron.convert._onnx.activations import steps as activation_steps
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal
 from jaxneuron.convert._onnx.file import DOUBLE, DTYPES, FLOATS, read_model, tensor
@@ -42,8 +43,20 @@ class _Value(NamedTuple):
     def then(self, *steps: Step, **changed: Any) -> _Value:
         value = self
         for step in steps:
-            value = value._replace(before=value, step=step)
+            value = value._replace(before=value, step=step)._simplified()
         return value._replace(**changed)
+
+    def _simplified(self) -> _Value:
+        """With one activation in place of another and the scalings beside it, where ours has parameters."""
+        before = self.before
+        if (scale := _multiple(before)) is not None and (one := after_scaling(scale, self.step)) is not None:
+            return self._replace(before=before.before, step=one)
+        if before is not None and (after := _multiple(self)) is not None:
+            scale = _multiple(before.before)
+            one = None if scale is None else between_scalings(scale, before.step, after)
+            if one is not None:
+                return self._replace(before=before.before.before, step=one)
+        return self
 
     def steps(self) -> list[Step]:
         value, steps = self, []
@@ -51,6 +64,16 @@ class _Value(NamedTuple):
             steps.append(value.step)
             value = value.before
         return steps[::-1]
+
+
+def _multiple(value: _Value | None) -> float | None:
+    """The number that a value is a multiple by, if its step is that and nothing more."""
+    if value is None or value.before is None or not isinstance(value.step, Scaling):
+        return None
+    mean, scale, shift = value.step
+    if np.ndim(scale) or np.any(mean) or np.any(shift):
+        return None
+    return as_meant(float(scale), double=value.kind == DOUBLE)
 
 
 @public
@@ -215,7 +238,7 @@ def _result(node: Any, read: list[Any], opset: int, folder: str | None) -> Any:
         return _constant(node, read, attributes)
     value, operation = data[0], node.op_type
     if operation == "Mul" and len(data) == 2:
-        return _swish(*data)
+        return _product(*data)
     if len(data) != 1:
         raise Refusal("it joins two values that are computed from the input")
     if operation == "Cast":
@@ -242,6 +265,12 @@ def _result(node: Any, read: list[Any], opset: int, folder: str | None) -> Any:
         raise Refusal("it is in training mode")
     if operation in ("Identity", "Dropout"):
         return value
+    if operation == "Neg":
+        return value.then(Scaling(scale=-1.0))
+    if operation == "Pow" and np.ndim(read[1]) == 0 and read[1] == 2:
+        return value.then("square")
+    if operation == "Clip":
+        return value.then(clip(read[1:], attributes, opset=opset, double=value.kind == DOUBLE))
     double = value.kind == DOUBLE
     return value.then(*activation_steps(operation, attributes, opset=opset, double=double, rank=value.rank))
 
@@ -322,11 +351,16 @@ def _scaled(operation: str, read: list[Any], attributes: Attributes) -> _Value:
         return value.then(Scaling(scale=c if operation == "Mul" else 1 / c), units=units)
 
 
-def _swish(a: _Value, b: _Value) -> _Value:
-    """x * sigmoid(x), as exporters write silu."""
+def _product(a: _Value, b: _Value) -> _Value:
+    """x * x, and x times a gate of x, as exporters write silu and its like."""
+    if a is b:
+        return a.then("square")
     for x, gate in ((a, b), (b, a)):
-        if gate.step == "sigmoid" and gate.before is x:
-            return x.then("silu")
+        if gate.before is x and gate.step in ("sigmoid", "hard_sigmoid"):
+            return x.then("silu" if gate.step == "sigmoid" else "hard_swish")
+        inner = gate.before
+        if gate.step == "tanh" and inner is not None and inner.step == "softplus" and inner.before is x:
+            return x.then("mish")
     raise Refusal("it multiplies two values that are computed from the input")
 
 

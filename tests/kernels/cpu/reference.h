@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "network.h"
@@ -73,15 +74,39 @@ inline void put(void* to, Dtype dtype, std::int64_t at, double x) {
 
 // An activation of numbers; NaN for one that isn't known here, whose outputs the driver only compares with
 // each other. The package's tests hold it to the oracle.
-inline Real formula(Activation activation, Real z) {
+inline Real formula(const Layer& layer, Real z) {
+  const Real first = layer.parameters[0];
+  const Real second = layer.parameters[1];
   const Real root = std::sqrt(std::acos(Real(-1)) / 2);  // of pi / 2
-  switch (activation) {
+  switch (layer.activation) {
     case Activation::identity:
       return z;
     case Activation::relu:
       return std::max(z, Real(0));
     case Activation::leaky_relu:
-      return z >= 0 ? z : z / 100;
+      return z >= 0 ? z : first * z;
+    case Activation::hard_tanh:
+      return std::min(std::max(z, first), second);
+    case Activation::hard_swish:
+      return z * std::min(std::max(z + 3, Real(0)), Real(6)) / 6;
+    case Activation::softsign:
+      return z / (1 + std::fabs(z));
+    case Activation::square:
+      return z * z;
+    case Activation::exp:
+      return std::exp(z);
+    case Activation::sin:
+      return std::sin(first * z);
+    case Activation::log_sigmoid:
+      return -std::max(-z, Real(0)) - std::log1p(std::exp(-std::fabs(z)));
+    case Activation::mish:
+      return z * std::tanh(std::max(z, Real(0)) + std::log1p(std::exp(-std::fabs(z))));
+    case Activation::scaled_elu:
+      return z > 0 ? z : first * std::expm1(z);
+    case Activation::celu:
+      return z > 0 ? z : first * std::expm1(z / first);
+    case Activation::scaled_softplus:
+      return std::max(z, Real(0)) + std::log1p(std::exp(-std::fabs(first * z))) / first;
     case Activation::hard_sigmoid:
       return std::min(std::max(z + 3, Real(0)), Real(6)) / 6;
     case Activation::sigmoid:
@@ -107,9 +132,21 @@ inline Real formula(Activation activation, Real z) {
   }
 }
 
-// The largest slope.
-inline Real steepest(Activation activation) {
-  switch (activation) {
+// The largest slope, within `error` of z where it has no bound.
+inline Real steepest(const Layer& layer, Real z, Real error) {
+  switch (layer.activation) {
+    case Activation::leaky_relu:
+    case Activation::scaled_elu:
+    case Activation::sin:
+      return std::max(Real(1), std::fabs(Real(layer.parameters[0])));
+    case Activation::hard_swish:
+      return 1.5;
+    case Activation::mish:
+      return 1.09L;
+    case Activation::square:
+      return 2 * (std::fabs(z) + error);
+    case Activation::exp:
+      return std::exp(z + error);
     case Activation::hard_sigmoid:
     case Activation::sigmoid:
     case Activation::cr_sigmoid:
@@ -123,6 +160,14 @@ inline Real steepest(Activation activation) {
     default:
       return 1;
   }
+}
+
+// The largest finite number.
+inline Real largest(Dtype dtype) {
+  return dtype == Dtype::float64    ? std::numeric_limits<double>::max()
+         : dtype == Dtype::float16  ? Real(65504)
+         : dtype == Dtype::bfloat16 ? Real(0x1.fep127L)
+                                    : Real(std::numeric_limits<float>::max());
 }
 
 struct Outputs {
@@ -169,12 +214,16 @@ inline Outputs outputs(const Network& network, const Batch& batch, std::int64_t 
     for (std::int64_t j = 0; j < layer.n_out; ++j) {
       Real& y = next.y[j];
       Real& e = next.error[j];
-      if (is_of_rows(layer.activation)) {
+      if (layer.activation == Activation::softmax) {
         y = std::exp(y - largest) / sum;
         e = y * (2 * std::expm1(2 * error) + u * (largest - lowest + 2 * layer.n_out + 16)) + 2 * s;
+      } else if (layer.activation == Activation::log_softmax) {
+        y = y - largest - std::log(sum);
+        e = 2 * error + u * (largest - lowest + 2 * layer.n_out + 16 + 4 * std::fabs(y)) + 2 * s;
       } else {
-        y = formula(layer.activation, y);
-        e = e * steepest(layer.activation) + 4 * u * std::fabs(y) + 2 * s * u;
+        const Real slope = steepest(layer, y, e);
+        y = formula(layer, y);
+        e = e * slope + 4 * u * std::fabs(y) + 2 * s * u;
       }
       if (is_16_bit) e += stored * (std::fabs(y) + e) + spacing;
     }

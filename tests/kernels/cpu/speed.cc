@@ -98,7 +98,8 @@ int main(int arguments, char** values) {
         for (float& number : arrays.back()) number = (std::rand() % 1000 - 500) / 5000.0f;
       }
       const std::size_t last = arrays.size() - 1;
-      layers.push_back({arrays[last - 1].data(), arrays[last].data(), n_in, n_out, 0, 0, activation});
+      layers.push_back(
+          {arrays[last - 1].data(), arrays[last].data(), n_in, n_out, 0, 0, activation, {0.5, 2}});
       products += 2.0 * n_in * n_out * c.rows;
     }
     std::vector<float> x(c.rows * c.sizes.front(), 0.5f), y(c.rows * c.sizes.back());

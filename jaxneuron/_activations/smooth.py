@@ -1,25 +1,12 @@
-"""The activations: elementwise functions on any real array, and softmax over the last axis.
-
-Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's
-default float. bfloat16 and float16 are evaluated in float32 and rounded once more. NaN gives NaN, and
-nothing but NaN does (softmax apart). Anything that is not a real array raises TypeError or ValueError.
-
-Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64, and hold
-wherever sums, products and quotients are rounded as IEEE 754 says, contracted or not. XLA takes subnormal
-inputs for 0 and gives 0 for subnormal results, unless an activation says that it doesn't.
-"""
+"""Sigmoids, and the activations that gate their input."""
 
 from __future__ import annotations
 
 import functools
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from jaxneuron._errors import BadValue
 from jaxneuron._math import correct, elementary
-from jaxneuron._math.formats import LEAKY_SLOPE
 from jaxneuron._names import activation
 
 
@@ -75,29 +62,6 @@ def cr_sigmoid(z: Array) -> Array:
 
 
 @activation
-def relu(z: Array) -> Array:
-    """The rectified linear unit.
-
-        relu(z) = max(z, 0)
-
-    Args:
-      z: array of any shape, real.
-
-    Returns:
-      An array like `z`.
-
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
-
-    Numerics: exact; held by tests/test_activations.py.
-
-    Example:
-      >>> relu([-1.0, 2.0])
-      Array([0., 2.], dtype=float32)
-    """
-    return jax.nn.relu(z)
-
-
-@activation
 def tanh(z: Array) -> Array:
     """The hyperbolic tangent.
 
@@ -145,29 +109,6 @@ def cr_tanh(z: Array) -> Array:
       Array([-0.46211717,  0.46211717], dtype=float32)
     """
     return correct.cr_tanh(z)
-
-
-@activation
-def identity(z: Array) -> Array:
-    """The identity, for layers that end in their affine function.
-
-        identity(z) = z
-
-    Args:
-      z: array of any shape, real.
-
-    Returns:
-      An array like `z`.
-
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
-
-    Numerics: exact; held by tests/test_activations.py.
-
-    Example:
-      >>> identity([1, 2])
-      Array([1., 2.], dtype=float32)
-    """
-    return z
 
 
 @activation
@@ -246,149 +187,25 @@ def gelu_tanh(z: Array) -> Array:
 
 
 @activation
-def softplus(z: Array) -> Array:
-    """A smooth form of relu.
+def mish(z: Array) -> Array:
+    """A smooth, self-gated activation, near silu.
 
-        softplus(z) = log(1 + exp(z)) = max(z, 0) + log1p(exp(-|z|))
+        mish(z) = z tanh(softplus(z))
 
     Args:
       z: array of any shape, real.
 
     Returns:
-      An array like `z`.
+      An array like `z`. -infinity gives the limit, -0.
+
+    Source: Misra (2019), "Mish: a self regularized non-monotonic activation function".
 
     Raises: TypeError or ValueError where `z` is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
 
     Example:
-      >>> softplus([-200.0, 100.0])
+      >>> mish([0.0, 100.0])
       Array([  0., 100.], dtype=float32)
     """
-    return elementary.softplus(z)
-
-
-@activation
-def elu(z: Array) -> Array:
-    """The exponential linear unit.
-
-        elu(z) = z for z > 0, exp(z) - 1 otherwise
-
-    Args:
-      z: array of any shape, real.
-
-    Returns:
-      An array like `z`.
-
-    Source: Clevert, Unterthiner, Hochreiter (2015), "Fast and accurate deep network learning by ELUs".
-
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
-
-    Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
-
-    Example:
-      >>> elu([-200.0, 1.0])
-      Array([-1.,  1.], dtype=float32)
-    """
-    return elementary.elu(z)
-
-
-@activation
-def selu(z: Array) -> Array:
-    """The scaled exponential linear unit.
-
-        selu(z) = 1.0507009873554805 (z for z > 0, 1.6732632423543772 (exp(z) - 1) otherwise)
-
-    Args:
-      z: array of any shape, real.
-
-    Returns:
-      An array like `z`.
-
-    Source: Klambauer, Unterthiner, Mayr, Hochreiter (2017), "Self-normalizing neural networks".
-
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
-
-    Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
-
-    Example:
-      >>> selu(0.0)
-      Array(0., dtype=float32)
-    """
-    return elementary.selu(z)
-
-
-@activation
-def leaky_relu(z: Array) -> Array:
-    """The leaky rectified linear unit with slope 0.01; for another slope pass a callable.
-
-        leaky_relu(z) = z for z >= 0, 0.01 z otherwise
-
-    Args:
-      z: array of any shape, real.
-
-    Returns:
-      An array like `z`.
-
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
-
-    Numerics: within 16 u of the result's size; held by tests/test_activations.py.
-
-    Example:
-      >>> leaky_relu([-100.0, 1.0])
-      Array([-1.,  1.], dtype=float32)
-    """
-    return jnp.where(z >= 0, z, LEAKY_SLOPE * z)
-
-
-@activation
-def hard_sigmoid(z: Array) -> Array:
-    """A sigmoid of straight lines, with slope 1/6 as in PyTorch and Keras (ONNX's default is 1/5).
-
-        hard_sigmoid(z) = min(max(z + 3, 0), 6) / 6
-
-    Args:
-      z: array of any shape, real.
-
-    Returns:
-      An array like `z`, in the closed interval [0, 1].
-
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
-
-    Numerics: within 16 u; held by tests/test_activations.py.
-
-    Example:
-      >>> hard_sigmoid([-3.0, 0.0, 3.0])
-      Array([0. , 0.5, 1. ], dtype=float32)
-    """
-    return jnp.clip(z + 3, 0, 6) / 6
-
-
-@activation
-def softmax(z: Array) -> Array:
-    """Exponentials over the last axis, scaled to sum to 1; only for a network's last layer.
-
-        softmax(z)_i = exp(z_i) / sum_j exp(z_j)
-
-    Args:
-      z: array `(..., units)`. A row whose greatest entry is infinite gives NaN, as inf - inf does.
-
-    Returns:
-      An array like `z`, in [0, 1].
-
-    Raises:
-      ValueError: `z` is a scalar. TypeError or ValueError: `z` is not an array of real numbers.
-
-    Numerics: within a factor of 1 + (units + 4) u, u = 2^-24 in float32 and 2^-53 in float64; held by
-    tests/test_numerics.py.
-
-    Example:
-      >>> softmax([0.0, 0.0])
-      Array([0.5, 0.5], dtype=float32)
-    """
-    if z.ndim == 0:
-        raise BadValue("z must have an axis of units (..., units), got a scalar; pass [z]")
-    return elementary.softmax(z)
+    return elementary.mish(z)

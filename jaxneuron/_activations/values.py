@@ -1,0 +1,212 @@
+"""Activations with parameters, as values: frozen, compared by their parameters, called as functions.
+
+A value stands wherever a name does. A parameter is rounded to the dtype that is computed in, float32 for
+bfloat16 and float16, and the bounds are those of the function with that number. Derivatives are taken with
+respect to the input alone. A value that has a name, such as `LeakyReLU(0.01)`, goes by it in a network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jax import Array
+
+from jaxneuron._errors import BadValue
+from jaxneuron._math import scaled, sine
+from jaxneuron._names import Parametric
+
+
+@dataclass(frozen=True)
+class LeakyReLU(Parametric):
+    """The leaky rectified linear unit.
+
+        LeakyReLU(slope)(z) = z for z >= 0, slope z otherwise
+
+    Args:
+      slope: a finite number. `LeakyReLU(0.01)` is "leaky_relu", `LeakyReLU(0)` "relu".
+
+    Raises:
+      ValueError: a slope that float32 does not hold. TypeError: one that is not a number. Called: TypeError
+        or ValueError where z is not an array of real numbers.
+
+    Numerics: the product is rounded once; held by tests/test_numerics.py.
+
+    Source: Maas, Hannun, Ng (2013), "Rectifier nonlinearities improve neural network acoustic models".
+
+    Example:
+      >>> LeakyReLU(0.25)([-2.0, 3.0])
+      Array([-0.5,  3. ], dtype=float32)
+    """
+
+    slope: float
+    family: ClassVar[str] = "leaky_relu"
+
+    def formula(self) -> Callable[[Array], Array]:
+        return scaled.leaky_relu(self.slope)
+
+
+@dataclass(frozen=True)
+class ELU(Parametric):
+    """The exponential linear unit.
+
+        ELU(alpha)(z) = z for z > 0, alpha (exp(z) - 1) otherwise
+
+    Args:
+      alpha: a finite number. `ELU(1)` is "elu".
+
+    Raises:
+      ValueError: an alpha that float32 does not hold. TypeError: one that is not a number. Called: TypeError
+        or ValueError where z is not an array of real numbers.
+
+    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
+
+    Source: Clevert, Unterthiner, Hochreiter (2015), "Fast and accurate deep network learning by ELUs".
+
+    Example:
+      >>> ELU(0.5)([-200.0, 1.0])
+      Array([-0.5,  1. ], dtype=float32)
+    """
+
+    alpha: float
+    family: ClassVar[str] = "elu"
+
+    def formula(self) -> Callable[[Array], Array]:
+        return scaled.elu(self.alpha)
+
+
+@dataclass(frozen=True)
+class CELU(Parametric):
+    """The exponential linear unit whose slope is continuous for every alpha.
+
+        CELU(alpha)(z) = z for z > 0, alpha (exp(z / alpha) - 1) otherwise
+
+    Args:
+      alpha: a number from 1e-30 to 1e30. `CELU(1)` is "elu".
+
+    Raises:
+      ValueError: another alpha. TypeError: one that is not a number. Called: TypeError or ValueError where z
+        is not an array of real numbers.
+
+    Numerics: at most 1.5 ULP off, 2 in float64: z / alpha is kept in two parts. Held by
+    tests/test_numerics.py.
+
+    Source: Barron (2017), "Continuously differentiable exponential linear units".
+
+    Example:
+      >>> CELU(0.5)([-200.0, 1.0])
+      Array([-0.5,  1. ], dtype=float32)
+    """
+
+    alpha: float
+    family: ClassVar[str] = "celu"
+
+    def check(self) -> None:
+        _check_scaling("alpha", self.alpha)
+
+    def formula(self) -> Callable[[Array], Array]:
+        return scaled.celu(self.alpha)
+
+
+@dataclass(frozen=True)
+class Softplus(Parametric):
+    """A smooth form of relu, nearer to it the larger beta is.
+
+        Softplus(beta)(z) = log(1 + exp(beta z)) / beta
+
+    Args:
+      beta: a number from 1e-30 to 1e30. `Softplus(1)` is "softplus".
+
+    Raises:
+      ValueError: another beta. TypeError: one that is not a number. Called: TypeError or ValueError where z
+        is not an array of real numbers.
+
+    Numerics: at most 1.5 ULP off, 2 in float64: beta z is kept in two parts. Held by tests/test_numerics.py.
+
+    Source: Dugas, Bengio, Bélisle, Nadeau, Garcia (2000), "Incorporating second-order functional knowledge
+    for better option pricing".
+
+    Example:
+      >>> Softplus(100)([-200.0, 1.0])
+      Array([0., 1.], dtype=float32)
+    """
+
+    beta: float
+    family: ClassVar[str] = "softplus"
+
+    def check(self) -> None:
+        _check_scaling("beta", self.beta)
+
+    def formula(self) -> Callable[[Array], Array]:
+        return scaled.softplus(self.beta)
+
+
+@dataclass(frozen=True)
+class HardTanh(Parametric):
+    """The identity, cut off at both ends.
+
+        HardTanh(low, high)(z) = min(max(z, low), high)
+
+    Args:
+      low: the least value, a finite number.
+      high: the greatest, above `low`. `HardTanh(-1, 1)` is "hard_tanh", `HardTanh(0, 6)` "relu6".
+
+    Raises:
+      ValueError: a low that is not below high, or one of them that float32 does not hold. TypeError: one of
+        them that is not a number. Called: TypeError or ValueError where z is not an array of real numbers.
+
+    Numerics: exact; held by tests/test_activations.py.
+
+    Example:
+      >>> HardTanh(-2, 0.5)([-3.0, 0.25, 3.0])
+      Array([-2.  ,  0.25,  0.5 ], dtype=float32)
+    """
+
+    low: float
+    high: float
+    family: ClassVar[str] = "hard_tanh"
+
+    def check(self) -> None:
+        if not self.low < self.high:
+            raise BadValue(f"low must be less than high, got {self.low:g} and {self.high:g}; exchange them")
+
+    def formula(self) -> Callable[[Array], Array]:
+        return scaled.hard_tanh(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Sin(Parametric):
+    """The sine of a multiple, as SIREN networks have it.
+
+        Sin(frequency)(z) = sin(frequency z)
+
+    Args:
+      frequency: a finite number, such as SIREN's 30. `Sin(1)` is "sin".
+
+    Raises:
+      ValueError: a frequency that float32 does not hold. TypeError: one that is not a number. Called:
+        TypeError or ValueError where z is not an array of real numbers.
+
+    Numerics: at most 1.5 ULP off, 2 in float64, up to |frequency z| = 2^17: the product is kept in two parts.
+    Beyond, as `sin` says; NaN where the product is infinite. Held by tests/test_numerics.py.
+
+    Source: Sitzmann, Martel, Bergman, Lindell, Wetzstein (2020), "Implicit neural representations with
+    periodic activation functions".
+
+    Example:
+      >>> Sin(30)([0.0, 0.05])
+      Array([0.       , 0.9974949], dtype=float32)
+    """
+
+    frequency: float
+    family: ClassVar[str] = "sin"
+
+    def formula(self) -> Callable[[Array], Array]:
+        return sine.sin(self.frequency)
+
+
+def _check_scaling(name: str, value: float) -> None:
+    """A number whose reciprocal every format holds, with bits to spare."""
+    if not 1e-30 <= value <= 1e30:
+        raise BadValue(f"{name} must be from 1e-30 to 1e30, got {value:g}; scale the layer's weights instead")

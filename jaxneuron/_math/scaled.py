@@ -1,0 +1,129 @@
+"""The activations with parameters on float32 and float64 arrays, within the bounds of the named ones.
+
+    softplus(beta z) / beta,  alpha (exp(z / alpha) - 1)
+
+A parameter is rounded to the array's dtype, and stands for that number. Products with it and with its
+reciprocal are kept in two parts, so that a scaling before or after a function adds no rounding to its result.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from fractions import Fraction
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxneuron._math.arithmetic import (
+    at_least,
+    at_most,
+    derivative,
+    exp_parts,
+    format_of,
+    leading,
+    power_of_two,
+    split,
+)
+from jaxneuron._math.elementary import sigmoid, softplus_parts
+from jaxneuron._math.formats import Format
+
+Formula = Callable[[Array], Array]
+
+
+@functools.cache
+def leaky_relu(slope: float) -> Formula:
+    """z, and slope z below 0."""
+    return lambda z: _bent(z, slope)
+
+
+@functools.cache
+def hard_tanh(low: float, high: float) -> Formula:
+    """z, from low to high."""
+    return derivative(lambda z, y: jnp.where((z > low) & (z < high), 1.0, 0.0).astype(z.dtype))(
+        lambda z: at_most(at_least(z, low), high)
+    )
+
+
+@functools.cache
+def elu(alpha: float) -> Formula:
+    """z, and alpha (exp(z) - 1) below 0."""
+
+    @derivative(lambda z, y: jnp.where(z > 0, 1, alpha * jnp.exp(jnp.minimum(z, 0))))
+    def formula(z: Array) -> Array:
+        x = at_least(at_most(z, 0), -format_of(z).one)
+        y = _exp_minus_1(x, 0.0, alpha)
+        near = z > -(2.0 ** -(format_of(z).fraction_bits + 2))
+        return jnp.where(near, _bent(z, alpha), y)
+
+    return formula
+
+
+@functools.cache
+def celu(alpha: float) -> Formula:
+    """z, and alpha (exp(z / alpha) - 1) below 0."""
+
+    @derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(jnp.minimum(z, 0) / alpha)))
+    def formula(z: Array) -> Array:
+        f = format_of(z)
+        number = float(f.number(alpha))
+        least = -f.one * number
+        x, low = _product(at_least(at_most(z, 0), least), _reciprocal(number), f)
+        y = _exp_minus_1(x, low, number)
+        return jnp.where(z > -(2.0 ** -(f.fraction_bits + 2)) * number, z, y)
+
+    return formula
+
+
+@functools.cache
+def softplus(beta: float) -> Formula:
+    """softplus(beta z) / beta."""
+
+    @derivative(lambda z, y: sigmoid(beta * z))
+    def formula(z: Array) -> Array:
+        f = format_of(z)
+        number = float(f.number(beta))
+        inverse, inverse_rest = split(_reciprocal(number), f)
+        limit = f.zero / number
+        x, low = _product(at_least(at_most(z, limit), -limit), (number, 0.0), f)
+        total, rest, (c, y, y_rest) = softplus_parts(x, low)
+        rest = rest + jnp.where(x > 0, low, 0)
+        first = leading(total)
+        rest = (total - first) + rest
+        middle = first * inverse + (rest * inverse + (first + rest) * inverse_rest)
+        # exp(z) alone, before its rest underflows
+        y_first = leading(y)
+        y_rest = (y - y_first) + y_rest
+        tail = c * (y_first * inverse + (y_rest * inverse + (y_first + y_rest) * inverse_rest))
+        return jnp.where(z < limit, jnp.where(x < -40, tail, middle), z)  # NaN and infinity as they are
+
+    return formula
+
+
+def _bent(z: Array, slope: float) -> Array:
+    """z, and slope z below 0: a sum, for which XLA flushes the subnormal numbers of both sides."""
+    return at_least(z, 0) + slope * at_most(z, 0)
+
+
+def _exp_minus_1(x: Array, low: Array | float, alpha: float) -> Array:
+    """alpha (exp(x + low) - 1) for x <= 0, as selu's."""
+    f = format_of(x)
+    number = float(f.number(alpha))
+    n, r, rest = exp_parts(x, low)
+    c = power_of_two(0, n, 1)
+    # alpha less a rounded number where exp(x) < 1/2; else its product with all parts of exp(x) - 1
+    far = (number * c) * (1 + (r + rest)) - number
+    first, (alpha_first, alpha_rest) = leading(r), split((number, 0.0), f)
+    near = alpha_first * first + ((alpha_first * (r - first) + alpha_rest * r) + number * rest)
+    return jnp.where(c < 0.5, far, c * near - jnp.where(c < 1, 0.5 * number, 0))
+
+
+def _product(z: Array, factor: tuple[float, float], f: Format) -> tuple[Array, Array]:
+    """z times a factor in two parts, the first of them exact."""
+    first, (factor_first, factor_rest) = leading(z), split(factor, f)
+    return first * factor_first, (z - first) * factor_first + z * factor_rest
+
+
+def _reciprocal(number: float) -> tuple[float, float]:
+    first = 1 / number
+    return first, float(1 / Fraction(number) - Fraction(first))
