@@ -68,7 +68,7 @@ def affine_error(w: np.ndarray, b: np.ndarray, x: np.ndarray, error: Any, dtype:
     reach = np.abs(x) + error
     exact = 0 if dtype == "float64" else oracle.affine_error(w, b, reach, "float64")
     handed = np.broadcast_to(error, x.shape) @ np.abs(w)
-    return oracle.affine_error(w, b, reach, oracle.sum_dtype(dtype)) + handed + exact
+    return oracle.affine_error(w, b, reach, dtype) + handed + exact
 
 
 def peer_error(

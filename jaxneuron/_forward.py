@@ -45,9 +45,11 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
 
     Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
     and u = 2^-53, s = 2^-1022 for float64, of arrays in the result's dtype; s is what a product may lose by
-    underflow. bfloat16 and float16 are summed in float32 and rounded once; on a GPU, unless the fused
-    kernel computes them, sums are also rounded before the bias is added, see docs/guides/gpu.md. Never TF32,
-    unless `jax.default_matmul_precision` says so. Held by tests/test_forward.py.
+    underflow. bfloat16 and float16 are summed in float32, within its bound, and rounded once. bfloat16's
+    sums take subnormal numbers, those below s, for 0, which adds s (sum |x| + sum |w|) to the bound. On a
+    GPU, unless the fused kernel computes them, sums are also rounded before the bias is added, see
+    docs/guides/gpu.md. Never TF32, unless `jax.default_matmul_precision` says so. Held by
+    tests/test_forward.py.
 
     Example:
       >>> affine(Affine([1, 1], -1.5), [0, 1])

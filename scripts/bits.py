@@ -2,7 +2,7 @@
 
 A line for each part, and one for all: a fixed set of networks, dtypes, functions and instruction sets, with
 jax_enable_x64 off and on. Two runs agree on one processor with one jax. The kernel's own parts with avx2,
-avx512 and neon agree wherever they run. A NaN is a NaN, whatever its sign.
+avx512, avx512_bf16 and neon agree wherever they run. A NaN is a NaN, whatever its sign.
 """
 
 from __future__ import annotations

@@ -86,6 +86,23 @@ def test_wide_sums_within_bound(dtype):
     assert_within_error_bound(Affine(w, b), x, affine(Affine(w, b), x))
 
 
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [
+        ([2.0**100, 1], [2.0**-130, 0]),
+        ([2.0**-130, 1], [2.0**100, 0]),
+        ([2.0**-70, 1], [2.0**-60, 2.0**-126]),
+    ],
+)
+def test_bfloat16_within_bound_whether_subnormal_numbers_count(x, w):
+    x, w = np.array(x, jnp.bfloat16), np.array(w, jnp.bfloat16)
+    for layer in (Affine(w), Affine(w[:, None])):
+        z = affine(layer, x)
+        assert_within_error_bound(layer, x, z)
+        assert_within_error_bound(layer, x, np.zeros_like(z))
+        assert_within_error_bound(layer, x, (x.astype(np.float64) @ np.float64(layer.w)).astype(z.dtype))
+
+
 def test_qlknn_gives_its_published_outputs(x64):
     with np.load(make_qlknn.SHIPPED.with_name("qlknn_7_11_reference.npz")) as reference:
         inputs, published = reference["inputs"], reference["outputs"]

@@ -20,7 +20,7 @@ import jaxneuron._kernels
 from jaxneuron._math.tables import fingerprint
 
 TARGET = "jaxneuron_forward"  # the handler's name in ffi.cc, and what XLA knows it by
-INTERFACE = 4  # as JAXNEURON_INTERFACE in cpu/plan.h
+INTERFACE = 5  # as JAXNEURON_INTERFACE in cpu/plan.h
 
 _lock = threading.Lock()
 

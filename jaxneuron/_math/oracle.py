@@ -144,11 +144,19 @@ def _integers(a: Any) -> tuple[Array, int]:
 
 
 def affine_error(w: Any, b: Any, x: Any, dtype: str) -> Array:
-    """(n + 2) u (|x| @ |w| + |b|): a product, n - 1 sums and a bias, in any order, fused or not."""
-    magnitude = np.abs(np.asarray(x, np.float64)) @ np.abs(np.asarray(w, np.float64))
-    magnitude = magnitude + (0 if b is None else np.abs(np.asarray(b, np.float64)))
-    n = len(w)
-    return (n + 2) * U[dtype] * magnitude + (n + 2) * SMALLEST_NORMAL[dtype]
+    """(n + 2) (u (|x| @ |w| + |b|) + s): a product, n - 1 sums and a bias, in any order, fused or not.
+
+    Of sums that will be rounded to `dtype`. bfloat16's take subnormal numbers for 0: x_i below s loses
+    s |w_i| at most, and w_i below s loses s |x_i|.
+    """
+    wide = sum_dtype(dtype)
+    w, x = np.abs(np.asarray(w, np.float64)), np.abs(np.asarray(x, np.float64))
+    magnitude = x @ w + (0 if b is None else np.abs(np.asarray(b, np.float64)))
+    n, s = len(w), SMALLEST_NORMAL[wide]
+    error = (n + 2) * U[wide] * magnitude + (n + 2) * s
+    if dtype == "bfloat16":
+        error = error + s * (np.add.outer(x.sum(-1), np.zeros(w.shape[1:])) + w.sum(0))
+    return error
 
 
 def rounded_error(y: Any, error: Any, dtype: str) -> Array:
@@ -163,10 +171,10 @@ def sum_dtype(dtype: str) -> str:
 
 def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
     """activation(x @ w + b) and how far a result of `dtype` may be from it, when x is off by `x_error`."""
-    wide, name = sum_dtype(dtype), in_format(name, dtype)
+    name = in_format(name, dtype)
     z = affine(w, b, x)
     reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
-    z_error = affine_error(w, b, reach, wide) + np.broadcast_to(x_error, np.shape(x)) @ np.abs(
+    z_error = affine_error(w, b, reach, dtype) + np.broadcast_to(x_error, np.shape(x)) @ np.abs(
         np.asarray(w, np.float64)
     )
     y = activation(name, z)

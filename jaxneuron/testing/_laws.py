@@ -29,8 +29,9 @@ def assert_within_error_bound(
 ) -> None:
     """`y` is the output of `params` at `x`, within the bound that rounding error leaves it.
 
-        |z - exact| <= (n_in + 2) u (|x| @ |w| + |b|), carried through activations and layers
+        |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), carried through activations and layers
 
+    u and s are those of `jaxneuron.affine`, with what it says of bfloat16.
     The exact output comes from integers and mpmath, not from JAX.
 
     Args:

@@ -238,6 +238,25 @@ def test_subnormal_numbers_count_and_xla_is_left_as_it_was():
     assert np.asarray(tiny(jnp.float32(1e-38))) == before
 
 
+@pytest.mark.parametrize("count", [1, 40])  # with units, and with rows, side by side
+def test_bfloat16_sums_take_subnormal_numbers_for_0(count):
+    w = jnp.asarray([[2.0**-130, 1], [1, 2.0**-126], [1, 2.0**-70]], jnp.bfloat16)
+    x = jnp.asarray([[2.0**100, 2.0**-130, 2.0**-126]] * count, jnp.bfloat16)
+    for instruction_set in FUSED:
+        y = evaluate_by(MLP([Affine(w)], final_activation="identity"), x, instruction_set)
+        assert_same(y, jnp.asarray([[2.0**-126, 2.0**100]] * count, jnp.bfloat16))
+
+
+def test_bfloat16_sums_go_by_pairs_the_second_first():
+    # ((1 + 2^30) - 2^30) + 1, in 24 bits; in the order of the inputs it is 0
+    w = jnp.asarray([[2.0**30], [1], [1], [-(2.0**30)]], jnp.bfloat16)
+    for instruction_set in range(len(SETS)):
+        y = evaluate_by(
+            MLP([Affine(w)], final_activation="identity"), jnp.ones((2, 4), w.dtype), instruction_set
+        )
+        assert_same(y, [[1], [1]])
+
+
 # --- what the kernel is chosen for ---
 
 

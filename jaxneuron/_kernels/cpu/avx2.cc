@@ -3,4 +3,4 @@
 
 #include "kernel.h"
 
-const jaxneuron::Kernel jaxneuron::avx2 = {"avx2", jaxneuron::ISA::scratch, jaxneuron::ISA::run};
+const jaxneuron::Kernel jaxneuron::avx2 = {"avx2", ISA::scratch, ISA::packed_bytes, ISA::pack, ISA::run};

@@ -3,4 +3,4 @@
 
 #include "kernel.h"
 
-const jaxneuron::Kernel jaxneuron::avx512 = {"avx512", jaxneuron::ISA::scratch, jaxneuron::ISA::run};
+const jaxneuron::Kernel jaxneuron::avx512 = {"avx512", ISA::scratch, ISA::packed_bytes, ISA::pack, ISA::run};

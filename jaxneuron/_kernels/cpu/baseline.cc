@@ -3,4 +3,5 @@
 
 #include "kernel.h"
 
-const jaxneuron::Kernel jaxneuron::baseline = {"baseline", jaxneuron::ISA::scratch, jaxneuron::ISA::run};
+const jaxneuron::Kernel jaxneuron::baseline = {"baseline", ISA::scratch, ISA::packed_bytes, ISA::pack,
+                                               ISA::run};

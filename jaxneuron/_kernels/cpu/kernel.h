@@ -8,6 +8,7 @@
 #include "activations.h"
 #include "layers.h"
 #include "network.h"
+#include "packed.h"
 #include "transpose.h"
 
 namespace jaxneuron::ISA {
@@ -65,103 +66,188 @@ void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
 }
 
 // Whether rows side by side take fewer vector instructions than units do.
-template <class T>
+template <class S, class T = typename S::Number>
 bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   if (rows == 1) return false;
   const Layer* layers = network.layers;
   std::int64_t by_units = 0;
   std::int64_t by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // to transpose
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    by_units += (layers[i].n_in + ACTIVATION_COST) * rows * vectors<T>(layers[i].n_out);
-    by_rows += (layers[i].n_in + ACTIVATION_COST) * layers[i].n_out * vectors<T>(rows);
+    const std::int64_t cost = factors<S>(layers[i].n_in) + ACTIVATION_COST;  // of a vector of sums
+    by_units += cost * rows * vectors<T>(layers[i].n_out);
+    by_rows += cost * layers[i].n_out * vectors<T>(rows);
     if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) return false;
   }
   return by_rows < by_units;
 }
 
+// y = activation(y) for a tile with units, or rows, side by side.
+template <class S, class T = typename S::Number>
+void activate_units(const Layer& layer, T* y, std::int64_t rows) {
+  if (layer.activation == Activation::softmax)
+    softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
+  else if (layer.activation == Activation::log_softmax)
+    softmax_with_units_in_lanes<T, true>(y, layer.n_out, rows);
+  else
+    activate<T, S::is_16_bit>(layer, y, rows * padded<T>(layer.n_out));
+}
+
+template <class S, class T = typename S::Number>
+void activate_rows(const Layer& layer, T* y, std::int64_t rows) {
+  if (layer.activation == Activation::softmax)
+    softmax_with_rows_in_lanes<T, false>(y, layer.n_out, rows);
+  else if (layer.activation == Activation::log_softmax)
+    softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
+  else
+    activate<T, S::is_16_bit>(layer, y, layer.n_out * rows);
+}
+
+// The rows of a tile, and where its results go.
+template <class Stored>
+struct Ends {
+  Ends(const Network& network, const Batch& batch, const Tile& tile)
+      : n_in(network.layers[0].n_in), n_out(network.layers[network.depth - 1].n_out) {
+    x = static_cast<const Stored*>(batch.x) + tile.member * batch.x_stride + tile.first * n_in;
+    y = static_cast<Stored*>(batch.y) + (tile.member * batch.rows + tile.first) * n_out;
+  }
+
+  std::int64_t n_in;
+  std::int64_t n_out;
+  const Stored* x;
+  Stored* y;
+};
+
 template <class T>
 void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
-  const Layer* layers = network.layers;
-  const std::int64_t n_in = layers[0].n_in;
-  const std::int64_t n_out = layers[network.depth - 1].n_out;
+  const Ends<T> ends(network, batch, tile);
   const std::int64_t width = padded<T>(tile.count);
-  const T* input = static_cast<const T*>(batch.x) + tile.member * batch.x_stride + tile.first * n_in;
-  T* output = static_cast<T*>(batch.y) + (tile.member * batch.rows + tile.first) * n_out;
   T* x = scratch;
   T* y = scratch + widest(network) * width;
-  to_columns(input, tile.count, n_in, x, width);
+  to_columns(ends.x, tile.count, ends.n_in, x, width);
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    rows_in_lanes(layers[i], tile.member, width, x, y);
-    if (layers[i].activation == Activation::softmax)
-      softmax_with_rows_in_lanes<T, false>(y, layers[i].n_out, width);
-    else if (layers[i].activation == Activation::log_softmax)
-      softmax_with_rows_in_lanes<T, true>(y, layers[i].n_out, width);
-    else
-      activate<T, false>(layers[i], y, layers[i].n_out * width);
+    rows_in_lanes(network.layers[i], tile.member, width, x, y);
+    activate_rows<Plain<T>>(network.layers[i], y, width);
     T* const read = x;
     x = y;
     y = read;
   }
-  to_rows(x, width, output, tile.count, n_out);
+  to_rows(x, width, ends.y, tile.count, ends.n_out);
 }
 
-template <class S, class T = typename S::Number>
+template <class T>
 void run_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
-  using Stored = typename S::Stored;
-  const Layer* layers = network.layers;
-  const std::int64_t n_in = layers[0].n_in;
-  const std::int64_t n_out = layers[network.depth - 1].n_out;
-  const std::int64_t rows = tile.count;
-  const Stored* input =
-      static_cast<const Stored*>(batch.x) + tile.member * batch.x_stride + tile.first * n_in;
-  Stored* output = static_cast<Stored*>(batch.y) + (tile.member * batch.rows + tile.first) * n_out;
-  const std::int64_t size = rows * padded<T>(widest(network));
+  const Ends<T> ends(network, batch, tile);
+  const std::int64_t size = tile.count * padded<T>(widest(network));
   T* const tiles[] = {scratch, scratch + size};
   T* const panel = scratch + 2 * size;
-  const T* x;
-  if constexpr (S::is_16_bit) {
-    load_row<S>(input, rows * n_in, tiles[1]);
-    x = tiles[1];
-  } else {
-    x = input;
-  }
-  std::int64_t x_stride = n_in;
+  const T* x = ends.x;
+  std::int64_t x_stride = ends.n_in;
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    const std::int64_t y_stride = padded<T>(layers[i].n_out);
-    T* y = tiles[i % 2];
-    units_in_lanes<S>(layers[i], tile.member, rows, x, x_stride, y, panel);
-    if (layers[i].activation == Activation::softmax)
-      softmax_with_units_in_lanes<T, false>(y, layers[i].n_out, rows);
-    else if (layers[i].activation == Activation::log_softmax)
-      softmax_with_units_in_lanes<T, true>(y, layers[i].n_out, rows);
-    else
-      activate<T, S::is_16_bit>(layers[i], y, rows * y_stride);
-    if constexpr (S::is_16_bit)
-      for (std::int64_t n = 0; n < rows * y_stride; n += lanes<T>) store<T>(y + n, S::round(load(y + n)));
+    T* const y = tiles[i % 2];
+    units_in_lanes(network.layers[i], tile.member, tile.count, x, x_stride, y, panel);
+    activate_units<Plain<T>>(network.layers[i], y, tile.count);
     x = y;
-    x_stride = y_stride;
+    x_stride = padded<T>(network.layers[i].n_out);
   }
-  for (std::int64_t r = 0; r < rows; ++r) store_row<S>(x + r * x_stride, n_out, output + r * n_out);
+  for (std::int64_t r = 0; r < tile.count; ++r)
+    store_row<Plain<T>>(x + r * x_stride, ends.n_out, ends.y + r * ends.n_out);
 }
 
-// Numbers of scratch memory: the tile before a layer and after it, and a panel of weights.
-template <class S, class T = typename S::Number>
-std::int64_t scratch_numbers(const Network& network, std::int64_t rows) {
-  if (!S::is_16_bit && rows_are_cheaper<T>(network, rows)) return 2 * widest(network) * padded<T>(rows);
-  std::int64_t panel = 0;
+// 16-bit numbers, by weights that are packed.
+template <class S, class Factor = typename S::Factor>
+void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
+                                   Factor* x, const Factor* packed) {
+  const Ends<typename S::Stored> ends(network, batch, tile);
+  const std::int64_t width = padded<float>(tile.count);
+  float* rows = reinterpret_cast<float*>(x);
+  if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // rows are factors as they stand
+    to_columns(reinterpret_cast<const float*>(ends.x), tile.count, factors<S>(ends.n_in), rows, width);
+  } else {
+    load_row<S>(ends.x, tile.count * ends.n_in, rows);
+    to_columns(rows, tile.count, ends.n_in, y, width);
+    pack_rows<S>(ends.n_in, width, y, x);
+  }
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    const std::int64_t n_out = network.layers[i].n_out;
-    if (packs<S>(n_out, rows)) panel = max(panel, panel_numbers<T>(n_out));
+    const Layer& layer = network.layers[i];
+    if (i > 0) pack_rows<S>(layer.n_in, width, y, x);
+    packed_rows_in_lanes<S>(layer, packed, width, x, y);
+    activate_rows<S>(layer, y, width);
+    packed += packed_factors<S>(layer);
   }
-  return 2 * rows * padded<T>(widest(network)) + panel;
+  if (ends.n_out == 1)
+    rows = y;
+  else
+    to_rows(y, width, rows, tile.count, ends.n_out);
+  store_row<S>(rows, tile.count * ends.n_out, ends.y);
+}
+
+template <class S, class Factor = typename S::Factor>
+void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
+                                    Factor* x, const Factor* packed) {
+  const Ends<typename S::Stored> ends(network, batch, tile);
+  for (std::int64_t r = 0; r < tile.count; ++r)
+    load_row<S>(ends.x + r * ends.n_in, ends.n_in, y + r * padded<float>(ends.n_in));
+  for (std::int64_t i = 0; i < network.depth; ++i) {
+    packed_units_in_lanes<S>(network.layers[i], packed, tile.count, x, y);
+    activate_units<S>(network.layers[i], y, tile.count);
+    packed += packed_factors<S>(network.layers[i]);
+  }
+  for (std::int64_t r = 0; r < tile.count; ++r)
+    store_row<S>(y + r * padded<float>(ends.n_out), ends.n_out, ends.y + r * ends.n_out);
+}
+
+// Kernel's functions, for one format.
+
+template <class S, class T = typename S::Number>
+std::size_t scratch_of(const Network& network, std::int64_t rows) {
+  const bool by_rows = rows_are_cheaper<S>(network, rows);
+  // The tile before a layer and after it; of rows side by side, an odd number of inputs is packed to one
+  // more.
+  const std::int64_t width = widest(network);
+  std::int64_t numbers = by_rows ? (2 * width + S::is_16_bit) * padded<T>(rows) : 2 * rows * padded<T>(width);
+  if (!S::is_16_bit && !by_rows) {
+    std::int64_t panel = 0;
+    for (std::int64_t i = 0; i < network.depth; ++i)
+      if (const std::int64_t n_out = network.layers[i].n_out; packs<T>(n_out, rows))
+        panel = max(panel, panel_numbers<T>(n_out));
+    numbers += panel;
+  }
+  return numbers * sizeof(T);
+}
+
+template <class S>
+std::size_t packed_bytes_of(const Network& network) {
+  std::int64_t size = 0;
+  if constexpr (S::is_16_bit)
+    for (std::int64_t i = 0; i < network.depth; ++i) size += packed_factors<S>(network.layers[i]);
+  return size * sizeof(typename S::Factor);
+}
+
+template <class S>
+void pack_of(const Network& network, std::int64_t member, std::int64_t layer, void* memory) {
+  if constexpr (S::is_16_bit) {
+    auto* packed = static_cast<typename S::Factor*>(memory);
+    for (std::int64_t i = 0; i < layer; ++i) packed += packed_factors<S>(network.layers[i]);
+    pack_layer<S>(network.layers[layer], member, packed);
+  }
 }
 
 template <class S, class T = typename S::Number>
-void run_stored(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
-  if constexpr (!S::is_16_bit)
-    if (rows_are_cheaper<T>(network, tile.count))
-      return run_with_rows_in_lanes<T>(network, batch, tile, scratch);
-  run_with_units_in_lanes<S>(network, batch, tile, scratch);
+void run_of(const Network& network, const Batch& batch, const Tile& tile, void* memory,
+            [[maybe_unused]] const void* packed) {
+  T* const scratch = static_cast<T*>(memory);
+  const bool by_rows = rows_are_cheaper<S>(network, tile.count);
+  if constexpr (S::is_16_bit) {
+    using Factor = typename S::Factor;
+    const std::int64_t size =
+        by_rows ? widest(network) * padded<T>(tile.count) : tile.count * padded<T>(widest(network));
+    auto* const x = reinterpret_cast<Factor*>(scratch + size);
+    const auto run = by_rows ? run_packed_with_rows_in_lanes<S> : run_packed_with_units_in_lanes<S>;
+    run(network, batch, tile, scratch, x, static_cast<const Factor*>(packed));
+  } else {
+    const auto run = by_rows ? run_with_rows_in_lanes<T> : run_with_units_in_lanes<T>;
+    run(network, batch, tile, scratch);
+  }
 }
 
 // f(format) for the format that has this dtype.
@@ -179,19 +265,24 @@ auto with_format(Dtype dtype, F f) {
   }
 }
 
-// Kernel::scratch and Kernel::run of this instruction set: see network.h.
+// Kernel's functions of this instruction set: see network.h.
+
 inline std::size_t scratch(const Network& network, std::int64_t rows) {
-  return with_format(network.dtype, [&](auto format) {
-    using S = decltype(format);
-    return scratch_numbers<S>(network, rows) * sizeof(typename S::Number);
-  });
+  return with_format(network.dtype, [&](auto format) { return scratch_of<decltype(format)>(network, rows); });
 }
 
-inline void run(const Network& network, const Batch& batch, const Tile& tile, void* memory) {
-  with_format(network.dtype, [&](auto format) {
-    using S = decltype(format);
-    run_stored<S>(network, batch, tile, static_cast<typename S::Number*>(memory));
-  });
+inline std::size_t packed_bytes(const Network& network) {
+  return with_format(network.dtype, [&](auto format) { return packed_bytes_of<decltype(format)>(network); });
+}
+
+inline void pack(const Network& network, std::int64_t member, std::int64_t layer, void* packed) {
+  with_format(network.dtype, [&](auto format) { pack_of<decltype(format)>(network, member, layer, packed); });
+}
+
+inline void run(const Network& network, const Batch& batch, const Tile& tile, void* memory,
+                const void* packed) {
+  with_format(network.dtype,
+              [&](auto format) { run_of<decltype(format)>(network, batch, tile, memory, packed); });
 }
 
 }  // namespace jaxneuron::ISA

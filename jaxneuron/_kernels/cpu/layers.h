@@ -3,7 +3,8 @@
 //     z[j] = b[j];  for i in 0 .. n_in:  z[j] = fma(x[i], w[i][j], z[j])
 //
 // Every path computes that for every row and unit j, in this order, so that a row has the same bits wherever
-// it stands. A tile with units side by side is (rows, padded n_out), one with rows (n_out, padded rows).
+// it stands; packed.h has those of 16-bit numbers. A tile with units side by side is (rows, padded n_out),
+// one with rows (n_out, padded rows).
 #pragma once
 
 #include "network.h"
@@ -24,22 +25,22 @@ void load_row(const typename S::Stored* from, std::int64_t n, T* to) {
   }
 }
 
-// n rounded numbers as they are stored; `from` is padded to a whole vector.
+// n numbers, rounded, as they are stored; `from` is padded to a whole vector.
 template <class S, class T = typename S::Number>
 void store_row(const T* from, std::int64_t n, typename S::Stored* to) {
   std::int64_t i = 0;
-  for (; i + lanes<T> <= n; i += lanes<T>) S::store(to + i, load(from + i));
+  for (; i + lanes<T> <= n; i += lanes<T>) S::store(to + i, S::round(load(from + i)));
   if (i < n) {
     typename S::Stored rest[lanes<T>];
-    S::store(rest, load(from + i));
+    S::store(rest, S::round(load(from + i)));
     for (int k = 0; i + k < n; ++k) to[i + k] = rest[k];
   }
 }
 
-// Whether weights are copied to panels before use: to be widened, or as their rows are long.
-template <class S, class T = typename S::Number>
+// Whether weights are copied to panels before use, as their rows are long.
+template <class T>
 bool packs(std::int64_t n_out, std::int64_t rows) {
-  return S::is_16_bit || (n_out * std::int64_t(sizeof(T)) > LONG_ROW && rows >= PACK_ROWS);
+  return n_out * std::int64_t(sizeof(T)) > LONG_ROW && rows >= PACK_ROWS;
 }
 
 // Numbers of a panel of weights, and of the bias after it.
@@ -99,16 +100,15 @@ void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows
 }
 
 // Units side by side: x (rows, n_in) to y (rows, padded n_out). `panel` has panel_numbers(n_out), if `packs`.
-template <class S, class T = typename S::Number>
+template <class T>
 void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x,
                     std::int64_t x_stride, T* y, T* panel) {
   const std::int64_t n_in = layer.n_in;
   const std::int64_t n_out = layer.n_out;
   const std::int64_t y_stride = padded<T>(n_out);
-  const Weights<typename S::Stored> of(layer, member);
-  const bool packed = packs<S>(n_out, rows);
-  if constexpr (!S::is_16_bit)
-    if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, x, x_stride, y);
+  const Weights<T> of(layer, member);
+  const bool packed = packs<T>(n_out, rows);
+  if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, x, x_stride, y);
   if (y_stride > n_out && !packed)  // the padding, which no product writes
     for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_stride - lanes<T>, Vector<T>{});
 
@@ -134,7 +134,7 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
     if (packed) {
       const std::int64_t width = count * lanes<T>;
       T* bias = panel + PANEL_ROWS * width;
-      if (of.b) load_row<S>(of.b + j, units, bias);
+      if (of.b) load_row<Plain<T>>(of.b + j, units, bias);
       product.right = panel;
       product.right_row_stride = width;
       product.bias = bias;
@@ -143,12 +143,12 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
       do {
         product.size = min(PANEL_ROWS, n_in - k);
         for (std::int64_t i = 0; i < product.size; ++i)
-          load_row<S>(of.w + (k + i) * n_out + j, units, panel + i * width);
+          load_row<Plain<T>>(of.w + (k + i) * n_out + j, units, panel + i * width);
         over_rows(x + k);
         product.start = Start::out;
         k += PANEL_ROWS;
       } while (k < n_in);
-    } else if constexpr (!S::is_16_bit) {
+    } else {
       product.size = n_in;
       product.right = of.w + j;
       product.right_row_stride = n_out;

@@ -3,4 +3,4 @@
 
 #include "kernel.h"
 
-const jaxneuron::Kernel jaxneuron::neon = {"neon", jaxneuron::ISA::scratch, jaxneuron::ISA::run};
+const jaxneuron::Kernel jaxneuron::neon = {"neon", ISA::scratch, ISA::packed_bytes, ISA::pack, ISA::run};

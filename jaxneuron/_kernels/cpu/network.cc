@@ -9,7 +9,25 @@ namespace jaxneuron {
 namespace {
 
 #if defined(__x86_64__)
-const Kernel* const KERNELS[] = {&baseline, &avx2, &avx512};
+const Kernel* const KERNELS[] = {
+    &baseline,
+    &avx2,
+    &avx512,
+#if defined(JAXNEURON_AVX512_BF16)
+    &avx512_bf16,
+#endif
+};
+
+int count() {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq") ||
+      !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw"))
+    return 2;
+#if defined(JAXNEURON_AVX512_BF16)
+  if (__builtin_cpu_supports("avx512bf16") && pairs_are_exact()) return 4;
+#endif
+  return 3;
+}
 #elif defined(__aarch64__)
 const Kernel* const KERNELS[] = {&neon};
 #else
@@ -20,10 +38,8 @@ const Kernel* const KERNELS[] = {&baseline};
 
 int kernel_count() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-    return 3;
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 2 : 1;
+  static const int found = count();
+  return found;
 #else
   return 1;
 #endif
@@ -45,6 +61,7 @@ std::int64_t tile_rows(const Network& network) {
   const bool is_16_bit = network.dtype == Dtype::bfloat16 || network.dtype == Dtype::float16;
   const std::int64_t row_bytes = widest(network) * (network.dtype == Dtype::float64 ? 8 : 4);
   std::int64_t rows = is_16_bit || row_bytes > LONG_ROW ? PACKED_TILE_ROWS : TILE_ROWS;
+  while (is_16_bit && rows > TILE_ROWS && rows * row_bytes > SMALL_TILE_BYTES) rows /= 2;
   while (rows > MIN_TILE_ROWS && rows * row_bytes > TILE_BYTES) rows /= 2;
   return rows;
 }

@@ -91,16 +91,28 @@ struct Kernel {
   // Bytes of memory that `run` needs for a tile of so many rows. Fewer rows may need more.
   std::size_t (*scratch)(const Network&, std::int64_t rows);
 
-  // Evaluates at most tile_rows(network) rows, in scratch(network, tile.count) bytes aligned to 64; allocates
-  // nothing. Subnormal numbers count if the calling thread's floating-point mode lets them.
-  void (*run)(const Network&, const Batch&, const Tile&, void* memory);
+  // Bytes of one member's packed weights: 0 for a dtype whose weights are read where they are.
+  std::size_t (*packed_bytes)(const Network&);
+
+  // Packs a layer of one member into the memory for all its layers, aligned to 64. Subnormal numbers must
+  // count.
+  void (*pack)(const Network&, std::int64_t member, std::int64_t layer, void* packed);
+
+  // Evaluates at most tile_rows(network) rows, in scratch(network, tile.count) bytes aligned to 64, with the
+  // member's packed weights; allocates nothing. Subnormal numbers count if the calling thread's
+  // floating-point mode lets them, but never in bfloat16's sums if there is FMA.
+  void (*run)(const Network&, const Batch&, const Tile&, void* memory, const void* packed);
 };
 
 // Those of the CPU's family are defined.
 extern const Kernel baseline;
 extern const Kernel avx2;
 extern const Kernel avx512;
+extern const Kernel avx512_bf16;
 extern const Kernel neon;
+
+// Whether the product of pairs that this CPU has gives the bits that two fused multiply-adds give.
+bool pairs_are_exact();
 
 int kernel_count();            // how many of them this CPU has
 const Kernel& kernel_of(int);  // each of those, the best one last

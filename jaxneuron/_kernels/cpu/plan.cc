@@ -8,10 +8,7 @@
 #include <new>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+#include "mode.h"
 #include "threads.h"
 #include "tuning.h"
 
@@ -33,64 +30,52 @@ Code no_memory(Error* error, const char* what) {
   return NO_MEMORY;
 }
 
-// While it lives, the calling thread computes with subnormal numbers; XLA's threads take them for 0.
-class SubnormalNumbers {
-#if defined(__x86_64__)
- public:
-  SubnormalNumbers() : before_(_mm_getcsr()) { _mm_setcsr(before_ & ~FLUSH); }
-  ~SubnormalNumbers() { _mm_setcsr(before_); }
-
- private:
-  static constexpr unsigned FLUSH = 0x8040;  // FTZ and DAZ
-  unsigned before_;
-#elif defined(__aarch64__)
- public:
-  SubnormalNumbers() {
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(before_ & ~FLUSH));
-  }
-  ~SubnormalNumbers() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
-
- private:
-  static constexpr std::uint64_t FLUSH = std::uint64_t{1} << 24;  // FZ
-  std::uint64_t before_;
-#else
- public:
-  SubnormalNumbers() {}
-#endif
-};
-
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
+using Memory = std::unique_ptr<void, Free>;
 
-// What one thread needs to run tiles: its floating-point mode, and memory for a tile.
+std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+std::size_t up_to_64(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// What one thread needs to run tiles: its floating-point mode (XLA's threads take subnormal numbers for 0),
+// memory for a tile and, unless the plan has them, for a member's packed weights.
 class Worker {
  public:
   Worker(const Plan& plan, const Batch& batch, std::int64_t tile_rows, std::atomic<bool>& failed)
-      : plan_(plan), batch_(batch), tile_rows_(tile_rows) {
+      : plan_(plan), batch_(batch), tile_rows_(tile_rows), packed_(plan.packed) {
     std::size_t bytes = plan.kernel->scratch(plan.network, tile_rows);
     if (const std::int64_t last_rows = batch.rows % tile_rows)
       bytes = std::max(bytes, plan.kernel->scratch(plan.network, last_rows));
-    bytes = (bytes + 63) / 64 * 64;
-    memory_ = small_;
-    if (bytes > sizeof small_) {
-      large_.reset(std::aligned_alloc(64, bytes));
-      memory_ = large_.get();
+    bytes = up_to_64(bytes);
+    const std::size_t packed_bytes = plan.packed ? 0 : plan.kernel->packed_bytes(plan.network);
+    void* memory = small_;
+    if (bytes + packed_bytes > sizeof small_) {
+      large_.reset(std::aligned_alloc(64, bytes + up_to_64(packed_bytes)));
+      memory = large_.get();
     }
+    memory_ = memory;
     if (!memory_) failed = true;
+    if (memory_ && packed_bytes) own_ = static_cast<char*>(memory_) + bytes;
   }
 
   // Item i is a tile of rows of one member.
   void operator()(std::int64_t first, std::int64_t last) {
     if (!memory_) return;
-    const std::int64_t tiles = (batch_.rows + tile_rows_ - 1) / tile_rows_;
+    const std::int64_t tiles = quotient_up(batch_.rows, tile_rows_);
     for (std::int64_t i = first; i < last; ++i) {
       Tile tile;
       tile.member = i / tiles;
       tile.first = i % tiles * tile_rows_;
       tile.count = std::min(tile_rows_, batch_.rows - tile.first);
-      plan_.kernel->run(plan_.network, batch_, tile, memory_);
+      if (own_ && tile.member != member_) {
+        for (std::int64_t layer = 0; layer < plan_.network.depth; ++layer)
+          plan_.kernel->pack(plan_.network, tile.member, layer, own_);
+        packed_ = own_;
+        member_ = tile.member;
+      }
+      plan_.kernel->run(plan_.network, batch_, tile, memory_, packed_);
     }
   }
 
@@ -98,9 +83,12 @@ class Worker {
   const Plan& plan_;
   const Batch& batch_;
   const std::int64_t tile_rows_;
-  SubnormalNumbers subnormal_;
-  std::unique_ptr<void, Free> large_;
+  const Subnormals count_{true};
+  Memory large_;
   void* memory_;
+  const void* packed_;
+  void* own_ = nullptr;       // memory for packed weights,
+  std::int64_t member_ = -1;  // which are those of this member
   alignas(64) char small_[STACK_SCRATCH];
 };
 
@@ -109,8 +97,6 @@ struct Division {
   std::int64_t tile_rows;
   std::int64_t helpers;
 };
-
-std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   Division division;
@@ -130,9 +116,40 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   return division;
 }
 
-// A plan that owns its layers' descriptions.
+// Packs layers of a network of one member.
+class Packer {
+ public:
+  Packer(const Plan& plan, void* packed) : plan_(plan), packed_(packed) {}
+  void operator()(std::int64_t first, std::int64_t last) {
+    for (std::int64_t layer = first; layer < last; ++layer)
+      plan_.kernel->pack(plan_.network, 0, layer, packed_);
+  }
+
+ private:
+  const Plan& plan_;
+  void* const packed_;
+  const Subnormals count_{true};
+};
+
+// The weights of a network of one member, packed for all threads, by some of them; null if there is nothing
+// to pack.
+Memory pack(const Plan& plan, const Threads* threads, std::int64_t helpers) {
+  const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network) : 0;
+  if (bytes == 0) return nullptr;
+  Memory packed(std::aligned_alloc(64, up_to_64(bytes)));
+  if (!packed) throw std::bad_alloc();
+  const auto make = [&] { return Packer(plan, packed.get()); };
+  if (helpers > 0)
+    parallel(*threads, std::min(helpers, plan.network.depth - 1), plan.network.depth, 1, make);
+  else
+    make()(0, plan.network.depth);
+  return packed;
+}
+
+// A plan that owns its layers' descriptions and packed weights.
 struct OwningPlan : Plan {
   std::vector<Layer> layers;
+  Memory memory;
 };
 
 }  // namespace
@@ -161,6 +178,7 @@ Code make_plan(const Network& network, std::int64_t instruction_set, Plan* plan,
   plan->kernel = &kernel_of(std::min(std::max<std::int64_t>(instruction_set, 0), best));
   plan->tile_rows = tile_rows(network);
   plan->row_work = row_work;
+  plan->packed = nullptr;
   return OK;
 }
 
@@ -177,16 +195,20 @@ Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Erro
   const Division division = divide(plan, batch.rows, threads);
   const std::int64_t items = network.members * quotient_up(batch.rows, division.tile_rows);
   std::atomic<bool> failed{false};
-  const auto make = [&] { return Worker(plan, batch, division.tile_rows, failed); };
+  Plan shared = plan;
+  const auto make = [&] { return Worker(shared, batch, division.tile_rows, failed); };
   if (division.helpers > 0) {
     const std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
     try {
+      Memory packed;
+      if (!plan.packed) packed = pack(plan, threads, division.helpers);
+      if (packed) shared.packed = packed.get();
       parallel(*threads, division.helpers, items, chunk, make);
     } catch (const std::bad_alloc&) {
-      return no_memory(error, "a loop of threads");
+      return no_memory(error, "packed weights or a loop of threads");
     }
   } else {
-    make()(0, items);
+    make()(0, items);  // which packs by itself
   }
   return failed ? no_memory(error, "a tile of rows") : OK;
 }
@@ -205,6 +227,8 @@ std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instructio
     owning->layers.assign(network->layers, network->layers + network->depth);
     static_cast<Plan&>(*owning) = checked;
     owning->network.layers = owning->layers.data();
+    owning->memory = pack(*owning, nullptr, 0);
+    owning->packed = owning->memory.get();
     *plan = owning.release();
   } catch (const std::bad_alloc&) {
     return no_memory(error, "a plan");

@@ -6,9 +6,9 @@
 //     jaxneuron_plan_run(plan, &batch, &threads, &error);  // as often as wanted, by many threads at once
 //     jaxneuron_plan_free(plan);
 //
-// There is no global state; threads are the caller's to supply, for instance those of pool.h. A plan holds
-// the layers' descriptions, but not their weights: w and b must stay where they are until the plan is freed.
-// All structs are plain; enums are integers of the size they state.
+// There is no global state; threads are the caller's to supply, for instance those of pool.h. A plan holds the
+// layers' descriptions, and a copy of 16-bit weights of a single network; all others must stay where they are
+// until the plan is freed. All structs are plain; enums are integers of the size they state.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 namespace jaxneuron {
 
 // To be counted up when a struct, a function or the handler's operands and attributes change.
-#define JAXNEURON_INTERFACE "4"
+#define JAXNEURON_INTERFACE "5"
 
 enum Code : std::int32_t { OK = 0, INVALID = 1, NO_MEMORY = 2 };
 
@@ -43,6 +43,7 @@ struct Plan {
   const Kernel* kernel;
   std::int64_t tile_rows;  // at most
   double row_work;         // multiplications, as tuning.h counts them
+  const void* packed;      // a single network's weights (Kernel::pack); null: a run packs what it needs
 };
 
 // Fills `plan`, which keeps a pointer to network.layers: it costs no memory, and a few instructions a layer.
@@ -60,7 +61,8 @@ Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Erro
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// make_plan on the heap, with a copy of the layers' descriptions.
+// make_plan on the heap, with a copy of the layers' descriptions; 16-bit weights of a single network are
+// packed.
 EXPORTED std::int32_t jaxneuron_plan_make(const jaxneuron::Network* network, std::int64_t instruction_set,
                                           jaxneuron::Plan** plan, jaxneuron::Error* error);
 EXPORTED std::int32_t jaxneuron_plan_run(const jaxneuron::Plan* plan, const jaxneuron::Batch* batch,

@@ -23,19 +23,19 @@ constexpr std::int64_t padded(std::int64_t n) {
 enum class Start { zero, column_bias, row_bias, out };
 
 // out[m][n] = start + the sum over k of left[m][k] right[k][n], k ascending, each step one fused
-// multiply-add.
+// multiply-add; two where a Factor is a Pair.
 //
 // (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most
 // ACCUMULATOR_VECTORS. Strides count numbers; the columns of right and out lie side by side.
-template <class T>
+template <class T, class Factor = T>
 struct Product {
   std::int64_t size;  // of k
 
-  const T* left;
+  const Factor* left;
   std::int64_t left_row_stride;
   std::int64_t left_column_stride;
 
-  const T* right;
+  const Factor* right;
   std::int64_t right_row_stride;
 
   T* out;
@@ -69,15 +69,15 @@ struct Product {
                      : a.start == Start::column_bias ? load(a.bias + column(n))
                      : a.start == Start::row_bias    ? splat<T>(a.bias[m])
                                                      : load(a.out + m * a.out_row_stride + column(n));
-    const T* left = a.left;
-    const T* right = a.right;
+    const Factor* left = a.left;
+    const Factor* right = a.right;
     for (std::int64_t k = a.size; k > 0; --k) {
-      Vector<T> row[N];
+      Vector<Factor> row[N];
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) row[n] = load(right + column(n));
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m) {
-        const Vector<T> number = splat<T>(left[m * a.left_row_stride]);
+        const Vector<Factor> number = splat<Factor>(left[m * a.left_row_stride]);
 #pragma GCC unroll 8
         for (int n = 0; n < N; ++n) sums[m][n] = fma(number, row[n], sums[m][n]);
       }

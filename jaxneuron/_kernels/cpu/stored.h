@@ -2,16 +2,26 @@
 // themselves, bfloat16 and float16 in float32, each result rounded to nearest, ties to even.
 #pragma once
 
+#include <utility>
+
 #include "vector.h"
 
 namespace jaxneuron::ISA {
 
 // Every format has `Stored`, an element in memory; `Number`, what it's computed in; and, for a whole vector,
 // load, round (to a number that the format has, kept as a Number) and store (of a rounded one).
+//
+// Products multiply Factors: each GROUP of numbers that they sum one after the other is packed to
+// GROUP_FACTORS of them, in the order of the sum. 16-bit formats have `pack` for vectors of the numbers
+// first[] and second[] of groups, to factors of which the next stand `stride` apart, and `pack_row` for
+// groups side by side.
 template <class T>
 struct Plain {
   using Stored = T;
   using Number = T;
+  using Factor = T;
+  static constexpr int GROUP = 1;
+  static constexpr int GROUP_FACTORS = 1;
   static constexpr bool is_16_bit = false;
   static Vector<T> load(const T* from) { return ISA::load(from); }
   static Vector<T> round(Vector<T> y) { return y; }
@@ -47,6 +57,43 @@ struct BFloat16 {
   static Vector<float> load(const std::uint16_t* from) { return bit_cast<float>(load_16(from) << 16); }
   static Vector<float> round(Vector<float> y) { return bit_cast<float>(rounded_bits(y, 16)); }
   static void store(std::uint16_t* to, Vector<float> y) { store_16(to, (bit_cast<float>(y) >> 16) & 0xffff); }
+
+  static constexpr int GROUP = 2;
+#if defined(__AVX512BF16__)  // it also rounds subnormal numbers to 0, as which products take them
+  using Factor = Pair;
+  static constexpr int GROUP_FACTORS = 1;
+  static void pack(Vector<float> first, Vector<float> second, Pair* to, std::int64_t) {
+    typedef std::uint16_t Numbers __attribute__((vector_size(BYTES)));
+    const auto numbers = (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all the first ones, then the second
+    ISA::store<Pair>(to, (Vector<Pair>)halves_joined(numbers, std::make_integer_sequence<int, BYTES / 2>()));
+  }
+  static void pack_row(Vector<float> y, Pair* to) {
+    const auto rounded = _mm512_cvtneps_pbh(y);
+    std::memcpy(to, &rounded, sizeof rounded);
+  }
+
+ private:
+  template <class V, int... I>
+  static V halves_joined(V v, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(v, v, (I / 2 + I % 2 * int(sizeof...(I)) / 2)...);
+  }
+#else
+  using Factor = float;
+  static constexpr int GROUP_FACTORS = 2;
+  static void pack(Vector<float> first, Vector<float> second, float* to, std::int64_t stride) {
+    ISA::store<float>(to, round(second));
+    ISA::store<float>(to + stride, round(first));
+  }
+  static void pack_row(Vector<float> y, float* to) {
+    ISA::store<float>(to, in_pairs_exchanged(round(y), std::make_integer_sequence<int, BYTES / 4>()));
+  }
+
+ private:
+  template <int... I>
+  static Vector<float> in_pairs_exchanged(Vector<float> y, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(y, y, (I ^ 1)...);
+  }
+#endif
 };
 
 struct Float16 {
@@ -54,6 +101,14 @@ struct Float16 {
   using Number = float;
   static constexpr bool is_16_bit = true;
   static constexpr std::int32_t SIGN = -0x7fffffff - 1;
+
+  using Factor = float;
+  static constexpr int GROUP = 1;
+  static constexpr int GROUP_FACTORS = 1;
+  static void pack(Vector<float> first, Vector<float>, float* to, std::int64_t) {
+    ISA::store<float>(to, round(first));
+  }
+  static void pack_row(Vector<float> y, float* to) { ISA::store<float>(to, round(y)); }
 
   static Vector<float> load(const std::uint16_t* from) {
     const Integers<float> h = load_16(from);

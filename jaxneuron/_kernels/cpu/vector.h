@@ -32,6 +32,14 @@ struct Lanes<double> {
   using Integer = std::int64_t;
 };
 
+// Two bfloat16 numbers, the first one in the lower half.
+using Pair = std::uint32_t;
+
+template <>
+struct Lanes<Pair> {
+  typedef Pair Vector __attribute__((vector_size(BYTES)));
+};
+
 template <class T>
 using Vector = typename Lanes<T>::Vector;
 template <class T>
@@ -146,5 +154,13 @@ inline Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) 
   return a * b + c;
 #endif
 }
+
+#if defined(__AVX512BF16__)
+// c + a1 b1 + a0 b0 of the pairs a and b: two fused multiply-adds, that of the second numbers first, which
+// take subnormal numbers for 0, as operands and as results, whatever the thread's floating-point mode.
+inline Vector<float> fma(Vector<Pair> a, Vector<Pair> b, Vector<float> c) {
+  return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
+}
+#endif
 
 }  // namespace jaxneuron::ISA

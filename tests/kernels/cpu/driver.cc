@@ -12,6 +12,7 @@
 #include <string>
 #include <thread>
 
+#include "mode.h"
 #include "plan.h"
 #include "pool.h"
 #include "reference.h"
@@ -109,6 +110,8 @@ Example random_example() {
   const std::int64_t most = random(0, 3) ? 20 : 200;
   batch.rows = random(1, most);
   const std::int64_t n_in = random_width();
+  const double tiny =
+      random(0, 5) ? 1 : std::ldexp(1.0, random(-135, -60));  // so that there are subnormal numbers
   std::int64_t width = n_in;
   for (std::int64_t l = 0; l < network.depth; ++l) {
     Layer layer{};
@@ -121,7 +124,7 @@ Example random_example() {
       layer.parameters[i] = i + random(1, 1 << 12) * 0x1p-11;
     layer.w_stride = population && random(0, 2) ? layer.n_in * layer.n_out : 0;
     layer.w = example.array(layer.n_in * layer.n_out * (layer.w_stride ? network.members : 1),
-                            1.5 / std::sqrt(double(layer.n_in)));
+                            (l == 0 ? tiny : 1) * 1.5 / std::sqrt(double(layer.n_in)));
     if (random(0, 3)) {
       layer.b_stride = population && random(0, 2) ? layer.n_out : 0;
       layer.b = example.array(layer.n_out * (layer.b_stride ? network.members : 1), 1);
@@ -130,7 +133,8 @@ Example random_example() {
   }
   network.layers = example.layers.data();
   batch.x_stride = network.members > 1 && random(0, 1) ? batch.rows * n_in : 0;
-  void* x = example.array(batch.rows * n_in * (batch.x_stride ? network.members : 1), 2);
+  const double size = tiny < 1 && random(0, 1) ? std::ldexp(1.0, random(0, 90)) : 2;
+  void* x = example.array(batch.rows * n_in * (batch.x_stride ? network.members : 1), size);
   batch.x = x;
   if (random(0, 3) == 0) {
     static const double strange[] = {INFINITY, -INFINITY, NAN, 3e38, -3e38, 1e-40, -1e-7, -0.0};
@@ -141,6 +145,12 @@ Example random_example() {
   return example;
 }
 
+std::unique_ptr<void, decltype(&std::free)> aligned(std::size_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 64, bytes)) std::abort();
+  return {memory, &std::free};
+}
+
 // All rows of all members, in tiles of `rows` or, where that is 0, of random sizes.
 Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows) {
   const Network& network = example.network;
@@ -148,16 +158,17 @@ Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows) 
   Batch batch = example.batch;
   batch.y = y.get();
   std::uint64_t state = 1;
+  const auto packed = aligned(kernel.packed_bytes(network));
   for (std::int64_t member = 0; member < network.members; ++member) {
+    for (std::int64_t layer = 0; layer < network.depth; ++layer)
+      kernel.pack(network, member, layer, packed.get());
     Tile tile{member, 0, 0};
     for (; tile.first < batch.rows; tile.first += tile.count) {
       state = state * 6364136223846793005u + 1442695040888963407u;
       tile.count = rows ? rows : 1 + std::int64_t(state >> 33) % tile_rows(network);
       tile.count = std::min(tile.count, batch.rows - tile.first);
-      void* memory = nullptr;
-      if (posix_memalign(&memory, 64, kernel.scratch(network, tile.count))) std::abort();
-      kernel.run(network, batch, tile, memory);
-      std::free(memory);
+      const auto memory = aligned(kernel.scratch(network, tile.count));
+      kernel.run(network, batch, tile, memory.get(), packed.get());
     }
   }
   return y;
@@ -256,6 +267,81 @@ void check(const Example& example, std::uint64_t& hash) {
   if (fused) add_to_hash(hash, example, fused);
 }
 
+// --- bfloat16's sums ---
+
+// What sums in pairs are tried on. SMALL: products are about 2^-126, the smallest normal number. SMALLER:
+// they are about 2^-150, half the spacing there, and nothing else.
+enum Kind { ORDINARY, SMALL, SMALLER, ZEROS, ANY, EDGES, KINDS };
+
+std::uint16_t random_bfloat16(Kind kind) {
+  static const std::uint16_t edges[] = {0,      0x0001, 0x007f, 0x0080, 0x0081, 0x1f80, 0x2000,
+                                        0x3380, 0x3f80, 0x3f81, 0x4b80, 0x7f7f, 0x7f80, 0x7fc0};
+  const std::int64_t sign = random(0, 1) << 15;
+  const std::int64_t fraction = random(0, 127);
+  switch (kind == SMALLER || random(0, 9) ? kind : Kind(random(ANY, EDGES))) {
+    case ORDINARY:
+      return sign | random(120, 130) << 7 | fraction;
+    case SMALL:
+      return sign | random(55, 75) << 7 | fraction;
+    case SMALLER:
+      return sign | random(50, 54) << 7 | fraction;
+    case ZEROS:
+      return sign | random(0, 1) << 7;
+    case ANY:
+      return random(0, 0xffff);
+    default:
+      return sign | edges[random(0, 13)];
+  }
+}
+
+// Layers of one row, or several that are the same. Outputs have 8 of a sum's 24 bits, so that an input of 1
+// or two take the first 8 or 16 away.
+void check_pairs() {
+  for (int times = 0; times < 400; ++times) {
+    const Kind kind = Kind(random(0, KINDS - 1));
+    const std::int64_t cuts = random(0, 2);
+    const std::int64_t before = cuts ? 2 * random(0, 12) : random(0, 25);
+    const std::int64_t n_in = before + cuts;
+    const std::int64_t n_out = random_width();
+    std::vector<std::uint16_t> x(n_in, 0x3f80);
+    for (std::int64_t i = 0; i < before; ++i) x[i] = random_bfloat16(kind);
+    std::vector<std::uint16_t> w(n_in * n_out), b(n_out), expected(n_out);
+    for (std::int64_t j = 0; j < n_out; ++j) {
+      b[j] = kind == SMALLER ? 0x0080 | random(0, 1) << 15 : random_bfloat16(kind);
+      std::vector<std::uint16_t> column;
+      for (std::int64_t i = 0; i < before; ++i) column.push_back(random_bfloat16(kind));
+      const float start = reference::of_bits(b[j] << 16);
+      float left = reference::sum_in_pairs(start, x, column);
+      for (std::int64_t i = 0; i < cuts; ++i) {
+        column.push_back(reference::bits_of(left) >> 16 ^ 0x8000);
+        left += reference::of_bits(column.back() << 16);
+      }
+      expected[j] = reference::to_bfloat16(reference::sum_in_pairs(start, x, column));
+      for (std::int64_t i = 0; i < n_in; ++i) w[i * n_out + j] = column[i];
+    }
+    const std::int64_t rows = random(0, 1) ? 1 : random(2, 70);
+    std::vector<std::uint16_t> all(rows * n_in);
+    for (std::int64_t i = 0; i < rows * n_in; ++i) all[i] = x[i % n_in];
+    Example example;
+    example.layers.push_back({w.data(), b.data(), n_in, n_out, 0, 0, Activation::identity});
+    example.network = {example.layers.data(), 1, 1, Dtype::bfloat16};
+    example.batch = {all.data(), nullptr, rows, 0};
+    for (const Kernel* kernel : kernels()) {
+      if (!fuses(*kernel)) continue;
+      const Bytes y = evaluate(*kernel, example, tile_rows(example.network));
+      for (std::int64_t i = 0; i < rows * n_out; ++i) {
+        std::uint16_t found;
+        std::memcpy(&found, y.get() + 2 * i, 2);
+        const std::uint16_t wanted = expected[i % n_out];
+        if (found != wanted && !((found & 0x7fff) > 0x7f80 && (wanted & 0x7fff) > 0x7f80)) {
+          std::fprintf(stderr, "unit %lld: %04x, not %04x\n", (long long)(i % n_out), found, wanted);
+          fail(*kernel, example, "a sum's bits are not those of fused multiply-adds in pairs");
+        }
+      }
+    }
+  }
+}
+
 // --- threads ---
 
 // Threads of a pool, so many at most.
@@ -326,7 +412,7 @@ void check_in_place(const Plan& plan, const Example& example, const Threads& thr
 }
 
 // Through a plan, by eight callers at once: alone, with a pool that is given, and with the one that all
-// share.
+// share; from threads that take subnormal numbers for 0, as XLA's do.
 void check_plan(const Example& example, Pool& pool) {
   Error error;
   Helpers helpers{pool, 2};
@@ -336,12 +422,14 @@ void check_plan(const Example& example, Pool& pool) {
   for (int set = 0; set < kernel_count(); ++set) {
     const Bytes y = evaluate(kernel_of(set), example, tile_rows(example.network));
     Plan* plan = nullptr;
+    const Subnormals count(false);
     if (jaxneuron_plan_make(&example.network, set, &plan, &error)) fail(kernel_of(set), example, error.text);
     plan->row_work = 1e9;  // so that threads pay
     std::vector<std::thread> callers;
     for (int c = 0; c < 8; ++c) {
       const Threads* const threads = c == 0 ? nullptr : c < 4 ? &given : &shared;
       callers.emplace_back([&, threads] {
+        const Subnormals count(false);
         const Bytes found(new char[example.bytes()]);
         Batch batch = example.batch;
         batch.y = found.get();
@@ -413,6 +501,8 @@ int main(int count, char** words) {
   std::uint64_t hash = 0xcbf29ce484222325u;
   check_threads();
   check_refusals();
+  source.seed(seed);
+  check_pairs();
   Pool pool;
   for (long n = 0; n < networks; ++n) {
     source.seed(seed + n);

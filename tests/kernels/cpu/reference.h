@@ -1,8 +1,9 @@
 // What a network's outputs are, and how far from them a kernel may be: plain loops in long double.
 //
 // The error goes through the layers as in the package's oracle: a sum of n products is off by at most
-// (n + 2) (u (|x| @ |w| + |b|) + s), and by |w| times the error of x; an activation by its slope times that
-// and by 2 ULP of its own; 16-bit numbers by half an ULP of theirs.
+// (n + 2) (u (|x| @ |w| + |b|) + s), and by |w| times the error of x; in bfloat16, where subnormal numbers
+// may be taken for 0, by s (sum |x| + sum |w|) more; an activation by its slope times that and by 2 ULP of
+// its own; 16-bit numbers by half an ULP of theirs.
 #pragma once
 
 #include <algorithm>
@@ -197,14 +198,16 @@ inline Outputs outputs(const Network& network, const Batch& batch, std::int64_t 
       Real z = layer.b ? get(layer.b, dtype, member * layer.b_stride + j) : Real(0);
       Real size = std::fabs(z);
       Real passed = 0;  // of the error of x
+      Real dropped = 0;
       for (std::int64_t i = 0; i < layer.n_in; ++i) {
         const Real w = get(layer.w, dtype, member * layer.w_stride + i * layer.n_out + j);
         z += at.y[i] * w;
         size += (std::fabs(at.y[i]) + at.error[i]) * std::fabs(w);
         passed += at.error[i] * std::fabs(w);
+        if (dtype == Dtype::bfloat16) dropped += s * (std::fabs(at.y[i]) + at.error[i] + std::fabs(w));
       }
       next.y.push_back(z);
-      next.error.push_back(passed + (layer.n_in + 2) * (u * size + s));
+      next.error.push_back(passed + dropped + (layer.n_in + 2) * (u * size + s));
       largest = std::max(largest, z);
       lowest = std::min(lowest, z);
       error = std::max(error, next.error.back());
@@ -230,6 +233,53 @@ inline Outputs outputs(const Network& network, const Batch& batch, std::int64_t 
     at = next;
   }
   return at;
+}
+
+// --- bfloat16's sums, bit for bit ---
+
+inline float of_bits(std::uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+
+inline std::uint32_t bits_of(float f) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &f, 4);
+  return bits;
+}
+
+inline float normal(float f) { return std::fabs(f) < 0x1p-126f ? std::copysign(0.0f, f) : f; }
+
+// a b + c, rounded once to 24 bits and, if it is subnormal then, taken for 0. Scaled it is rounded to 24 bits
+// where it's subnormal.
+inline float fused(float a, float b, float c) {
+  a = normal(a);
+  b = normal(b);
+  c = normal(c);
+  const float sum = std::fma(a, b, c);
+  if (!(std::fabs(sum) <= 0x1p-126f)) return sum;
+  const float scaled = std::fma(a * 0x1p64f, b, c * 0x1p64f);
+  return std::fabs(sum) < 0x1p-126f || std::fabs(scaled) < 0x1p-62f ? std::copysign(0.0f, sum) : sum;
+}
+
+// The sum over pairs of bfloat16 numbers, the second of each pair before the first; as many as w has.
+inline float sum_in_pairs(float start, const std::vector<std::uint16_t>& x,
+                          const std::vector<std::uint16_t>& w) {
+  const auto step = [&](std::size_t i) {
+    if (i < w.size()) start = fused(of_bits(x[i] << 16), of_bits(w[i] << 16), start);
+  };
+  for (std::size_t i = 0; i < w.size(); i += 2) {
+    step(i + 1);
+    step(i);
+  }
+  return start;
+}
+
+inline std::uint16_t to_bfloat16(float f) {
+  const std::uint32_t bits = bits_of(f);
+  if (std::isnan(f)) return 0x7fc0;
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
 }  // namespace jaxneuron::reference

@@ -1,8 +1,10 @@
-// One thread through the kernel's own functions, tiles in the caches: speed [INSTRUCTION_SET [ACTIVATION]]
+// One thread through the kernel's own functions, tiles in the caches: speed [INSTRUCTION_SET [ACTIVATION
+// [DTYPE]]]
 //
 // Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
 // beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds. Full tiles have the
-// rows that tuning.h gives them.
+// rows that tuning.h gives them. DTYPE is float32, or 16-bit: then `packed` are microseconds to pack the
+// weights.
 
 #include <algorithm>
 #include <chrono>
@@ -18,6 +20,7 @@
 #endif
 
 #include "network.h"
+#include "reference.h"
 #include "tuning.h"
 
 using namespace jaxneuron;
@@ -69,6 +72,9 @@ int main(int arguments, char** values) {
 #endif
   const std::vector<std::int64_t> qlknn{10, 133, 133, 133, 133, 133, 8};
   const std::vector<std::int64_t> policy{28, 128, 64, 8};
+  Dtype dtype = Dtype::float32;
+  if (arguments > 3 && !std::strcmp(values[3], "bfloat16")) dtype = Dtype::bfloat16;
+  if (arguments > 3 && !std::strcmp(values[3], "float16")) dtype = Dtype::float16;
   for (const Case& c : std::vector<Case>{{{2, 3, 1}, TILE_ROWS},
                                          {{4, 16, 16, 2}, 1},
                                          {{4, 16, 16, 2}, TILE_ROWS},
@@ -87,32 +93,42 @@ int main(int arguments, char** values) {
                                          {qlknn, 25},
                                          {qlknn, TILE_ROWS},
                                          {{784, 256, 128, 10}, TILE_ROWS}}) {
-    std::vector<std::vector<float>> arrays;
+    std::vector<std::vector<char>> arrays;
+    const auto array = [&](std::int64_t size) {
+      arrays.emplace_back(size * reference::size_of(dtype));
+      for (std::int64_t i = 0; i < size; ++i)
+        reference::put(arrays.back().data(), dtype, i, (std::rand() % 1000 - 500) / 5000.0);
+      return static_cast<void*>(arrays.back().data());
+    };
     std::vector<Layer> layers;
     double products = 0;
     for (std::size_t i = 0; i + 1 < c.sizes.size(); ++i) {
       const std::int64_t n_in = c.sizes[i];
       const std::int64_t n_out = c.sizes[i + 1];
-      for (std::int64_t size : {n_in * n_out, n_out}) {
-        arrays.emplace_back(size);
-        for (float& number : arrays.back()) number = (std::rand() % 1000 - 500) / 5000.0f;
-      }
-      const std::size_t last = arrays.size() - 1;
-      layers.push_back(
-          {arrays[last - 1].data(), arrays[last].data(), n_in, n_out, 0, 0, activation, {0.5, 2}});
+      layers.push_back({array(n_in * n_out), array(n_out), n_in, n_out, 0, 0, activation, {0.5, 2}});
       products += 2.0 * n_in * n_out * c.rows;
     }
-    std::vector<float> x(c.rows * c.sizes.front(), 0.5f), y(c.rows * c.sizes.back());
-    const Network network{layers.data(), std::int64_t(layers.size()), 1, Dtype::float32};
-    const Batch batch{x.data(), y.data(), c.rows, 0};
+    const void* const x = array(c.rows * c.sizes.front());
+    const Network network{layers.data(), std::int64_t(layers.size()), 1, dtype};
+    const Batch batch{x, array(c.rows * c.sizes.back()), c.rows, 0};
     const Tile tile{0, 0, c.rows};
-    std::unique_ptr<void, decltype(&std::free)> memory(
-        std::aligned_alloc(64, (kernel->scratch(network, c.rows) / 64 + 1) * 64), &std::free);
-    const double time =
-        seconds(1 + 4e7 / (products + 1e4), [&] { kernel->run(network, batch, tile, memory.get()); });
+    const auto aligned = [](std::size_t bytes) {
+      return std::unique_ptr<void, decltype(&std::free)>(std::aligned_alloc(64, (bytes / 64 + 1) * 64),
+                                                         &std::free);
+    };
+    const auto memory = aligned(kernel->scratch(network, c.rows));
+    const auto packed = aligned(kernel->packed_bytes(network));
+    const double pack = seconds(1 + 1e6 * c.rows / products, [&] {
+      for (std::int64_t layer = 0; layer < network.depth; ++layer)
+        kernel->pack(network, 0, layer, packed.get());
+    });
+    const double time = seconds(1 + 4e7 / (products + 1e4),
+                                [&] { kernel->run(network, batch, tile, memory.get(), packed.get()); });
     std::string name;
     for (std::int64_t size : c.sizes) name += (name.empty() ? "" : "-") + std::to_string(size);
-    std::printf("%-30s x %-4lld %9.2f us %9.1f ns a row %7.1f GFLOP/s\n", name.c_str(), (long long)c.rows,
+    std::printf("%-30s x %-4lld %9.2f us %9.1f ns a row %7.1f GFLOP/s", name.c_str(), (long long)c.rows,
                 time * 1e6, time * 1e9 / c.rows, products / time * 1e-9);
+    if (kernel->packed_bytes(network)) std::printf(", packed in %.2f us", pack * 1e6);
+    std::printf("\n");
   }
 }

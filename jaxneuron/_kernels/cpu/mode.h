@@ -1,0 +1,57 @@
+// The calling thread's floating-point mode: whether subnormal numbers count.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+// Inlined wherever it is used, so that the linker has no copy compiled for one instruction set to give to
+// another.
+#define INLINED __attribute__((always_inline))
+
+namespace jaxneuron {
+
+// While it lives, the calling thread computes with subnormal numbers, or takes them for 0, as operands and as
+// results; then it does as before.
+class Subnormals {
+ public:
+  INLINED explicit Subnormals(bool count) : before_(get()) {
+    set(count ? before_ & ~FLUSH : before_ | FLUSH);
+  }
+  INLINED ~Subnormals() { set(before_); }
+  Subnormals(const Subnormals&) = delete;
+  Subnormals& operator=(const Subnormals&) = delete;
+
+ private:
+#if defined(__x86_64__)
+  using Mode = unsigned;
+  static constexpr Mode FLUSH = 0x8040;  // FTZ and DAZ
+  INLINED static Mode get() { return _mm_getcsr(); }
+  INLINED static void set(Mode mode) {
+    asm volatile("" ::: "memory");  // no load or store is moved to the other side
+    _mm_setcsr(mode);
+    asm volatile("" ::: "memory");
+  }
+#elif defined(__aarch64__)
+  using Mode = std::uint64_t;
+  static constexpr Mode FLUSH = Mode{1} << 24;  // FZ
+  INLINED static Mode get() {
+    Mode mode;
+    asm volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+  }
+  INLINED static void set(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode) : "memory"); }
+#else
+  using Mode = int;
+  static constexpr Mode FLUSH = 0;
+  static Mode get() { return 0; }
+  static void set(Mode) {}
+#endif
+  Mode before_;
+};
+
+}  // namespace jaxneuron
+
+#undef INLINED

@@ -1,0 +1,195 @@
+// Layers of 16-bit numbers, whose weights are packed once, as products read them, and whose tiles of rows are
+// packed before each layer.
+//
+// A float16 layer is summed as any other (layers.h), in float32. A bfloat16 layer is summed in pairs of
+// inputs, and subnormal numbers count as 0: those of x, w and b, and partial sums.
+//
+//     z[j] = b[j];  for i in 0, 2, 4 .. n_in:  z[j] = fma(x[i+1], w[i+1][j], z[j])
+//                                              z[j] = fma(x[i], w[i][j], z[j])
+//
+// So processors with a product of bfloat16 pairs compute it (vdpbf16ps). On others float32 numbers are packed
+// in that order and multiplied while subnormal numbers are taken for 0. After an odd n_in follow x = 0 and w
+// = -0, whose product -0 leaves every sum as it is. Without FMA the order is the same, but subnormal numbers
+// count.
+#pragma once
+
+#include "exact.h"
+#include "layers.h"
+#include "mode.h"
+
+namespace jaxneuron::ISA {
+
+// Factors that n numbers are packed to.
+template <class S>
+constexpr std::int64_t factors(std::int64_t n) {
+  return (n + S::GROUP - 1) / S::GROUP * S::GROUP_FACTORS;
+}
+
+// Whether the thread must take subnormal numbers for 0, as the instruction by itself does.
+template <class S>
+constexpr bool flushes = S::GROUP == 2 && S::GROUP_FACTORS == 2 && has_fma;
+
+// Factors of a packed layer: for each stretch of its units, their biases as floats, then their weights; then,
+// where exact.h asks for it, the least size of a weight.
+template <class S>
+std::int64_t packed_factors(const Layer& layer) {
+  const bool and_least = flushes<S> && flushes_before_rounding;
+  return padded<float>(layer.n_out) * (factors<S>(layer.n_in) + 1) + (and_least ? lanes<float> : 0);
+}
+
+template <class S, class Factor>
+Factor& least_weight(const Layer& layer, Factor* packed) {
+  return packed[packed_factors<S>(layer) - lanes<float>];
+}
+
+// Numbers from `from` on as they are computed with: a vector of them or, before `end`, those there are and
+// zeros.
+template <class S>
+Vector<float> load_before(const typename S::Stored* from, const typename S::Stored* end) {
+  if (end - from >= lanes<float>) return S::load(from);
+  typename S::Stored rest[lanes<float>] = {};
+  for (int i = 0; i < end - from; ++i) rest[i] = from[i];
+  return S::load(rest);
+}
+
+// f(first unit, vectors) for the layer's stretches of units.
+template <class F>
+void in_stretches_of_units(const Layer& layer, F f) {
+  in_stretches(vectors<float>(layer.n_out), ACCUMULATOR_VECTORS,
+               [&](std::int64_t v, std::int64_t count) { f(v * lanes<float>, count); });
+}
+
+// One member's weights to packed_factors(layer). What is packed for units that pad a vector is of no account.
+template <class S>
+void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to) {
+  using Stored = typename S::Stored;
+  const Weights<Stored> of(layer, member);
+  const std::int64_t n_out = layer.n_out;
+  const std::int64_t size = factors<S>(layer.n_in) + 1;
+  const Stored* const end = of.w + layer.n_in * n_out;
+  in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
+    float* const biases = reinterpret_cast<float*>(to + j * size);
+    for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>)
+      store<float>(biases + i, of.b ? load_before<S>(of.b + j + i, of.b + n_out) : Vector<float>{});
+  });
+  for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // first, as weights are read in this order
+    in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
+      const std::int64_t width = count * lanes<float>;
+      const Stored* const row = of.w + k * n_out + j;
+      auto* const packed = to + j * size + width * (factors<S>(k) + 1);
+      for (std::int64_t i = 0; i < width; i += lanes<float>) {
+        const Vector<float> second =
+            k + 1 < layer.n_in ? load_before<S>(row + n_out + i, end) : splat<float>(-0.0f);
+        S::pack(load_before<S>(row + i, end), second, packed + i, width);
+      }
+    });
+  if constexpr (flushes<S> && flushes_before_rounding)
+    least_weight<S>(layer, to) = least_size(to, padded<float>(n_out) * size);
+}
+
+template <class Factor>
+Product<float, Factor> product_of(const Factor*) {
+  return {};
+}
+
+// Multiplies a layer's packed weights by x, `size` factors, one stretch of units after the other:
+// f(first unit, units, padded units, biases, weights, x).
+template <class S, class Factor, class F>
+void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[maybe_unused]] std::int64_t size,
+                F f) {
+  const auto multiply = [&](const auto* of_layer, const auto* of_x) {
+    in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
+      const std::int64_t width = count * lanes<float>;
+      const auto* const of_units = of_layer + j * (factors<S>(layer.n_in) + 1);
+      const float* const biases = reinterpret_cast<const float*>(of_units);
+      f(j, min(width, layer.n_out - j), width, biases, of_units + width, of_x);
+    });
+  };
+  if constexpr (flushes<S>) {
+    const Subnormals count(false);
+    if constexpr (flushes_before_rounding)
+      if (double(least_weight<S>(layer, packed)) * least_size(x, size) < LEAST_PRODUCT)
+        return multiply(reinterpret_cast<const Exact*>(packed), reinterpret_cast<const Exact*>(x));
+    multiply(packed, x);
+  } else {
+    multiply(packed, x);
+  }
+}
+
+// Units side by side: y (rows, padded n_out) from y (rows, padded n_in), by way of x, as large.
+template <class S, class Factor = typename S::Factor>
+void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, Factor* x, float* y) {
+  const std::int64_t n_in = layer.n_in;
+  const std::int64_t width = padded<float>(n_in);
+  const std::int64_t size = factors<S>(n_in);
+  if (n_in % S::GROUP)
+    for (std::int64_t r = 0; r < rows; ++r) y[r * width + n_in] = 0;
+  for (std::int64_t i = 0; i < rows * width; i += lanes<float>) S::pack_row(load(y + i), x + factors<S>(i));
+
+  over_units<S>(layer, packed, x, factors<S>(rows * width),
+                [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
+                    const auto* weights, const auto* left) {
+                  auto product = product_of(weights);
+                  product.left_row_stride = factors<S>(width);
+                  product.left_column_stride = 1;
+                  product.right_row_stride = padded_units;
+                  product.out_row_stride = padded<float>(layer.n_out);
+                  product.start = Start::column_bias;
+                  product.bias = biases;
+                  product.last_column = padded_units - lanes<float>;
+                  std::int64_t k = 0;
+                  do {
+                    product.size = min(PANEL_ROWS, size - k);
+                    product.right = weights + k * padded_units;
+                    in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+                      product.left = left + r * product.left_row_stride + k;
+                      product.out = y + r * product.out_row_stride + j;
+                      product(height, padded_units / lanes<float>);
+                    });
+                    product.start = Start::out;
+                    k += PANEL_ROWS;
+                  } while (k < size);
+                });
+}
+
+// Rows side by side: y (n_in, rows) to factors, for padded rows.
+template <class S, class Factor = typename S::Factor>
+void pack_rows(std::int64_t n_in, std::int64_t rows, const float* y, Factor* x) {
+  for (std::int64_t k = 0; k < n_in; k += S::GROUP)
+    for (std::int64_t r = 0; r < rows; r += lanes<float>) {
+      const float* const from = y + k * rows + r;
+      S::pack(load(from), k + 1 < n_in ? load(from + rows) : Vector<float>{}, x + factors<S>(k) * rows + r,
+              rows);
+    }
+}
+
+// y (n_out, rows) from factors.
+template <class S, class Factor = typename S::Factor>
+void packed_rows_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
+                          float* y) {
+  const std::int64_t n_in = layer.n_in;
+  over_units<S>(layer, packed, x, factors<S>(n_in) * rows,
+                [&](std::int64_t j, std::int64_t units, std::int64_t padded_units, const float* biases,
+                    const auto* weights, const auto* right) {
+                  auto product = product_of(weights);
+                  product.size = factors<S>(n_in);
+                  product.left_row_stride = 1;
+                  product.left_column_stride = padded_units;
+                  product.right_row_stride = rows;
+                  product.out_row_stride = rows;
+                  product.start = Start::row_bias;
+                  in_stretches(
+                      rows / lanes<float>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
+                        product.right = right + v * lanes<float>;
+                        product.last_column = (count - 1) * lanes<float>;
+                        in_stretches(units, ACCUMULATOR_ROWS, [&](std::int64_t i, std::int64_t height) {
+                          product.left = weights + i;
+                          product.bias = biases + i;
+                          product.out = y + (j + i) * rows + v * lanes<float>;
+                          product(height, count);
+                        });
+                      });
+                });
+}
+
+}  // namespace jaxneuron::ISA
