@@ -42,6 +42,8 @@ def widened(proto):
     wide.CopyFrom(proto)
     for node in wide.graph.node:
         for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.DOUBLE
             if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
                 attribute.t.CopyFrom(
                     numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float64))
@@ -94,11 +96,24 @@ def test_qlknn_up_to_its_last_layer():
 
 
 def test_qlknn_whole_is_no_mlp():
-    message = r"from_onnx: source: node '/Gather' \(Gather\) can't be part of an MLP: .*; pass output='/Add_output_0' to end before it"
+    message = r"from_onnx: source: node '/Mul_1' \(Mul\) can't be part of an MLP: it multiplies two values .*; pass output='/Add_output_0' to end before it$"
     with pytest.raises(ValueError, match=message):
         from_onnx(QLKNN)
     with pytest.raises(ValueError, match=message):
         from_onnx(QLKNN, output="efeITG")
+
+
+@pytest.mark.parametrize(("name", "unit"), [("efiITG", 0), ("efeTEM", 2), ("efeETG", 5), ("gamma_max", 7)])
+def test_qlknn_one_flux(name, unit):
+    """A Gather of one unit and a Clip fold into the last layer, of which one column is left."""
+    whole, mlp = from_onnx(QLKNN, output="/Add_output_0"), from_onnx(QLKNN, output=name)
+    assert mlp.final_activation == "relu"
+    assert_bits(MLP(mlp.layers[:5]), *jax.tree.leaves(whole.layers[:5]))
+    assert_bits(
+        MLP(mlp.layers[5:]), whole.layers[5].w[:, unit : unit + 1], whole.layers[5].b[unit : unit + 1]
+    )
+    part = from_onnx(QLKNN, output="/Add_output_0", outputs=slice(unit, unit + 1))
+    assert_bits(MLP(part.layers[5:]), *mlp.layers[5])
 
 
 def test_gemm_with_all_its_attributes():
@@ -263,7 +278,7 @@ def test_every_dtype_comes_back(tmp_path, dtype):
     ([("Gemm", ["x", "w"], ["y"], {"transA": 1})], {"w": normal(4, 4)}, r"node Gemm of \['y'\] can't be part of an MLP: it transposes its input \(transA\)"),
     ([("MatMul", ["w", "x"], ["y"], {})], {"w": normal(4, 4)}, "its weights stand on the left"),
     ([("Add", ["x", "x"], ["y"], {})], {}, "it joins two values that are computed from the input"),
-    ([("Mul", ["x", "x"], ["y"], {})], {}, "it multiplies two values that are computed from the input"),
+    ([("Tanh", ["x"], ["h"], {}), ("Mul", ["x", "h"], ["y"], {})], {}, "it multiplies two values that are computed from the input"),
     ([("Tanh", ["x"], ["h"], {}), ("Sin", ["h"], ["y"], {})], {}, r"node Sin of \['y'\] can't be part of an MLP: it is not affine, .*; pass output='h' to end before it"),
     ([("Div", ["c", "x"], ["y"], {})], {"c": normal(4)}, "it divides by a value that is computed from the input"),
     ([("Div", ["x", "c"], ["y"], {})], {"c": np.float32([1, 0, 1, 1])}, "step 0: scale must be finite, got inf; a scaling by 0"),
@@ -285,7 +300,7 @@ SECOND = [*LAYER, ("Gemm", ["a", "w", "b"], ["s"], {})]
 ENDS = {
     # An activation in several nodes, of which the first are scalings and activations of ours.
     "x - tanh x": ([*SECOND, ("Tanh", ["s"], ["t"], {}), ("Sub", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
-    "x sigmoid(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Sigmoid", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
+    "x tanh(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Tanh", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "x sin(c x)": ([*LAYER[:1], ("Mul", ["z", "c"], ["m"], {}), ("Sin", ["m"], ["t"], {}), ("Mul", ["z", "t"], ["y"], {})], "'z' to end before it, at layer 1 without its activation"),
     "sin(c x)": ([*SECOND, ("Div", ["s", "c"], ["m"], {}), ("Sin", ["m"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "a gate after an activation": ([*SECOND, ("Relu", ["s"], ["r"], {}), ("Mul", ["r", "c"], ["m"], {}), ("Cos", ["m"], ["y"], {})], "'r' to end before it"),
