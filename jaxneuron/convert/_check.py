@@ -25,6 +25,7 @@ from jaxneuron._math import float64
 from jaxneuron._math.activations import OF_ROWS, facts_of
 from jaxneuron._names import Activation, Parametric, resolve
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import Scaling, Step
 
 Array = np.ndarray
@@ -134,7 +135,7 @@ def _difference(
     wanted = (len(rows), mlp.layers[-1].w.shape[1])
     if outputs.size != wanted[0] * wanted[1]:
         return f"outputs of shape {outputs.shape} instead of {wanted}"
-    if not any(isinstance(step, Scaling) for step in steps or ()):
+    if not any(isinstance(step, Scaling | Units) for step in steps or ()):
         steps = None  # the network's own, nothing is folded
     ours, theirs = _Rounding.ours(mlp), _Rounding.theirs(dtype)
     both = _Rounding(*(a + b for a, b in zip(ours, theirs, strict=True)))
@@ -201,6 +202,10 @@ def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Arra
             size = (np.abs(x) + np.abs(mean)) * np.abs(scale) + np.abs(shift)
             x, slopes = (x - mean) * scale + shift, functools.partial(np.multiply, scale)
             error = 8 * rounding.result * size + rounding.tiny  # deviation and scale are computed too
+        elif isinstance(step, Units):
+            slopes = functools.partial(_put, step.chosen, x.shape[1])
+            x, scale = x[:, step.chosen], trace[-1].scale[:, step.chosen]
+            size, error = x, np.zeros(x.shape)
         else:
             x, error, slopes = _activation(step, x, trace[-1].error, rounding)
             size, scale = x, trace[-1].scale
@@ -217,6 +222,13 @@ def _bound(trace: Sequence[_Done], slopes: Array) -> tuple[Array, Array]:
         total += (np.abs(slopes) * done.error).sum(1)
         slopes = done.slopes(slopes)
     return total, np.max([done.largest for done in trace], axis=0)
+
+
+def _put(chosen: Array, n: int, v: Array) -> Array:
+    """Slopes of n units, from those of the units that were chosen of them."""
+    found = np.zeros((len(v), n))
+    np.add.at(found.T, chosen, v.T)  # one may be chosen twice
+    return found
 
 
 def _affine(layer: Affine, x: Array) -> tuple[Array, Array, Slopes]:

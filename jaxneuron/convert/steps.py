@@ -2,6 +2,7 @@
 
     x -> x @ w + b                      Affine
     x -> (x - mean) * scale + shift     Scaling
+    x -> x[..., chosen]                 Units
     x -> activation(x)                  a name or a callable
 
 A scaling is folded into the layer before it or, if an activation stands between them, into the layer after
@@ -37,6 +38,7 @@ from jaxneuron._params import (
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
 from jaxneuron.convert._stacks import members, stack
+from jaxneuron.convert._units import Units, columns, reading, with_outputs
 
 # A mean of up to so many deviations is folded: x @ w' and b' then cancel, which costs log2 of it, four bits
 # at most. A larger mean is subtracted in a layer of its own, where only the mean itself is rounded.
@@ -52,7 +54,7 @@ class Scaling(NamedTuple):
     shift: Any = 0.0
 
 
-Step = Affine | Scaling | str | Callable[..., Any]
+Step = Affine | Scaling | Units | str | Callable[..., Any]
 Activations = Activation | Sequence[Activation]
 
 
@@ -64,6 +66,7 @@ def assemble(
     like: DTypeLike = np.float32,
     dtype: DTypeLike | None = None,
     stacked: str | None = None,
+    outputs: slice | None = None,
 ) -> MLP:
     """The network that performs `steps` in order.
 
@@ -74,17 +77,19 @@ def assemble(
       like: the dtype of a network that has no layer from the source.
       dtype: to convert all layers to; None keeps theirs.
       stacked: "members" for steps whose layers are stacks of members; the network is a stack too.
+      outputs: the units of the last layer to keep; None keeps all.
 
     Called by the public importer itself: the warning of NaN points at the line that called it.
     """
     narrow = None if dtype is None else _checked_dtype(dtype)
     with inside(argument):
-        named = [step if isinstance(step, (Affine, Scaling)) else known(step) for step in steps]
+        named = [step if isinstance(step, (Affine, Scaling, Units)) else known(step) for step in steps]
         done = [step for step in named if not _does_nothing(step)]
-        if stacked == "members":
-            mlp = stack([_joined(member, n_in, like, narrow) for member in members(done)])
-        else:
-            mlp = _joined(done, n_in, like, narrow)
+        each = members(done) if stacked == "members" else [done]
+        networks = [_joined(member, n_in, like, narrow) for member in each]
+    if outputs is not None:
+        networks = [with_outputs(network, outputs) for network in networks]
+    mlp = stack(networks) if stacked == "members" else networks[0]
     _warn_of_nan(mlp)
     # Arrays that stay NumPy's may be the source's own, which may go on training.
     return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
@@ -93,16 +98,21 @@ def assemble(
 def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:
     if narrow is not None:  # folded in float64, and rounded to it alone
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
-    network = _Network(steps, n_in, like)
+    steps, inputs = _first_units(steps)
+    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like)
     for i, step in enumerate(steps):
         if isinstance(step, Affine):
             network.affine(step)
         elif isinstance(step, Scaling):
             with inside(f"step {i}"):
                 network.scaling(step)
+        elif isinstance(step, Units):
+            network.units(step)
         else:
             network.activation(step)
     network.close()
+    if inputs is not None:
+        network.layers[0] = reading(inputs, network.layers[0])
     layers = network.layers if narrow is None else _converted(network.layers, narrow)
     *hidden, final = (name or "identity" for name in network.activations)
     if early := next((name for name in hidden if name in OF_ROWS), None):
@@ -191,6 +201,17 @@ class _Network:
         step = _checked(step, self._width(step))
         # Folded once all of them have come, so that they are rounded once.
         self._waiting = step if self._waiting is None else _composed(self._waiting, step)
+
+    def units(self, step: Units) -> None:
+        """Leave out columns of the last layer, past its activation and the scaling that waits."""
+        self._settle()
+        if self.activations[-1] in OF_ROWS:
+            raise BadValue(
+                f"{self.activations[-1]} must come last, got a choice of its units, each of which depends "
+                f"on all of them; end the network before the choice"
+            )
+        self.layers[-1] = columns(self.layers[-1], step.chosen)
+        self._waiting = None if self._waiting is None else _chosen(self._waiting, step.chosen)
 
     def activation(self, step: Activation) -> None:
         self._settle()
@@ -282,6 +303,26 @@ def _checked(step: Scaling, n: int | None) -> Scaling:
 
 def _composed(one: Scaling, two: Scaling) -> Scaling:
     return Scaling(one.mean, one.scale * two.scale, (one.shift - two.mean) * two.scale + two.shift)
+
+
+def _chosen(scaling: Scaling, index: np.ndarray) -> Scaling:
+    """The scaling of some units."""
+    return Scaling(*(array[index] if np.size(array) > 1 else array for array in map(np.asarray, scaling)))
+
+
+def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
+    """The steps without the choices of units before the first layer, and all of these in one."""
+    inputs: Units | None = None
+    done: list[Step] = []
+    for i, step in enumerate(steps):
+        if isinstance(step, Units):
+            done = [_chosen(each, step.chosen) if isinstance(each, Scaling) else each for each in done]
+            inputs = step if inputs is None else Units(inputs.chosen[step.chosen], inputs.of)
+        elif isinstance(step, Scaling):
+            done.append(step)
+        else:
+            return [*done, *steps[i:]], inputs
+    return done, inputs
 
 
 def _after(layer: Affine, scaling: Scaling) -> Affine:

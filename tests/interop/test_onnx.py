@@ -43,6 +43,8 @@ def widened(proto):
     wide.CopyFrom(proto)
     for node in wide.graph.node:
         for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.DOUBLE
             if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
                 attribute.t.CopyFrom(
                     numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float64))
@@ -95,11 +97,24 @@ def test_qlknn_up_to_its_last_layer():
 
 
 def test_qlknn_whole_is_no_mlp():
-    message = r"from_onnx: source: node '/Gather' \(Gather\) can't be part of an MLP: .*; pass output='/Add_output_0' to end before it"
+    message = r"from_onnx: source: node '/Mul_1' \(Mul\) can't be part of an MLP: it multiplies two values .*; pass output='/Add_output_0' to end before it$"
     with pytest.raises(ValueError, match=message):
         from_onnx(QLKNN)
     with pytest.raises(ValueError, match=message):
         from_onnx(QLKNN, output="efeITG")
+
+
+@pytest.mark.parametrize(("name", "unit"), [("efiITG", 0), ("efeTEM", 2), ("efeETG", 5), ("gamma_max", 7)])
+def test_qlknn_one_flux(name, unit):
+    """A Gather of one unit and a Clip fold into the last layer, of which one column is left."""
+    whole, mlp = from_onnx(QLKNN, output="/Add_output_0"), from_onnx(QLKNN, output=name)
+    assert mlp.final_activation == "relu"
+    assert_bits(MLP(mlp.layers[:5]), *jax.tree.leaves(whole.layers[:5]))
+    assert_bits(
+        MLP(mlp.layers[5:]), whole.layers[5].w[:, unit : unit + 1], whole.layers[5].b[unit : unit + 1]
+    )
+    part = from_onnx(QLKNN, output="/Add_output_0", outputs=slice(unit, unit + 1))
+    assert_bits(MLP(part.layers[5:]), *mlp.layers[5])
 
 
 def test_gemm_with_all_its_attributes():
@@ -307,7 +322,7 @@ SECOND = [*LAYER, ("Gemm", ["a", "w", "b"], ["s"], {})]
 ENDS = {
     # An activation in several nodes, of which the first are scalings and activations of ours.
     "x - tanh x": ([*SECOND, ("Tanh", ["s"], ["t"], {}), ("Sub", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
-    "x sigmoid(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Sigmoid", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
+    "x tanh(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Tanh", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "x sin(c x)": ([*LAYER[:1], ("Mul", ["z", "c"], ["m"], {}), ("Sin", ["m"], ["t"], {}), ("Mul", ["z", "t"], ["y"], {})], "'z' to end before it, at layer 1 without its activation"),
     "cos(c x)": ([*SECOND, ("Div", ["s", "c"], ["m"], {}), ("Cos", ["m"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "a gate after an activation": ([*SECOND, ("Relu", ["s"], ["r"], {}), ("Mul", ["r", "c"], ["m"], {}), ("Cos", ["m"], ["y"], {})], "'r' to end before it"),

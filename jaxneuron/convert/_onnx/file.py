@@ -27,8 +27,8 @@ DTYPES = {
     **{1: "float32", 11: "float64", 10: "float16", 16: ml_dtypes.bfloat16, 9: "bool"},
     **{2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 12: "uint32", 13: "uint64"},
 }
-DOUBLE = 11
-FLOATS = (1, 10, DOUBLE, 16)
+FLOAT, DOUBLE = 1, 11
+FLOATS = (FLOAT, 10, DOUBLE, 16)
 # The fields for numbers that are not in raw_data; int32_data for other dtypes, bfloat16 and float16 as bits.
 TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}
 
@@ -158,3 +158,8 @@ def _external(proto: Any, folder: str | None, size: int) -> bytes:
 
 def _short(name: str) -> str:
     return repr(name if len(name) <= 60 else f"{name[:57]}...")
+
+
+def kind_of(dtype: Any) -> int:
+    """ONNX's number of a dtype."""
+    return next(kind for kind, name in DTYPES.items() if np.dtype(name) == dtype)

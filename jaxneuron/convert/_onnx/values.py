@@ -1,0 +1,137 @@
+"""Values that are computed from the input: the steps that lead to each, its shape, and its formula.
+
+A value is a batch of rows: its last `row` axes hold the units of one row, in order; the others keep rows
+apart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from jaxneuron.convert._onnx.activations import after_scaling, as_meant, between_scalings
+from jaxneuron.convert._onnx.attributes import Refusal
+from jaxneuron.convert._onnx.file import DOUBLE
+from jaxneuron.convert._onnx.formulas import Formula, X
+from jaxneuron.convert.steps import Scaling, Step
+
+Size = int | str  # of an axis; a name where the file does not fix it
+ANY = "..."  # in place of axes whose number the file does not record
+ROWS = "rows"  # the size of an axis that the file does not record
+
+
+class Part:
+    """Values that are elementwise functions of one value, by scalars alone."""
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []  # those that steps lead to
+        self.numbers: list[float] = [1.0]
+
+
+class Value(NamedTuple):
+    before: Any  # the Value before it, None for the input
+    step: Step | Refusal  # from there; or why there is none so far
+    kind: int  # its dtype, by ONNX's number
+    shape: tuple[Size, ...]
+    row: int = 1
+    part: Any = None  # the Part that it belongs to
+    formula: Formula | None = X  # of the first value of the part
+
+    def then(self, *steps: Step, **changed: Any) -> Value:
+        """The value that steps lead to from this one, of a part of its own."""
+        value = readable(self)
+        for step in steps:
+            value = _simplified(value._replace(before=value, step=step))
+        return started(value._replace(**changed))
+
+    @property
+    def start(self) -> Value:
+        """The input that it is computed from."""
+        value = self
+        while value.before is not None:
+            value = value.before
+        return value
+
+    def steps(self) -> list[Step]:
+        value = self
+        steps: list[Step] = []
+        while value.before is not None:
+            steps.append(cast("Step", readable(value).step))
+            value = value.before
+        return steps[::-1]
+
+    @property
+    def rank(self) -> int | None:
+        return None if ANY in self.shape else len(self.shape)
+
+    @property
+    def row_shape(self) -> tuple[Size, ...]:
+        return self.shape[len(self.shape) - self.row :]
+
+    @property
+    def units(self) -> int | None:
+        """The number of units in a row, if the file records it."""
+        sizes = self.row_shape
+        known = [size for size in sizes if isinstance(size, int)]
+        return math.prod(known) if len(known) == len(sizes) else None
+
+
+def _simplified(value: Value) -> Value:
+    """With one activation in place of another and the scalings beside it, where ours has parameters."""
+    before = value.before
+    if isinstance(value.step, Refusal):
+        return value
+    if (scale := _multiple(before)) is not None and (one := after_scaling(scale, value.step)) is not None:
+        return value._replace(before=before.before, step=one)
+    if before is not None and (after := _multiple(value)) is not None:
+        scale = _multiple(before.before)
+        one = None if scale is None else between_scalings(scale, before.step, after)
+        if one is not None:
+            return value._replace(before=before.before.before, step=one)
+    return value
+
+
+def _multiple(value: Value | None) -> float | None:
+    """The number that a value is a multiple by, if its step is that and nothing more."""
+    if value is None or value.before is None or not isinstance(value.step, Scaling):
+        return None
+    mean, scale, shift = value.step
+    if np.ndim(scale) or np.any(mean) or np.any(shift):
+        return None
+    return as_meant(float(scale), double=value.kind == DOUBLE)
+
+
+def started(value: Value) -> Value:
+    """`value` as the first of a part."""
+    value = value._replace(part=Part(), formula=X)
+    value.part.values.append(value)
+    return value
+
+
+def readable(value: Value) -> Value:
+    """`value`, to which steps lead; the refusal of the node from which on none do."""
+    if isinstance(value.step, Refusal):
+        raise value.step
+    return value
+
+
+def per_unit(constant: np.ndarray, value: Value) -> np.ndarray:
+    """A constant that is the same for every row of `value`: one number, or one for each unit."""
+    if value.rank is not None and constant.ndim > value.rank:
+        raise Refusal(f"its constant has more axes, {constant.shape}, than its input")
+    if constant.size == 1:
+        return constant.reshape(())
+    shape = constant.shape[-value.row :] if value.row else ()
+    if constant.size != math.prod(shape):
+        raise Refusal(f"its constant must be one number or one for each unit, got the shape {constant.shape}")
+    units = value.units
+    if units is None and value.row == 1:
+        return constant.reshape(-1)
+    try:
+        return np.broadcast_to(constant.reshape(shape), value.row_shape).reshape(-1)  # type: ignore[arg-type]
+    except (ValueError, TypeError):
+        raise Refusal(
+            f"its constant must have {units} numbers, one for each unit, got {constant.size}"
+        ) from None
