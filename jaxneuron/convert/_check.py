@@ -26,7 +26,7 @@ from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import ELU, LeakyReLU
-from jaxneuron.convert.steps import Scaling, Step
+from jaxneuron.convert.steps import Scaling, Step, Units
 
 Array = np.ndarray
 Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
@@ -139,7 +139,7 @@ def _difference(
     wanted = (len(rows), mlp.layers[-1].w.shape[1])
     if outputs.size != wanted[0] * wanted[1]:
         return f"outputs of shape {outputs.shape} instead of {wanted}"
-    if not any(isinstance(step, Scaling) for step in steps or ()):
+    if not any(isinstance(step, (Scaling, Units)) for step in steps or ()):
         steps = None  # the network's own, nothing is folded
     ours, theirs = _Rounding.ours(mlp), _Rounding.theirs(dtype)
     both = _Rounding(*(a + b for a, b in zip(ours, theirs, strict=True)))
@@ -206,6 +206,10 @@ def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Arra
             size = (np.abs(x) + np.abs(mean)) * np.abs(scale) + np.abs(shift)
             x, slopes = (x - mean) * scale + shift, functools.partial(np.multiply, scale)
             error = 8 * rounding.result * size + rounding.tiny  # deviation and scale are computed too
+        elif isinstance(step, Units):
+            scale, slopes = trace[-1].scale[:, step.chosen], _spread(step.chosen, x.shape)
+            x = size = x[:, step.chosen]
+            error = np.zeros(x.shape)
         else:
             x, error, slopes = _activation(step, x, trace[-1].error, rounding)
             size, scale = x, trace[-1].scale
@@ -222,6 +226,17 @@ def _bound(trace: Sequence[_Done], slopes: Array) -> tuple[Array, Array]:
         total += (np.abs(slopes) * done.error).sum(1)
         slopes = done.slopes(slopes)
     return total, np.max([done.largest for done in trace], axis=0)
+
+
+def _spread(chosen: Any, shape: tuple[int, ...]) -> Slopes:
+    """From the slopes with respect to the chosen units to those with respect to all."""
+
+    def slopes(v: Array) -> Array:
+        wide = np.zeros(shape)
+        np.add.at(wide.T, chosen, v.T)
+        return wide
+
+    return slopes
 
 
 def _affine(layer: Affine, x: Array) -> tuple[Array, Array, Slopes]:

@@ -2,6 +2,7 @@
 
     x -> x @ w + b                      Affine
     x -> (x - mean) * scale + shift     Scaling
+    x -> x[..., chosen]                 Units
     x -> activation(x)                  a name or a callable
 
 A scaling is folded into the layer before it or, if an activation stands between them, into the layer after
@@ -40,6 +41,7 @@ from jaxneuron.convert._stacks import members, stack
 # A mean of up to so many deviations is folded: x @ w' and b' then cancel, which costs log2 of it, four bits
 # at most. A larger mean is subtracted in a layer of its own, where only the mean itself is rounded.
 MOST_DEVIATIONS = 16.0
+OF_ROWS = ("softmax", "log_softmax")  # of which each unit depends on all
 MOST_UNITS = 2048  # of all the layers made here: nearly all of their weights are zeros
 
 
@@ -51,7 +53,18 @@ class Scaling(NamedTuple):
     shift: Any = 0.0
 
 
-Step = Affine | Scaling | str | Callable[..., Any]
+class Units(NamedTuple):
+    """x[..., chosen]: some of its units, in this order.
+
+    The columns of the layer before it that are not named are left out. Where there is none, the inputs that
+    are not named get weights of 0 in the layer after it.
+    """
+
+    chosen: Any  # integers, or a slice
+    of: int | None = None  # how many units x has, needed where no layer tells it
+
+
+Step = Affine | Scaling | Units | str | Callable[..., Any]
 Activations = Activation | Sequence[Activation]
 
 
@@ -63,6 +76,7 @@ def assemble(
     like: DTypeLike = np.float32,
     dtype: DTypeLike | None = None,
     stacked: str | None = None,
+    outputs: slice | None = None,
 ) -> MLP:
     """The network that performs `steps` in order.
 
@@ -73,35 +87,73 @@ def assemble(
       like: the dtype of a network that has no layer from the source.
       dtype: to convert all layers to; None keeps theirs.
       stacked: "members" for steps whose layers are stacks of members; the network is a stack too.
+      outputs: the units of the last layer to keep; None keeps all.
 
     Called by the public importer itself: the warning of NaN points at the line that called it.
     """
     narrow = None if dtype is None else _checked_dtype(dtype)
     with inside(argument):
-        named = [step if isinstance(step, (Affine, Scaling)) else known(step) for step in steps]
+        named = [step if isinstance(step, (Affine, Scaling, Units)) else known(step) for step in steps]
         done = [step for step in named if not _does_nothing(step)]
         if stacked == "members":
-            mlp = stack([_joined(member, n_in, like, narrow) for member in members(done)])
+            each = [_joined(member, n_in, like, narrow) for member in members(done)]
         else:
-            mlp = _joined(done, n_in, like, narrow)
+            each = [_joined(done, n_in, like, narrow)]
+    if outputs is not None:
+        each = [with_outputs(mlp, outputs) for mlp in each]
+    mlp = stack(each) if stacked == "members" else each[0]
     _warn_of_nan(mlp)
     # Arrays that stay NumPy's may be the source's own, which may go on training.
     return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
+def with_outputs(mlp: MLP, outputs: Any) -> MLP:
+    """The network that computes only these units of the last layer."""
+    if not isinstance(outputs, slice):
+        raise BadType(
+            f"outputs must be a slice, got {type(outputs).__name__}; pass slice(0, 3) for the first 3"
+        )
+    n = mlp.layers[-1].w.shape[-1]
+    try:
+        index = np.arange(n)[outputs]
+    except (TypeError, ValueError):
+        index = np.arange(0)
+    if not index.size:
+        raise BadValue(
+            f"outputs must keep some of {n} units, got {outputs}; pass slice(0, {n}) for all of them"
+        )
+    if index.size < n and mlp.final_activation in OF_ROWS:
+        raise BadValue(
+            f"outputs must be None for a network that ends with {mlp.final_activation}, got {outputs}: "
+            f"each of its units depends on all of them; choose from its outputs instead"
+        )
+    layers = *mlp.layers[:-1], _columns(mlp.layers[-1], index)
+    names = None if mlp.outputs is None else [mlp.outputs[i] for i in index]
+    return as_mlp(layers, mlp.activation, mlp.final_activation, mlp.inputs, names)
+
+
+def _columns(layer: Affine, index: np.ndarray) -> Affine:
+    return Affine(layer.w[..., index], None if layer.b is None else layer.b[..., index])
+
+
 def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:
     if narrow is not None:  # folded in float64, and rounded to it alone
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
-    network = _Network(steps, n_in, like)
+    steps, inputs = _first_units(steps)
+    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like)
     for i, step in enumerate(steps):
         if isinstance(step, Affine):
             network.affine(step)
         elif isinstance(step, Scaling):
             with inside(f"step {i}"):
                 network.scaling(step)
+        elif isinstance(step, Units):
+            network.units(step)
         else:
             network.activation(step)
     network.close()
+    if inputs is not None:
+        network.layers[0] = _reading(inputs, network.layers[0])
     layers = network.layers if narrow is None else _converted(network.layers, narrow)
     *hidden, final = (name or "identity" for name in network.activations)
     if "softmax" in hidden:
@@ -190,6 +242,17 @@ class _Network:
         step = _checked(step, self._width(step))
         # Folded once all of them have come, so that they are rounded once.
         self._waiting = step if self._waiting is None else _composed(self._waiting, step)
+
+    def units(self, step: Units) -> None:
+        """Leave out columns of the last layer, past its activation and the scaling that waits."""
+        self._settle()
+        if self.activations[-1] in OF_ROWS:
+            raise BadValue(
+                f"{self.activations[-1]} must come last, got a choice of its units, each of which depends "
+                f"on all of them; end the network before the choice"
+            )
+        self.layers[-1] = _columns(self.layers[-1], step.chosen)
+        self._waiting = None if self._waiting is None else _chosen(self._waiting, step.chosen)
 
     def activation(self, step: Activation) -> None:
         self._settle()
@@ -281,6 +344,44 @@ def _checked(step: Scaling, n: int | None) -> Scaling:
 
 def _composed(one: Scaling, two: Scaling) -> Scaling:
     return Scaling(one.mean, one.scale * two.scale, (one.shift - two.mean) * two.scale + two.shift)
+
+
+def _chosen(scaling: Scaling, index: np.ndarray) -> Scaling:
+    """The scaling of some units."""
+    return Scaling(*(array[index] if np.size(array) > 1 else array for array in map(np.asarray, scaling)))
+
+
+def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
+    """The steps without the choices of units before the first layer, and all of these in one."""
+    inputs: Units | None = None
+    done: list[Step] = []
+    for i, step in enumerate(steps):
+        if isinstance(step, Units):
+            done = [_chosen(each, step.chosen) if isinstance(each, Scaling) else each for each in done]
+            inputs = step if inputs is None else Units(inputs.chosen[step.chosen], inputs.of)
+        elif isinstance(step, Scaling):
+            done.append(step)
+        else:
+            return [*done, *steps[i:]], inputs
+    return done, inputs
+
+
+def _reading(inputs: Units, layer: Affine) -> Affine:
+    """The layer that reads `inputs.of` units, of which `layer` reads some."""
+    index, n = inputs.chosen, inputs.of or 0
+    more = (n - len(np.unique(index))) * layer.w.shape[1]
+    if more > MOST_UNITS**2:
+        raise BadValue(
+            f"a choice of {len(index)} of {n} inputs needs {more} weights of 0, at most {MOST_UNITS**2} are "
+            f"made; convert the part without it"
+        )
+    if len(np.unique(index)) == len(index):
+        w = np.zeros((n, layer.w.shape[1]), layer.w.dtype)
+        w[index] = layer.w
+        return Affine(w, layer.b)
+    wide = np.zeros((n, layer.w.shape[1]))
+    np.add.at(wide, index, np.asarray(layer.w, np.float64))  # an input that is read twice
+    return Affine(rounded(wide, np.zeros(layer.w.shape[1]), like=layer).w, layer.b)
 
 
 def _after(layer: Affine, scaling: Scaling) -> Affine:
