@@ -93,6 +93,7 @@ NOT_CHECKS = (
     (np.ones((1, 2)), np.ones((2, 2))),
     (np.ones((4, 2)), np.full((4, 2), 99.0)),
 )
+NOT_OUTPUTS = (3, "0:2", slice(9, None), slice("a"), slice(0, 2, 0))
 NOT_SCALINGS = (*NOT_NUMBERS, np.ones(5), np.nan, np.inf)
 
 
@@ -149,10 +150,10 @@ FUNCTIONS = [
     Public(plot.plot_error, {}, {"functions": NOT_ACTIVATIONS}),
     Public(plot.plot_network, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
     Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": ([(np.ma.ones((2, 3)), None)], [(scipy.sparse.csr_array(np.eye(2)), None)], object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
-    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, ["Dense_5"]), "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
-    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, ["linear_5"]), "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
+    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, [], ["Dense_5"]), "outputs": NOT_OUTPUTS, "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
+    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, [], ["linear_5"]), "outputs": NOT_OUTPUTS, "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
     Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS, "check": NOT_CHECKS}),
-    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, ["5"]), **BAD_IMPORTED}),
+    Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, [], ["5"]), "outputs": NOT_OUTPUTS, **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}, "equinox"),
     Public(convert.from_nnx, {}, {"module": (object(), None, 3)}, "flax"),
     Public(convert.from_keras, {}, {"source": (object(), None, 3)}, "keras"),

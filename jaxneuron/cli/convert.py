@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxneuron._counts import summary
 from jaxneuron._names import from_text
-from jaxneuron.convert._files import SUFFIXES, TAKES, WRITERS, kind_of, read_any
+from jaxneuron.convert._files import OPTIONAL, SUFFIXES, TAKES, WRITERS, kind_of, read_any
 
 
 def add_parser(commands: Any) -> None:
@@ -29,6 +29,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--final-activation", metavar="NAME", help="of the last layer, likewise")
     parser.add_argument(
         "--prefix", metavar="P", help="the names' part before the network's own, of PyTorch's file"
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="A,B",
+        type=lambda names: names.split(","),
+        help="of PyTorch's file: the names of the network's layers in order; the others are left out",
+    )
+    parser.add_argument(
+        "--outputs", metavar="A:B", type=_slice, help="the units of the last layer to keep, likewise: 0:6"
     )
     parser.add_argument("--output", metavar="NAME", help="the value of an .onnx file to end at")
     parser.add_argument("--orientation", choices=("in_out", "out_in"), help="of the weights in an .npz file")
@@ -65,11 +74,21 @@ def _convert(options: argparse.Namespace) -> None:
     if wrong := sorted(given.keys() - set(TAKES[kind])):
         verb, it = ("does", "it") if len(wrong) == 1 else ("do", "them")
         raise ValueError(f"{source}: {_flags(wrong)} {verb} not apply to this kind of file; leave {it} out")
-    if missing := [name for name in TAKES[kind] if name not in ("prefix", "output") and name not in given]:
+    if missing := [name for name in TAKES[kind] if name not in OPTIONAL | given.keys()]:
         raise ValueError(f"{source}: does not say {_flags(missing)}; pass it")
     mlp = read_any(source, given | ({"dtype": options.dtype} if options.dtype else {}))
     WRITERS[out.suffix](mlp, out, **wanted)
     print(summary(mlp))
+
+
+def _slice(text: str) -> slice:
+    try:
+        start, stop = (int(end) if end else None for end in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be A:B, the first unit and that after the last, got {text!r}"
+        ) from None
+    return slice(start, stop)
 
 
 def _flags(names: list[str]) -> str:

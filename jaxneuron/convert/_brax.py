@@ -10,9 +10,10 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadValue, public
-from jaxneuron._params import MLP, Affine
+from jaxneuron._params import MLP
 from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert._names import named_layers
+from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import Activations, Scaling, assemble, chain
 
 
@@ -28,13 +29,15 @@ def from_brax(
 ) -> MLP:
     """The deterministic policy that Brax trained, from observations to actions.
 
-        action = tanh(first half of policy((observation - mean) / std))
+        action = tanh(first half of policy((observation - mean) / std))    tanh-normal head, the default
+        action = policy((observation - mean) / std)                        normal head
 
     Args:
       params: `(normalizer, policy, value)` as PPO's training returns it, or `(normalizer, policy)`, SAC's.
-        The normalizer is folded into the first layer. The second half of the policy's outputs, the spread
-        of its actions, is left out. Brax returns a normalizer also where normalize_observations=False, its
-        default, kept the policy from using it: then pass `types.SimpleNamespace(mean=0.0, std=1.0)` instead.
+        The normalizer is folded into the first layer. What gives the spread of the actions is left out: the
+        second half of the tanh-normal head's outputs, or a layer or parameters beside the normal head.
+        Brax returns a normalizer also where normalize_observations=False, its default, kept the policy from
+        using it: then pass `types.SimpleNamespace(mean=0.0, std=1.0)` instead.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. Brax's own default is "silu" for PPO, "relu" for SAC.
       obs_key: which observations the policy sees, such as "state", if there are several.
@@ -42,8 +45,8 @@ def from_brax(
       check: `(observations, actions)` of the deterministic policy, with which the network is compared.
 
     Returns:
-      An `MLP` of JAX arrays whose final activation is "tanh". float64 ones stay NumPy arrays while
-      jax_enable_x64 is off, so that no bit is lost.
+      An `MLP` of JAX arrays whose final activation is "tanh", or "identity" for the normal head. float64
+      ones stay NumPy arrays while jax_enable_x64 is off, so that no bit is lost.
 
     Raises:
       ValueError: `params` without a normalizer and a policy, an odd number of outputs, several observations
@@ -65,19 +68,25 @@ def from_brax(
     normalizer, policy = params[:2]
     if isinstance(policy, Mapping) and list(policy) == ["params"]:
         policy = policy["params"]
-    layers = named_layers(policy, "params[1]")
+    normal_head = isinstance(policy, Mapping) and {"MLP_0", "Dense_0"} <= policy.keys()
+    parts = [policy["MLP_0"], {"Dense_0": policy["Dense_0"]}] if normal_head else [policy]
+    layers = [
+        layer
+        for part in parts
+        for layer in named_layers(part, "params[1]", remedy="only policies of dense layers are read")
+    ]
     mean, std = (_moment(normalizer, name, obs_key) for name in ("mean", "std"))
-    w, b = layers[-1]
-    if w.shape[1] % 2:
+    n = layers[-1].w.shape[1]
+    if n % 2 and not normal_head:
         raise BadValue(
             f"params[1] must have an even number of outputs, location and spread of each action, "
-            f"got {w.shape[1]}; use from_flax for another distribution"
+            f"got {n}; use from_flax for another distribution"
         )
-    half = w.shape[1] // 2
-    layers[-1] = Affine(w[:, :half], None if b is None else b[:half])
     with np.errstate(divide="ignore"):
         scaling = Scaling(mean=mean, scale=1 / std)
-    steps = [scaling, *chain(layers, activation, "tanh")]
+    steps = [scaling, *chain(layers, activation, "identity" if normal_head else "tanh")]
+    if not normal_head:
+        steps.append(Units(slice(n // 2)))
     mlp = assemble(steps, "params", dtype=dtype)
     compare_given(mlp, check, steps=steps)
     return mlp

@@ -120,12 +120,13 @@ def _read_npz(path: Path, **given: Any) -> MLP:
 ACTIVATIONS = ("activation", "final_activation")
 KINDS = {
     ".safetensors": Kind(_read_safetensors, _write_safetensors),
-    "torch": Kind(from_torch, None, (*ACTIVATIONS, "prefix")),
+    "torch": Kind(from_torch, None, (*ACTIVATIONS, "prefix", "layers", "outputs")),
     ".onnx": Kind(from_onnx, to_onnx, ("output",)),
     ".keras": Kind(from_keras, _write_keras),
     ".npz": Kind(_read_npz, write_pairs, (*ACTIVATIONS, "orientation")),
     ".stablehlo": Kind(None, export),
 }
+OPTIONAL = {"prefix", "output", "layers", "outputs"}
 TAKES = {name: kind.takes for name, kind in KINDS.items()}
 WRITERS = {name: kind.write for name, kind in KINDS.items() if kind.write}
 SUFFIXES = " or ".join(", ".join(WRITERS).rsplit(", ", 1))

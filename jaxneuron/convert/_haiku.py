@@ -26,6 +26,7 @@ def from_haiku(
     activation: Activations,
     final_activation: Activation,
     layers: Sequence[str] | None = None,
+    outputs: slice | None = None,
     stacked: str | None = None,
     dtype: DTypeLike | None = None,
     check: Check = None,
@@ -39,8 +40,10 @@ def from_haiku(
       activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
         hashable callable; one for all, or a sequence with one for each.
       final_activation: the last layer's.
-      layers: the names of the layers in order, such as "mlp/~/encoder", if they are not numbered in
-        that order.
+      layers: the names of the network's layers in order, such as "mlp/~/encoder"; what is not named is left
+        out, such as a critic. None takes all layers, in the order of their numbers.
+      outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
+        deviations; None keeps all.
       stacked: what the first axis of weights `(n, n_in, n_out)` is: "members", which `hk.vmap` or `jax.vmap`
         of `init` makes, or "layers", which `hk.experimental.layer_stack` makes; None if there is none.
       dtype: to convert the layers to; None keeps theirs.
@@ -53,7 +56,8 @@ def from_haiku(
     Raises:
       ValueError: parameters of other than dense layers, names that tell no order, layers that do not
         chain, weights of three axes without `stacked`, an unknown activation, outputs other than those of
-        `check`, a number too large for `dtype`. TypeError: `params` that are not a mapping, another dtype.
+        `check`, no `outputs`, a number too large for `dtype`. TypeError: `params` that are
+        not a mapping, another dtype.
 
     Warns:
       UserWarning: without `layers` and `check`, of layers that Haiku numbered and that would chain in another
@@ -79,7 +83,9 @@ def from_haiku(
     )
     if stacked == "layers":
         found = in_turn(found)
-    mlp = assemble(chain(found, activation, final_activation), "params", dtype=dtype, stacked=stacked)
+    mlp = assemble(
+        chain(found, activation, final_activation), "params", dtype=dtype, stacked=stacked, outputs=outputs
+    )
     compare_given(mlp, check)
     return mlp
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -30,6 +30,7 @@ def named_layers(
     names: tuple[str, str] = ("kernel", "bias"),
     separator: str = "/",
     layers: Sequence[str] | None = None,
+    remedy: str = "pass the part that is an MLP, or layers=[...] with the names of its layers in order",
     first: int | None = None,
     array: Callable[[Any], Any] = lambda value: value,
     stacked: str | bool | None = False,
@@ -41,7 +42,9 @@ def named_layers(
       tree: nested mappings; the innermost ones hold a layer's weights and bias under `names`.
       argument: the importer's argument that holds the tree; opens the messages about it.
       separator: stands between the places of a name.
-      layers: the names of the layers in order, if their numbers don't tell it.
+      layers: the names of the network's layers in order; all others are left out. None takes all that
+        `tree` holds, in the order of their numbers.
+      remedy: for a tree that holds other arrays.
       first: the number of a name without one, where the source's convention has such a name.
       array: converts a leaf to an array.
       stacked: what a leading axis of the weights is, if that was said; False where it can't be said.
@@ -52,22 +55,24 @@ def named_layers(
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
+    chosen = None if layers is None else _checked(layers, separator)
     for path, leaf in _leaves(tree, argument, separator):
-        if path[-1] not in names:
+        if path[-1] in names:
+            if leaf is not None:
+                found.setdefault(path[:-1], {})[path[-1]] = leaf
+        elif chosen is None or any(path[: len(each)] == each for each in chosen):
             raise BadValue(
                 f"{argument} must hold only layers of {weight!r} and {bias!r}, "
-                f"got {separator.join(path)!r:.80}; pass the part that is an MLP"
+                f"got {separator.join(path)!r:.80}; {remedy}"
             )
-        if leaf is not None:
-            found.setdefault(path[:-1], {})[path[-1]] = leaf
     if not found:
         raise BadValue(
             f"{argument} must hold at least one layer of {weight!r}, got none; pass the network's parameters"
         )
     order = (
         _numeric(list(found), separator, first)
-        if layers is None
-        else _given(found, layers, argument, separator)
+        if chosen is None
+        else _given(found, chosen, argument, separator)
     )
     affines = []
     for path in order:
@@ -90,6 +95,13 @@ def named_layers(
         if by_creation(numbered):
             _check_order(argument, affines, [separator.join(path) for path in order])
     return affines
+
+
+def of_layers(names: Iterable[str], layers: Any, separator: str = ".") -> list[str]:
+    """Those of the arrays' names that belong to `layers`; all, if these are not chosen."""
+    if not isinstance(layers, (tuple, list)):
+        return list(names)
+    return [name for name in names if name.startswith(tuple(f"{layer}{separator}" for layer in layers))]
 
 
 def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) -> None:
@@ -164,24 +176,28 @@ def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]
     )
 
 
-def _given(found: Mapping[Path, Any], layers: Sequence[str], argument: str, separator: str) -> list[Path]:
+def _checked(layers: Sequence[str], separator: str) -> list[Path]:
+    """The paths of `layers`, the names of a network's layers in order."""
     if not isinstance(layers, (tuple, list)) or not all(isinstance(name, str) for name in layers):
         raise BadType(
             f"layers must be a list of names, got {type(layers).__name__}; pass strings, in the layers' order"
         )
-    order = [tuple(name.split(separator)) for name in layers]
-    for path in order:
+    if not layers:
+        raise BadValue("layers must name at least one layer, got none; leave it out to take all layers")
+    for name in layers:
+        if layers.count(name) > 1:
+            raise BadValue(
+                f"layers must name each layer once, got {name!r:.80} twice; "
+                f"pass the pairs of a layer that is called twice to from_pairs"
+            )
+    return [tuple(name.split(separator)) for name in layers]
+
+
+def _given(found: Mapping[Path, Any], chosen: list[Path], argument: str, separator: str) -> list[Path]:
+    for path in chosen:
         if path not in found:
             raise BadValue(
                 f"layers must name layers of {argument}, got {separator.join(path)!r}; "
-                f"there are {', '.join(repr(separator.join(p)) for p in list(found)[:MOST_NAMED])}"
+                f"there are {_few([separator.join(each) for each in found])}"
             )
-    named = [separator.join(path) for path in order]
-    wrong = [f"{name!r} twice" for name in named if named.count(name) > 1]
-    wrong += [f"{separator.join(path)!r} left out" for path in found if path not in order]
-    if wrong:
-        raise BadValue(
-            f"layers must name each of the {len(found)} layers once, got {wrong[0]}; "
-            f"pass the part that is one network"
-        )
-    return order
+    return chosen

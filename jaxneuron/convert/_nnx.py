@@ -17,7 +17,7 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron._scaling import round_once
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._flax import numbered_by_flax
-from jaxneuron.convert._names import named_layers
+from jaxneuron.convert._names import named_layers, of_layers
 from jaxneuron.convert._stacks import STACKED, check_stacked, in_turn, members
 from jaxneuron.convert.steps import Activations, Step, assemble, chain, refused, required
 
@@ -35,6 +35,7 @@ def from_nnx(
     activation: Activations | None = None,
     final_activation: Activation | None = None,
     layers: Sequence[str] | None = None,
+    outputs: slice | None = None,
     stacked: str | None = None,
     dtype: DTypeLike | None = None,
     check: Check = True,
@@ -49,8 +50,10 @@ def from_nnx(
         sequence with one for each. Read from an `nnx.Sequential`, required otherwise. A callable is given
         all rows at once, as NNX does.
       final_activation: the last layer's, likewise.
-      layers: the names of the layers in order, such as "block/linear_0", if they are not numbered in
-        that order.
+      layers: the names of the network's layers in order, such as "block/linear_0"; what is not named is left
+        out, such as a critic. None takes all layers, in the order of their numbers.
+      outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
+        deviations; None keeps all.
       stacked: what the first axis of kernels `(n, n_in, n_out)` is: "members", which `nnx.vmap` of the
         constructor makes, or "layers", which `nnx.scan` calls in turn; None if there is none.
       dtype: to convert the layers to; None keeps theirs.
@@ -90,7 +93,7 @@ def from_nnx(
     else:
         called = check is not True or isinstance(module, nnx.Module)  # so that the order is checked
         found = named_layers(
-            _tree(module, nnx),
+            _tree(module, layers, nnx),
             "module",
             layers=layers,
             array=lambda v: _array(v, nnx),
@@ -99,13 +102,14 @@ def from_nnx(
         )
         given = required("an nnx.Sequential", activation, final_activation)
         steps = chain(in_turn(found) if stacked == "layers" else found, *given)
-    mlp = assemble(steps, "module", dtype=dtype, stacked=stacked)
+    mlp = assemble(steps, "module", dtype=dtype, stacked=stacked, outputs=outputs)
+    kept = slice(None) if outputs is None else outputs
     if check is not True:
         compare_given(mlp, check)
     elif isinstance(module, nnx.Module) and stacked != "members":
         compare(
             mlp,
-            lambda rows: _forward(module, rows, nnx),
+            lambda rows: _forward(module, rows, nnx)[:, kept],
             "module",
             computed_in=_computed_in(module, nnx),
             remedy=REMEDY,
@@ -148,8 +152,8 @@ def _steps(sequential: Any, stacked: str | None, nnx: Any) -> Iterator[Step]:
             )
 
 
-def _tree(module: Any, nnx: Any) -> Any:
-    """The arrays of a module's layers by their paths; a state as it is."""
+def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
+    """The arrays of a module by their paths, all in layers or not among `layers`; a state as it is."""
     if isinstance(module, Mapping) and not isinstance(module, nnx.Module):
         return module
     if not isinstance(module, nnx.Module):
@@ -170,9 +174,11 @@ def _tree(module: Any, nnx: Any) -> Any:
         if not holds or id(part) in parts_of_layers:
             continue
         owner = next(o for i in range(len(path), -1, -1) if isinstance(o := parts.get(path[:i]), nnx.Module))
-        if type(owner) is not nnx.bridge.ToNNX:  # whose parameters are those of a linen module
+        name = "/".join(map(str, path))
+        of_linen = type(owner) is nnx.bridge.ToNNX  # whose parameters are those of a linen module
+        if of_layers([name], layers, "/") and not of_linen:
             raise BadValue(
-                f"module must hold its weights in nnx.Linear, got {'/'.join(map(str, path))!r:.80} of a "
+                f"module must hold its weights in nnx.Linear, got {name!r:.80} of a "
                 f"{type(owner).__name__}; pass the part that is an MLP, or nnx.state(module, nnx.Param)"
             )
         arrays[path] = part

@@ -22,7 +22,7 @@ from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import SAME
 from jaxneuron.convert._check import Check, compare, compare_given
-from jaxneuron.convert._names import named_layers
+from jaxneuron.convert._names import named_layers, of_layers
 from jaxneuron.convert._torch_modules import (
     advice,
     as_called,
@@ -32,7 +32,17 @@ from jaxneuron.convert._torch_modules import (
     plain,
     torch_precision,
 )
-from jaxneuron.convert.steps import Activations, Scaling, Step, assemble, chain, network, refused, required
+from jaxneuron.convert._units import Units
+from jaxneuron.convert.steps import (
+    Activations,
+    Scaling,
+    Step,
+    assemble,
+    chain,
+    network,
+    refused,
+    required,
+)
 
 # torch.nn's modules that are not called as our activation, or hold parameters.
 DIFFERENT: dict[str, Callable[[Any], Step]] = {
@@ -57,6 +67,7 @@ def from_torch(
     final_activation: Activation | None = None,
     prefix: str = "",
     layers: Sequence[str] | None = None,
+    outputs: slice | None = None,
     dtype: DTypeLike | None = None,
     check: Check = True,
 ) -> MLP:
@@ -70,7 +81,10 @@ def from_torch(
         sequence with one for each. Read from an `nn.Sequential`, required otherwise.
       final_activation: the last layer's, likewise.
       prefix: the part of the names before the network's own, such as "actor.net.".
-      layers: the names of the layers in order, such as "fc1", if they are not numbered.
+      layers: the names of the network's layers in order, such as "fc1", after the prefix; what is not named
+        is left out, such as a critic or `log_std`. None takes all, in the order of their numbers.
+      outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
+        deviations; None keeps all.
       dtype: to convert the layers to; None keeps theirs.
       check: True compares the network with an `nn.Sequential`'s own outputs on eight fixed rows, and False
         does not. `(rows, outputs)`, of the source, compares with those, whatever the source is.
@@ -106,9 +120,18 @@ def from_torch(
         with evaluating(source):
             with inside("source"):
                 steps = list(_module_steps(source))
-            mlp = assemble(steps, "source", dtype=dtype)
+            mlp = assemble(steps, "source", dtype=dtype, outputs=outputs)
+            kept = slice(None) if outputs is None else outputs
+            steps += [] if outputs is None else [Units(outputs)]
             if check is True:
-                compare(mlp, forward(source), "source", steps=steps, computed_in=_computed_in(source))
+                called = forward(source)
+                compare(
+                    mlp,
+                    lambda rows: called(rows)[:, kept],
+                    "source",
+                    steps=steps,
+                    computed_in=_computed_in(source),
+                )
             else:
                 compare_given(mlp, check, steps=steps)
         return mlp
@@ -117,7 +140,7 @@ def from_torch(
         named = {str(name): tensor for name, tensor in source.items()}
         state = {n.removeprefix(prefix): tensor for n, tensor in named.items() if n.startswith(prefix)}
     elif os.fspath(source).endswith(".safetensors") or kind_of(source) not in (None, "torch", "pickle"):
-        state = _tensors(source, prefix)
+        state = _tensors(source, prefix, layers)
     else:
         raise BadValue(
             f"source must be a .safetensors file, got {os.path.basename(source)!r}, which may hold a pickle, "
@@ -129,18 +152,18 @@ def from_torch(
             f"prefix must begin the names of tensors, got {prefix!r}, which begins none; "
             f"look at the state_dict's keys"
         )
-    for name in filter(MADE.search, state):
+    for name in filter(MADE.search, of_layers(state, layers)):
         raise BadValue(
             f"source must hold weights as they are used, got {name!r:.80}, from which a call makes them; "
             f"pass the nn.Sequential, or take the state_dict after remove_parametrizations, "
             f"remove_weight_norm, remove_spectral_norm or prune.remove"
         )
     with inside("source"):
-        state = {name: _array(tensor, name) for name, tensor in state.items()}
+        state |= {name: _array(state[name], name) for name in of_layers(state, layers)}
     found = named_layers(state, "source", names=("weight", "bias"), separator=".", layers=layers)
     transposed = [Affine(w.T, b) for w, b in found]
     given = required("an nn.Sequential", activation, final_activation)
-    mlp = assemble(chain(transposed, *given), "source", dtype=dtype)
+    mlp = assemble(chain(transposed, *given), "source", dtype=dtype, outputs=outputs)
     compare_given(mlp, None if check is True else check)
     return mlp
 
@@ -168,17 +191,23 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise BadValue(f"{path} is not a whole safetensors file ({error}); copy or save it again") from None
 
 
-def _tensors(path: str | os.PathLike[str], prefix: str) -> dict[str, np.ndarray]:
-    """The tensors whose names begin with `prefix`, by what follows it."""
-    found = {}
+def _tensors(
+    path: str | os.PathLike[str], prefix: str, layers: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The tensors whose names begin with `prefix`, by what follows it; of other layers, only their names."""
+    found: dict[str, Any] = {}
     with opened(path) as file:
         for name in file.keys():  # noqa: SIM118 # not a mapping
             if not name.startswith(prefix):
                 continue
+            short = name.removeprefix(prefix)
+            if not of_layers([short], layers):
+                found[short] = ...
+                continue
             dtype = file.get_slice(name).get_dtype()
             if dtype not in DTYPES:
                 raise BadValue(f"{path} must hold {', '.join(sorted(DTYPES))}, got {dtype}")
-            found[name.removeprefix(prefix)] = file.get_tensor(name)
+            found[short] = file.get_tensor(name)
     return found
 
 

@@ -21,7 +21,7 @@ class Units(NamedTuple):
     are not named get weights of 0 in the layer after it.
     """
 
-    chosen: np.ndarray  # integers
+    chosen: Any  # integers, or a slice
     of: int | None = None  # how many units x has, needed where no layer tells it
 
 

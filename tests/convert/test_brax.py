@@ -43,6 +43,27 @@ def test_brax_policy():
     assert bits(from_brax((several, params), activation="silu", obs_key="state")) == bits(mlp)
 
 
+@pytest.mark.parametrize(
+    "spread", [{"std_param": {"value": normal(2)}}, {"std_logparam": {"log_value": normal(2)}}, {"Dense_1": dense(5, 2)}]
+)  # fmt: skip
+def test_the_normal_head(spread):
+    """distribution_type="normal": the actions are the outputs of a layer of its own, without a tanh."""
+    hidden, mean = policy(3, 5, 5)["params"], dense(5, 2)
+    params = {"params": {"MLP_0": hidden, "Dense_0": mean, **spread}}
+    unscaled = types.SimpleNamespace(mean=0.0, std=1.0)
+    rows = normal(6, 3)
+    y = rows
+    for layer in hidden.values():
+        y = np.maximum(y @ layer["kernel"] + layer["bias"], 0)
+    actions = y @ mean["kernel"] + mean["bias"]
+    mlp = from_brax((unscaled, params), activation="relu", check=(rows, actions))
+    assert mlp.activations == ("relu", "relu", "identity")
+    assert bits(mlp) == bits([array for layer in (*hidden.values(), mean) for array in layer.values()])
+    hidden["LayerNorm_0"] = {"scale": normal(5), "bias": normal(5)}
+    with pytest.raises(ValueError, match=r"got 'LayerNorm_0/scale'; only policies of dense layers are read"):
+        from_brax((unscaled, params), activation="relu")
+
+
 def test_a_normalizer_that_the_policy_does_not_use_is_found_by_actions():
     """Brax returns one also where normalize_observations=False, its default."""
     params, rows = policy(3, 5, 4), 1 + normal(6, 3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxneuron import mlp_forward
 from jaxneuron.convert import from_flax, from_haiku
 from jaxneuron.convert._names import fits_otherwise
-from tests.convert.networks import RELU, dense, normal
+from tests.convert.networks import RELU, bits, dense, normal
 
 
 def test_numeric_order():
@@ -120,10 +120,12 @@ UNORDERED = "from_flax: layers must be given where the names of layers are not o
         ({"fc1": dense(2, 2), "fc_1": dense(2, 2)}, {}, UNORDERED + "'fc1', 'fc_1'"),
         ({"a": {"fc1": dense(2, 2)}, "b": {"fc2": dense(2, 2)}}, {}, UNORDERED + "'a/fc1', 'b/fc2'"),
         ({f"l{i}x": dense(2, 2) for i in range(7)}, {}, UNORDERED + "'l0x', 'l1x', 'l2x', 'l3x', 'l4x' and 2 more"),
-        ({"in": dense(2, 2), "out": dense(2, 2)}, {"layers": ["in"]}, "from_flax: layers must name each of the 2 layers once, got 'out' left out"),
-        ({"in": dense(2, 2), "out": dense(2, 2)}, {"layers": ["in", "in"]}, "from_flax: layers must name each of the 2 layers once, got 'in' twice"),
+        ({"in": dense(2, 2)}, {"layers": []}, "from_flax: layers must name at least one layer, got none"),
+        ({"in": dense(2, 2), "out": dense(2, 2)}, {"layers": ["in", "in"]}, "from_flax: layers must name each layer once, got 'in' twice"),
         ({"in": dense(2, 2)}, {"layers": ["on"]}, "from_flax: layers must name layers of params, got 'on'; there are 'in'"),
-        ({"fc": dense(2, 2, scale=1)}, {}, "from_flax: params must hold only layers of 'kernel' and 'bias', got 'fc/scale'; pass the part that is an MLP"),
+        ({"fc": dense(2, 2, scale=1)}, {}, "from_flax: params must hold only layers of 'kernel' and 'bias', got 'fc/scale'; pass the part that is an MLP, or layers=[...] with the names of its layers in order"),
+        ({"fc": dense(2, 2, scale=1), "log_std": 1}, {"layers": ["fc"]}, "from_flax: params must hold only layers of 'kernel' and 'bias', got 'fc/scale'"),
+        ({"fc": dense(2, 2, inner={"a": 1})}, {"layers": ["fc"]}, "from_flax: params must hold only layers of 'kernel' and 'bias', got 'fc/inner/a'"),
         ({"fc": {"bias": normal(2)}}, {}, "from_flax: params: 'fc/kernel' must be there beside its 'bias', got none; pass whole layers"),
         ({"fc": {"kernel": normal(2)}}, {}, "from_flax: params: 'fc/kernel' must have two axes, got (2,); only dense layers make an MLP"),
         ({}, {}, "from_flax: params must hold at least one layer of 'kernel', got none"),
@@ -136,3 +138,53 @@ UNORDERED = "from_flax: layers must be given where the names of layers are not o
 def test_refused_params(params, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         from_flax(params, **(RELU | options))
+
+
+def test_layers_that_are_named_are_read_and_no_others():
+    """What is beside them is not even looked at: a critic, `log_std`, an embedding."""
+    params = {
+        "torso": {"fc": dense(3, 4)},
+        "mean": dense(4, 2),
+        "value": dense(4, 1),
+        "log_std": object(),
+        "embedding": {"table": "text", "bias": None, "kernel": object()},
+    }
+    mlp = from_flax(params, layers=["torso/fc", "mean"], **RELU)
+    arrays = [params["torso"]["fc"], params["mean"]]
+    assert bits(mlp) == bits([array for layer in arrays for array in layer.values()])
+
+
+@pytest.mark.parametrize(
+    "outputs", [slice(2), slice(1, 3), slice(-1, None), slice(None, None, -1), slice(None)]
+)
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+def test_outputs_keeps_units_of_the_last_layer(outputs, activation):
+    params, x = tree((3, 4, 5)), normal(6, 3)
+    given = {"activation": "tanh", "final_activation": activation}
+    whole, part = from_flax(params, **given), from_flax(params, outputs=outputs, **given)
+    assert part.activations == whole.activations
+    w, b = params["Dense_1"].values()
+    assert bits(part.layers[1]) == bits([w[:, outputs], b[outputs]])
+    members = {name: {k: np.stack([a, 2 * a]) for k, a in each.items()} for name, each in params.items()}
+    ensemble = from_flax(members, outputs=outputs, stacked="members", **given)
+    assert bits(ensemble.layers[1]) == bits([np.stack([a, 2 * a]) for a in (w[:, outputs], b[outputs])])
+    y = np.asarray(mlp_forward(whole, x))[:, outputs]
+    assert from_flax(params, outputs=outputs, check=(x, y), **given)
+    with pytest.raises(ValueError, match=r"^from_flax: check must hold what the network gives"):
+        from_flax(params, outputs=outputs, check=(x, 1 + 2 * y), **given)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "final", "message"),
+    [
+        (slice(5, None), "tanh", "outputs must keep some of 3 units, got slice(5, None, None); pass slice(0, 3) for all of them"),
+        (slice("a"), "tanh", "outputs must keep some of 3 units, got slice(None, 'a', None)"),
+        (slice(0, 3, 0), "tanh", "outputs must keep some of 3 units, got slice(0, 3, 0)"),
+        (slice(2), "softmax", "outputs must be None for a network that ends with softmax, got slice(None, 2, None): each of its units depends on all of them"),
+    ],
+)  # fmt: skip
+def test_refused_outputs(outputs, final, message):
+    with pytest.raises(ValueError, match=re.escape(f"from_flax: {message}")):
+        from_flax(tree((2, 3)), activation="relu", final_activation=final, outputs=outputs)
+    with pytest.raises(TypeError, match=r"^from_flax: outputs must be a slice, got int; pass slice\(0, 3\)"):
+        from_flax(tree((2, 3)), outputs=3, **RELU)

@@ -16,6 +16,25 @@ from brax.training.agents.ppo import networks as ppo
 from brax.training.agents.sac import networks as sac
 
 
+@pytest.mark.parametrize("noise", ["scalar", "log", "state"])
+def test_the_normal_head(noise):
+    given = {"state_dependent_std": True} if noise == "state" else {"noise_std_type": noise}
+    networks = ppo.make_ppo_networks(
+        {"state": (6,), "privileged_state": (9,)}, 3, policy_hidden_layer_sizes=(8, 8),
+        preprocess_observations_fn=running_statistics.normalize, distribution_type="normal", **given,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    seen = {name: 5 + 2 * rng.normal(size=(200, n)).astype(np.float32) for name, n in (("state", 6), ("privileged_state", 9))}  # fmt: skip
+    normalizer = running_statistics.init_state(
+        {name: specs.Array(rows.shape[1:], np.dtype("float32")) for name, rows in seen.items()}
+    )
+    normalizer = running_statistics.update(normalizer, seen)
+    params = normalizer, networks.policy_network.init(jax.random.key(0)), None
+    actions, _ = ppo.make_inference_fn(networks)(params, deterministic=True)(seen, jax.random.key(0))
+    check = seen["state"], actions
+    assert from_brax(params, activation="silu", obs_key="state", check=check).final_activation == "identity"
+
+
 @pytest.mark.parametrize(("agent", "activation"), [(ppo, "silu"), (sac, "relu")], ids=["ppo", "sac"])
 def test_policy(agent, activation):
     make, inference = {

@@ -386,3 +386,34 @@ def test_tracers_and_concrete_arrays_inside_jit():
 
 
 lora_graph, lora_state = nnx.split(nnx.Sequential(lora_linear(4, 2)))
+
+
+class ActorCritic(nnx.Module):
+    def __init__(self, rngs):
+        self.torso, self.mean = nnx.Linear(4, 6, rngs=rngs), nnx.Linear(6, 2, rngs=rngs)
+        self.value, self.norm = nnx.Linear(6, 1, rngs=rngs), nnx.LayerNorm(6, rngs=rngs)
+        self.log_std = nnx.Param(jnp.zeros(2))
+
+    def __call__(self, x):
+        hidden = jnp.tanh(self.torso(x))
+        return jnp.concatenate([self.mean(hidden), self.value(hidden)], axis=-1)
+
+
+def test_the_layers_that_are_named_are_read_and_no_others():
+    module, given = ActorCritic(nnx.Rngs(0)), {"activation": "tanh", "final_activation": "identity"}
+    check = X, module(X)[:, :2]
+    for source in (module, nnx.state(module)):
+        assert from_nnx(source, layers=["torso", "mean"], check=check, **given)
+        assert from_nnx(
+            source, layers=["torso", "mean"], outputs=slice(1), check=(X, check[1][:, :1]), **given
+        )
+    with pytest.raises(
+        ValueError, match=r"^from_nnx: module must compute what its layers say, got outputs of"
+    ):
+        from_nnx(module, layers=["torso", "mean"], **given)
+    with pytest.raises(
+        ValueError, match=r"^from_nnx: module must hold its weights in nnx.Linear, got 'norm/"
+    ):
+        from_nnx(module, layers=["torso", "norm"], **given)
+    net = nnx.Sequential(nnx.Linear(4, 6, rngs=nnx.Rngs(0)), jnp.tanh, nnx.Linear(6, 3, rngs=nnx.Rngs(1)))
+    assert from_nnx(net, outputs=slice(2)).layers[-1].w.shape == (6, 2)
