@@ -352,3 +352,10 @@ def test_unhashable_callables_are_refused():
 def test_our_functions_go_by_their_names():
     assert canonical(jaxneuron.tanh, "activation") == "tanh"
     assert canonical(jnp.tanh, "activation") is jnp.tanh
+
+
+@pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"softmax", "log_softmax", "exp"}))
+def test_second_derivatives_far_out_are_finite(name):
+    for z in (0.0, 89.0, -89.0, 1000.0, -1000.0):
+        assert np.isfinite(jax.grad(BY_NAME[name])(z))
+        assert np.isfinite(jax.grad(jax.grad(BY_NAME[name]))(z))

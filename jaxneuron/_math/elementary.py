@@ -178,7 +178,7 @@ def log_sigmoid(z: Array) -> Array:
     return -softplus(-z)
 
 
-@derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(z)))
+@derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(jnp.minimum(z, 0))))
 def elu(z: Array) -> Array:
     """z, and exp(z) - 1 below 0."""
     f = format_of(z)
@@ -187,7 +187,7 @@ def elu(z: Array) -> Array:
     return jnp.where(z > -(2.0 ** -(f.fraction_bits + 2)), z, c * (r + rest) + (c - 1))
 
 
-@derivative(lambda z, y: jnp.where(z > 0, SELU_SCALE.value, SELU_LIMIT * jnp.exp(z)))
+@derivative(lambda z, y: jnp.where(z > 0, SELU_SCALE.value, SELU_LIMIT * jnp.exp(jnp.minimum(z, 0))))
 def selu(z: Array) -> Array:
     """1.0507 z, and 1.7581 (exp(z) - 1) below 0."""
     f = format_of(z)
