@@ -28,7 +28,7 @@ from jaxneuron._evaluate.evaluator import as_numpy, fitting
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._names import resolve
-from jaxneuron._params import MLP, check_mlp
+from jaxneuron._params import MLP, check_columns, check_mlp
 
 TRACERS = "mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"
 UNREPORTED = contextlib.nullcontext(lambda done: None)
@@ -117,6 +117,7 @@ def evaluate_rows(
     check_mlp(mlp, "pass MLP(layers), parameters first")
     if isinstance(rows, jax.core.Tracer):
         raise BadType(TRACERS)
+    check_columns(mlp, rows, "rows")
     known = _known(mlp)
     used = on_devices.chosen(devices)
     on_gpus = gpus.are(used)

@@ -20,7 +20,7 @@ from jaxneuron._forward import _checked, _mlp_forward
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._names import resolve
-from jaxneuron._params import MLP, Affine, as_layers, check_mlp
+from jaxneuron._params import MLP, Affine, as_layers, check_columns, check_mlp
 
 
 class Evaluator:
@@ -126,6 +126,7 @@ class Evaluator:
     def _call(self, x: Any, out: Any) -> ndarray:
         """A call with any `x` and `out`."""
         if type(x) is not ndarray or x.dtype not in host.FLOATING:
+            check_columns(self._mlp, x, "x")
             x = as_operand(x, "x")
             if isinstance(x, jax.core.Tracer):
                 raise BadType("x must hold numbers, got a tracer; inside jit call mlp_forward")

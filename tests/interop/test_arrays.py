@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxneuron import MLP, evaluate, mlp_forward
+from jaxneuron import MLP, Evaluator, evaluate, mlp_forward
 
 NETWORK = MLP([(np.ones((2, 3), np.float32), None)], final_activation="identity")
 X = np.array([[1.0, 2.0]], np.float32)
@@ -109,7 +109,11 @@ def test_data_frames_of_a_network_that_knows_its_inputs(library):
     make = frames.table if library == "pyarrow" else frames.DataFrame
     named = MLP([([[1.0], [10.0]], None)], final_activation="identity", inputs=["a", "b"])
     good, other = {"a": [1.0, 2.0], "b": [3.0, 4.0]}, {"b": [3.0, 4.0], "a": [1.0, 2.0]}
-    for name, call in (("mlp_forward", mlp_forward), ("evaluate", evaluate)):
+    for name, call in (
+        ("mlp_forward", mlp_forward),
+        ("evaluate", evaluate),
+        ("Evaluator", lambda mlp, x: Evaluator(mlp)(x)),
+    ):
         np.testing.assert_array_equal(call(named, make(good)), [[31.0], [42.0]])
         with pytest.raises(ValueError, match=rf"^{name}: .* in its order, a, b, got b, a; pass \w+\[list"):
             call(named, make(other))
