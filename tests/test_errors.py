@@ -1,5 +1,6 @@
 """Every public function refuses every kind of bad argument with a message that names both."""
 
+import importlib.util
 import inspect
 import re
 import types
@@ -218,7 +219,7 @@ def test_good_arguments_are_taken(tmp_path, monkeypatch):
             for parameter in inspect.signature(entry.function).parameters.values()
             if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
         ]
-        if set(required) <= set(entry.good):
+        if set(required) <= set(entry.good) and importlib.util.find_spec(entry.library):
             entry.function(**entry.good)
 
 
@@ -238,6 +239,7 @@ def with_jax_arrays(good):
 @pytest.mark.parametrize("entry", BUILDERS, ids=lambda entry: entry.function.__name__)
 @pytest.mark.parametrize("transform", [jax.jit, jax.vmap, jax.grad])
 def test_concrete_arrays_give_concrete_arrays_inside_a_trace(entry, transform):
+    pytest.importorskip(entry.library)
     built = []
     in_jax = with_jax_arrays(entry.good)
 
@@ -254,6 +256,7 @@ def test_concrete_arrays_give_concrete_arrays_inside_a_trace(entry, transform):
 
 @pytest.mark.parametrize("entry", BUILDERS, ids=lambda entry: entry.function.__name__)
 def test_tracers_give_tracers_or_are_refused_by_name(entry):
+    pytest.importorskip(entry.library)
     arrays, structure = jax.tree.flatten(with_jax_arrays(entry.good), is_leaf=lambda a: isinstance(a, str))
     strings = {i: leaf for i, leaf in enumerate(arrays) if not isinstance(leaf, jax.Array)}
     name = entry.function.__name__
