@@ -69,7 +69,8 @@ inline Vector<T> exp(Vector<T> z) {
   const auto [c, p] = exp_parts<T, 1>(at_most<T>(at_least<T>(z, -F::zero), F::zero));
   const Integers<T> up = Integers<T>{} + (Integer{64} << F::fraction_bits);
   const auto is_negative = z < 0;
-  const Vector<T> scaled = bit_cast<T>(bit_cast<T>(c) + (is_negative ? up : -up));
+  using Unsigned = typename Lanes<T>::Unsigned;  // whose sums wrap: of NaN, c is any number
+  const Vector<T> scaled = (Vector<T>)((Unsigned)c + (Unsigned)(is_negative ? up : -up));
   return fma(scaled, p, scaled) * (is_negative ? splat<T>(power<T>(-64)) : splat<T>(power<T>(64)));
 }
 

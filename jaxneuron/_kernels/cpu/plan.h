@@ -6,9 +6,9 @@
 //     jaxneuron_plan_run(plan, &batch, &threads, &error);  // as often as wanted, by many threads at once
 //     jaxneuron_plan_free(plan);
 //
-// There is no global state; threads are the caller's to supply, for instance those of pool.h. A plan holds the
-// layers' descriptions, and a copy of 16-bit weights of a single network; all others must stay where they are
-// until the plan is freed. All structs are plain; enums are integers of the size they state.
+// There is no global state; threads are the caller's to supply, for instance those of pool.h. A plan holds
+// the layers' descriptions, and a copy of 16-bit weights of a single network; all others must stay where they
+// are until the plan is freed. All structs are plain; enums are integers of the size they state.
 #pragma once
 
 #include <cstdint>

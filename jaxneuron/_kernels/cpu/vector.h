@@ -22,6 +22,7 @@ template <>
 struct Lanes<float> {
   typedef float Vector __attribute__((vector_size(BYTES)));
   typedef std::int32_t Integers __attribute__((vector_size(BYTES)));
+  typedef std::uint32_t Unsigned __attribute__((vector_size(BYTES)));
   using Integer = std::int32_t;
 };
 
@@ -29,6 +30,7 @@ template <>
 struct Lanes<double> {
   typedef double Vector __attribute__((vector_size(BYTES)));
   typedef std::int64_t Integers __attribute__((vector_size(BYTES)));
+  typedef std::uint64_t Unsigned __attribute__((vector_size(BYTES)));
   using Integer = std::int64_t;
 };
 
