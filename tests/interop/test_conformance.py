@@ -75,6 +75,7 @@ TRUE = {
         any(n.op_type in ("Max", "Min", "Pow", "Less") for n in c.model.graph.node)
         and (any(x.size > 1 for x in inputs(c)[1:]) or "min_greater_than_max" in c.name)
     ),
+    "it must have a min below a max": lambda c: inputs(c)[1] > inputs(c)[2],
     "it compares with numbers that differ": lambda c: inputs(c)[1].size > 1,
 }
 
