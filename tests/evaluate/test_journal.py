@@ -50,7 +50,7 @@ def start():
 
 @pytest.mark.parametrize(("source", "target"), KILLS)
 def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, target):
-    rows = numbers(80_000)
+    rows = numbers(160_000)
     arguments = ["run", model, write_rows(tmp_path / f"rows{source}", rows), "--tile", "128", "-o"]
     whole, out = (tmp_path / f"{name}{target}" for name in ("whole", "out"))
     assert main([str(a) for a in (*arguments, whole)]) == 0
@@ -63,13 +63,16 @@ def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, ta
         time.sleep(chance.uniform(0, 0.05))
         process.kill()
         process.join()
+        if process.exitcode == 0:  # it was done before the signal came
+            break
         assert process.exitcode == -signal.SIGKILL
         assert not out.exists()
         reached.append(len(journal.read_bytes().splitlines()))
+    assert reached
     assert sorted(reached) == reached
-    assert reached[-1] > reached[0]
-    process = start(*arguments, out, "--resume")
-    process.join()
+    if not out.exists():
+        process = start(*arguments, out, "--resume")
+        process.join()
     assert process.exitcode == 0
     assert out.read_bytes() == whole.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == {f"rows{source}", whole.name, out.name}
