@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -79,6 +79,13 @@ def check_transform(name: str, arguments: tuple[object, ...], error: Exception) 
             f"{name}: jax.experimental.jet can't take these activations; nest jax.jvp instead, as in "
             f"jax.jvp(lambda x: jax.jvp(f, (x,), (v,))[1], (x,), (v,))"
         ) from error
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words for a message, of which the first ten stand for more."""
+    words = list(words)
+    more = [f"and {len(words) - 10} more"] if len(words) > 10 else []
+    return ", ".join(words[:10] + more)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxneuron._arrays import ArrayLike, as_array, concrete
-from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._errors import BadType, BadValue, listed, public
 from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._names import Activation, canonical
 
@@ -274,13 +274,9 @@ def check_columns(mlp: MLP, rows: Any, argument: str) -> None:
     names = tuple(names) if isinstance(names, Iterable) else ()
     if names and all(isinstance(name, str) for name in names) and names != mlp.inputs:
         raise BadValue(
-            f"{argument} must have the network's inputs as columns, in its order, {_listed(mlp.inputs)}, "
-            f"got {_listed(names)}; pass {argument}[list(mlp.inputs)]"
+            f"{argument} must have the network's inputs as columns, in its order, {listed(mlp.inputs)}, "
+            f"got {listed(names)}; pass {argument}[list(mlp.inputs)]"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join([*names[:10], f"and {len(names) - 10} more"] if len(names) > 10 else names)
 
 
 def _check_chain(layers: Sequence[Affine]) -> None:

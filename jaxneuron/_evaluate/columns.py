@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from jaxneuron import _errors
+
 HEADERS = ("auto", "yes", "no")
 MISSING = {"na", "n/a", "null", "none", "missing"}
 YEARS = range(1900, 2101)
@@ -107,7 +109,5 @@ def _labels(line: str) -> str | None:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message, of which the first ten stand for more."""
-    names = [repr(name)[:60] for name in names]
-    more = [f"and {len(names) - 10} more"] if len(names) > 10 else []
-    return ", ".join(names[:10] + more)
+    """Names for a message."""
+    return _errors.listed(repr(name)[:60] for name in names)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxneuron._arrays import as_operand
 from jaxneuron._errors import BadType, BadValue, TooLarge
 from jaxneuron._evaluate import gpus
+from jaxneuron._evaluate.evaluator import machine_memory
 from jaxneuron._forward import _mlp_forward
 from jaxneuron._params import MLP
 
@@ -92,8 +92,8 @@ def check_memory(weights: int, rows: int, tile: int, devices: Sequence[jax.Devic
     """Refuses bytes of weights and of a tile's rows that can't fit on a device: only the impossible."""
     device = devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit is None and hasattr(os, "sysconf"):  # CPUs share the machine's memory, unknown on Windows
-        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+    if limit is None and (shared := machine_memory()):  # CPUs share it
+        limit = shared // len(devices)
     if limit is not None and weights + rows > limit:
         raise TooLarge(
             f"mlp and a tile must fit in the {limit:,} bytes of {device}, got {weights:,} bytes of "

@@ -24,7 +24,7 @@ from jaxneuron._arrays import ArrayLike, is_jax_array
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._evaluate import batches, gpus
 from jaxneuron._evaluate import devices as on_devices
-from jaxneuron._evaluate.evaluator import as_numpy, fitting
+from jaxneuron._evaluate.evaluator import as_numpy, check_takes, fitting
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._names import resolve
@@ -252,10 +252,7 @@ def _array(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> n
         raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
     if out.ndim != 2 or out.shape[1] != n_out or n not in (None, len(out)):
         raise BadValue(f"out must have shape ({'n' if n is None else n}, {n_out}), got {out.shape}")
-    if out.dtype != dtype:
-        raise BadType(f"out must hold {dtype}, the promoted dtype of mlp and rows, got {out.dtype}")
-    if not out.flags.writeable:
-        raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
+    check_takes(out, dtype, "mlp and rows")
     # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
     if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):

@@ -230,6 +230,11 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> Non
         raise BadType(f"out must be a NumPy array or None, got {type(out).__name__}")
     if out.shape != shape:
         raise BadValue(f"out must have shape {shape}, got {out.shape}")
+    check_takes(out, dtype, of)
+
+
+def check_takes(out: ndarray, dtype: np.dtype, of: str) -> None:
+    """Refuses an array that numbers of this dtype, which follows `of`, can't be written to."""
     if out.dtype != dtype:
         raise BadType(f"out must hold {dtype}, the promoted dtype of {of}, got {out.dtype}")
     if not out.flags.writeable:
@@ -238,11 +243,15 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> Non
 
 def check_memory(layers: host.Layers) -> None:
     """Refuses weights that no copy of can fit in this machine's memory."""
-    if hasattr(os, "sysconf"):  # not on Windows
-        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        weights = sum(array.nbytes for layer in layers for array in layer if array is not None)
-        if weights > limit:
-            raise TooLarge(
-                f"mlp must fit in the {limit:,} bytes of this machine's memory, got {weights:,} bytes of "
-                f"weights; pass a smaller network"
-            )
+    limit = machine_memory()
+    weights = sum(array.nbytes for layer in layers for array in layer if array is not None)
+    if limit is not None and weights > limit:
+        raise TooLarge(
+            f"mlp must fit in the {limit:,} bytes of this machine's memory, got {weights:,} bytes of "
+            f"weights; pass a smaller network"
+        )
+
+
+def machine_memory() -> int | None:
+    """The bytes of this machine's memory; None on Windows, where they are unknown."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None

@@ -20,7 +20,6 @@ import numpy as np
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._errors import TooLarge
 from jaxneuron._kernels import library, primitive
-from jaxneuron._math.activations import in_kernel
 
 DTYPES = {
     np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
@@ -74,11 +73,9 @@ class Plan:
             n_in, n_out = w.shape[-2:]
             strides = (n_in * n_out, n_out) if members else (0, 0)
             place = 0 if b is None else self._address(b)
-            formula, parameters = in_kernel(activation)
-            table.extend((self._address(w), place, n_in, n_out, *strides, functions.codes[formula]))
-            of_layer = np.zeros(primitive.MOST_PARAMETERS)
-            of_layer[: len(parameters)] = parameters
-            table.frombytes(of_layer.tobytes())
+            code, parameters = library.coded(activation)
+            table.extend((self._address(w), place, n_in, n_out, *strides, code))
+            table.frombytes(parameters.tobytes())
         # Network, as in cpu/network.h
         network = array("q", (table.buffer_info()[0], len(layers), *(members or (1,)), DTYPES[self.dtype]))
         self._call = array("q", (0, most_threads, each))  # Call, as in cpu/host.cc
@@ -178,7 +175,7 @@ class _Functions:
     def __init__(self) -> None:
         loaded = library.functions()
         assert loaded is not None
-        self.codes, self.best = library.codes(), len(library.instruction_sets()) - 1
+        self.best = len(library.instruction_sets()) - 1
         self.make = loaded["jaxneuron_plan_make"]
         self.make.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
         self.free = loaded["jaxneuron_plan_free"]

@@ -12,15 +12,18 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import jaxneuron._kernels
+from jaxneuron._math.activations import in_kernel
 from jaxneuron._math.tables import fingerprint
 
 TARGET = "jaxneuron_forward"  # the handler's name in ffi.cc, and what XLA knows it by
 INTERFACE = 5  # as JAXNEURON_INTERFACE in cpu/plan.h
+MOST_PARAMETERS = 2  # as in cpu/network.h
 
 _lock = threading.Lock()
 
@@ -53,6 +56,14 @@ def instruction_sets() -> tuple[str, ...]:
 def codes() -> Mapping[str, int]:
     """The activations that the kernel has, by name, each with its code; none if it is missing."""
     return _loaded().codes
+
+
+def coded(activation: Any) -> tuple[int, np.ndarray]:
+    """The code of an activation, a name or a value, and its parameters, float64 `(MOST_PARAMETERS,)`."""
+    formula, parameters = in_kernel(activation)
+    numbers = np.zeros(MOST_PARAMETERS)
+    numbers[: len(parameters)] = parameters
+    return codes()[formula], numbers
 
 
 def expected_interface() -> str:

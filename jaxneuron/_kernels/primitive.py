@@ -32,11 +32,10 @@ from jaxneuron._kernels.private_jax import (
     requires_devices_during_lowering,
     traced,
 )
-from jaxneuron._math.activations import ACTIVATIONS, in_kernel
+from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._names import Parametric, resolve
 
 NAMES = {getattr(_activations, name): name for name in ACTIVATIONS}  # the functions that the kernel has
-MOST_PARAMETERS = 2  # as in cpu/network.h
 
 # Multiplications, some 3 ms of them: a larger call is not computed in the calling thread, so that `evaluate`
 # reads the next rows meanwhile. Shorter calls stay with their caller: with handing over from 50 us on, QLKNN
@@ -206,16 +205,12 @@ def _call(
     rows = math.prod(y.shape[:-1])
     work = rows * sum(math.prod(w.shape[-2:]) for w, _ in _pairs(operands[1:], biases))
     call = jax.ffi.ffi_call(library.TARGET, jax.ShapeDtypeStruct(y.shape, y.dtype))
-    codes = library.codes()
-    formulas, parameters = zip(*(in_kernel(activation) for activation in activations), strict=True)
-    numbers = np.zeros((len(formulas), MOST_PARAMETERS))
-    for row, own in zip(numbers, parameters, strict=True):
-        row[: len(own)] = own
+    codes, parameters = zip(*map(library.coded, activations), strict=True)
     return call(
         *operands,
         *([_thousand_operations(operands[0])] if work > LONG else []),
-        activations=np.array([codes[formula] for formula in formulas], np.int64),
-        parameters=numbers.ravel(),
+        activations=np.array(codes, np.int64),
+        parameters=np.concatenate(parameters),
         biases=np.array(biases, np.int64),
         instruction_set=np.int64(instruction_set),
     )

@@ -73,7 +73,7 @@ def stack(networks: Sequence[MLP]) -> MLP:
 
 
 def _each(layer: Affine) -> list[Affine]:
-    w, b = (_on_host(a) for a in layer)
+    w, b = (on_host(a) for a in layer)
     if b is not None and b.shape[:1] != w.shape[:1]:
         raise BadValue(
             f"stacked weights must have a bias for each, got w {w.shape} and b {b.shape}; "
@@ -82,5 +82,6 @@ def _each(layer: Affine) -> list[Affine]:
     return [Affine(w[i], None if b is None else b[i]) for i in range(len(w))]
 
 
-def _on_host(array: Any) -> Any:
-    return array if array is None or isinstance(array, jax.core.Tracer) else np.asarray(array)
+def on_host(array: Any, dtype: Any = None) -> Any:
+    """NumPy's array; None and tracers as they are."""
+    return array if array is None or isinstance(array, jax.core.Tracer) else np.asarray(array, dtype)

@@ -37,7 +37,7 @@ from jaxneuron._params import (
 )
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
-from jaxneuron.convert._stacks import members, stack
+from jaxneuron.convert._stacks import members, on_host, stack
 from jaxneuron.convert._units import Units, columns, reading, with_outputs
 
 # A mean of up to so many deviations is folded: x @ w' and b' then cancel, which costs log2 of it, four bits
@@ -273,10 +273,7 @@ class _Network:
 
 
 def _wide(layer: Affine) -> Affine:
-    def wide(array: Any) -> Any:
-        return array if array is None or isinstance(array, jax.core.Tracer) else np.asarray(array, np.float64)
-
-    return Affine(*map(wide, layer))
+    return Affine(*(on_host(array, np.float64) for array in layer))
 
 
 def _does_nothing(step: Step) -> bool:
