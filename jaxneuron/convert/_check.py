@@ -25,8 +25,9 @@ from jaxneuron._math import float64
 from jaxneuron._math.activations import OF_ROWS, facts_of
 from jaxneuron._names import Activation, Parametric, resolve
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert._units import Units
-from jaxneuron.convert.steps import Scaling, Step
+from jaxneuron.convert.steps import Step
 
 Array = np.ndarray
 Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)

@@ -23,7 +23,8 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._keras_models import computed_in, file_names, forward, live_arrays
-from jaxneuron.convert.steps import Scaling, Step, assemble, network
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import Step, assemble, network
 
 # Keras's names that are not ours, or mean something else; the others are the same in both.
 DIFFERENT: dict[str, Step] = {

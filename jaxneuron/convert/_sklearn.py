@@ -13,7 +13,8 @@ from jaxneuron._errors import BadValue, inside, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._check import Check, compare, compare_given
-from jaxneuron.convert.steps import Scaling, Step, assemble, chain
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import Step, assemble, chain
 
 # scikit-learn's names that are not ours; the others are the same in both.
 DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid"}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ from jaxneuron._params import (
 )
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
+from jaxneuron.convert._scalings import Scaling, after, before, checked, chosen, composed, does_nothing
 from jaxneuron.convert._stacks import members, on_host, stack
 from jaxneuron.convert._units import Units, columns, reading, with_outputs
 
@@ -44,14 +45,6 @@ from jaxneuron.convert._units import Units, columns, reading, with_outputs
 # at most. A larger mean is subtracted in a layer of its own, where only the mean itself is rounded.
 MOST_DEVIATIONS = 16.0
 MOST_UNITS = 2048  # of all the layers made here: nearly all of their weights are zeros
-
-
-class Scaling(NamedTuple):
-    """(x - mean) * scale + shift, each a float64 array `(n,)` or one number."""
-
-    mean: Any = 0.0
-    scale: Any = 1.0
-    shift: Any = 0.0
 
 
 Step = Affine | Scaling | Units | str | Callable[..., Any]
@@ -193,14 +186,14 @@ class _Network:
                 self._diagonal(1.0, -mean, len(layer.w), layer)
                 self._waiting = self._waiting._replace(mean=0.0)
             with inside(f"layer {len(self.layers)}"):
-                layer = _before(layer, self._waiting)
+                layer = before(layer, self._waiting)
             self._waiting = None
         self._push(layer)
 
     def scaling(self, step: Scaling) -> None:
-        step = _checked(step, self._width(step))
+        step = checked(step, self._width(step))
         # Folded once all of them have come, so that they are rounded once.
-        self._waiting = step if self._waiting is None else _composed(self._waiting, step)
+        self._waiting = step if self._waiting is None else composed(self._waiting, step)
 
     def units(self, step: Units) -> None:
         """Leave out columns of the last layer, past its activation and the scaling that waits."""
@@ -211,7 +204,7 @@ class _Network:
                 f"on all of them; end the network before the choice"
             )
         self.layers[-1] = columns(self.layers[-1], step.chosen)
-        self._waiting = None if self._waiting is None else _chosen(self._waiting, step.chosen)
+        self._waiting = None if self._waiting is None else chosen(self._waiting, step.chosen)
 
     def activation(self, step: Activation) -> None:
         self._settle()
@@ -226,11 +219,11 @@ class _Network:
 
     def _settle(self) -> None:
         """Fold the waiting scaling into the layer before it, if that has no activation yet."""
-        if self._waiting is not None and _does_nothing(self._waiting):
+        if self._waiting is not None and does_nothing(self._waiting):
             self._waiting = None
         if self._waiting is not None and self.layers and self.activations[-1] is None:
             with inside(f"layer {len(self.layers) - 1}"):
-                self.layers[-1] = _after(self.layers[-1], self._waiting)
+                self.layers[-1] = after(self.layers[-1], self._waiting)
             self._waiting = None
 
     def _push(self, layer: Affine) -> None:
@@ -278,33 +271,10 @@ def _wide(layer: Affine) -> Affine:
 
 def _does_nothing(step: Step) -> bool:
     if isinstance(step, Scaling):
-        return all(np.all(np.equal(a, neutral)) for a, neutral in zip(step, Scaling(), strict=True))
+        return does_nothing(step)
+    if isinstance(step, Units):
+        return step.of is not None and np.array_equal(step.chosen, np.arange(step.of))
     return isinstance(step, str) and step == "identity"
-
-
-def _checked(step: Scaling, n: int | None) -> Scaling:
-    arrays = [np.asarray(array, np.float64) for array in step]
-    for name, array in zip(Scaling._fields, arrays, strict=True):
-        if array.ndim > 1 or (array.ndim == 1 and n is not None and len(array) not in (1, n)):
-            wanted = "be one number" if n is None else f"have shape ({n},) or be one number"
-            raise BadValue(
-                f"{name} must {wanted}, got {array.shape}; a scaling needs one number for each unit"
-            )
-        if not np.isfinite(array).all():
-            raise BadValue(
-                f"{name} must be finite, got {array[~np.isfinite(array)].flat[0]}; "
-                f"a scaling by 0, infinity or NaN can't be folded"
-            )
-    return Scaling(*(array.reshape(()) if array.size == 1 else array for array in arrays))
-
-
-def _composed(one: Scaling, two: Scaling) -> Scaling:
-    return Scaling(one.mean, one.scale * two.scale, (one.shift - two.mean) * two.scale + two.shift)
-
-
-def _chosen(scaling: Scaling, index: np.ndarray) -> Scaling:
-    """The scaling of some units."""
-    return Scaling(*(array[index] if np.size(array) > 1 else array for array in map(np.asarray, scaling)))
 
 
 def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
@@ -313,33 +283,13 @@ def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
     done: list[Step] = []
     for i, step in enumerate(steps):
         if isinstance(step, Units):
-            done = [_chosen(each, step.chosen) if isinstance(each, Scaling) else each for each in done]
+            done = [chosen(each, step.chosen) if isinstance(each, Scaling) else each for each in done]
             inputs = step if inputs is None else Units(inputs.chosen[step.chosen], inputs.of)
         elif isinstance(step, Scaling):
             done.append(step)
         else:
             return [*done, *steps[i:]], inputs
     return done, inputs
-
-
-def _after(layer: Affine, scaling: Scaling) -> Affine:
-    """The layer that does `scaling` after `layer`."""
-    mean, scale, shift = scaling
-    w = np.asarray(layer.w, np.float64)
-    b = np.broadcast_to(-mean if layer.b is None else np.asarray(layer.b, np.float64) - mean, w.shape[1:])
-    with np.errstate(all="ignore"):
-        return rounded(w * scale, b * scale + shift if np.any(shift) else b * scale, like=layer)
-
-
-def _before(layer: Affine, scaling: Scaling) -> Affine:
-    """The layer that does `scaling` before `layer`."""
-    mean, scale, shift = (np.broadcast_to(a, len(layer.w)) for a in scaling)
-    w = np.asarray(layer.w, np.float64)
-    b = 0.0 if layer.b is None else np.asarray(layer.b, np.float64)
-    offset = shift - mean * scale
-    with np.errstate(all="ignore"):
-        folded = rounded(w * scale[:, None], b + offset @ w, like=layer)
-    return folded if offset.any() or layer.b is not None else Affine(folded.w)
 
 
 def _checked_dtype(dtype: DTypeLike) -> np.dtype:

@@ -25,8 +25,9 @@ from jaxneuron.convert._onnx.patterns import Patterns
 from jaxneuron.convert._onnx.rows import OPERATORS as MOVING
 from jaxneuron.convert._onnx.rows import chosen, moved
 from jaxneuron.convert._onnx.values import ANY, ROWS, Value, per_unit, started
+from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert._units import Units
-from jaxneuron.convert.steps import Scaling, assemble
+from jaxneuron.convert.steps import assemble
 
 MOST_AXES = 8  # of an input
 # Operators that are linear in their input and are not read.
