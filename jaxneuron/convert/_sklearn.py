@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,15 +10,16 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
-from jaxneuron._errors import BadValue, inside, public
+from jaxneuron._errors import inside, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._check import Check, compare, compare_given
-from jaxneuron.convert._scalings import Scaling
-from jaxneuron.convert.steps import Step, assemble, chain
+from jaxneuron.convert._sklearn_transformers import backwards, class_of, fitted, forwards
+from jaxneuron.convert.steps import Step, assemble, chain, with_names
 
 # scikit-learn's names that are not ours; the others are the same in both.
 DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid"}
+SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 
 
 @public
@@ -52,7 +54,9 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
     """
     with inside("estimator"):
         steps = list(_steps(estimator))
-    mlp = assemble(steps, "estimator", dtype=dtype)
+    n_in, names = _of_inputs(estimator, "n_features_in_"), _of_inputs(estimator, "feature_names_in_")
+    mlp = assemble(steps, "estimator", n_in=n_in, like=np.float64, dtype=dtype)
+    mlp = with_names(mlp, names, getattr(estimator, "classes_", None))
     if check is True:
         compare(mlp, _forward(estimator), "estimator", steps=steps)
     else:
@@ -63,35 +67,35 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
 def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
     """predict_proba of a classifier, predict of a regressor, transform of a scaler."""
     names = ("predict_proba", "predict", "transform")
-    return next(getattr(estimator, name) for name in names if hasattr(estimator, name))
+    call = next(getattr(estimator, name) for name in names if hasattr(estimator, name))
+    columns = _of_inputs(estimator, "feature_names_in_")
+    if columns is None or importlib.util.find_spec("pandas") is None:
+        return call
+    import pandas
+
+    return lambda rows: call(pandas.DataFrame(rows, columns=columns))
 
 
-def _class_of(estimator: Any) -> str:
-    """The name of a class of scikit-learn's own; of any other, a subclass among them, with its module's."""
-    kind = type(estimator)
-    return kind.__name__ if kind.__module__.startswith("sklearn.") else f"{kind.__module__}.{kind.__name__}"
+def _of_inputs(estimator: Any, attribute: str) -> Any:
+    """What an estimator knows of its inputs, a pipeline by its first step that does anything."""
+    parts = (part for _, part in getattr(estimator, "steps", ()) if part not in (None, "passthrough"))
+    return getattr(next(parts, estimator), attribute, None)
 
 
 def _steps(estimator: Any) -> Iterator[Step]:
-    name = _class_of(estimator)
+    name = class_of(estimator)
     if name == "Pipeline":
-        for _, part in estimator.steps:
-            yield from () if part in (None, "passthrough") else _steps(part)
+        for _, part in estimator.steps[:-1]:
+            yield from forwards(part)
+        yield from _steps(estimator.steps[-1][1])
+    elif name in SEARCHES:
+        yield from _steps(fitted(estimator, "best_estimator_"))
     elif name == "TransformedTargetRegressor":
-        yield from _steps(_fitted(estimator, "regressor_"))
-        if _class_of(estimator.transformer_) != "StandardScaler":
-            raise BadValue(
-                f"the target must be scaled by a StandardScaler, got {_class_of(estimator.transformer_)}; "
-                f"convert estimator.regressor_ and undo the rest after it"
-            )
-        mean, scale = _moments(estimator.transformer_)
-        yield Scaling(scale=scale, shift=mean)
-    elif name == "StandardScaler":
-        mean, scale = _moments(estimator)
-        yield Scaling(mean=mean, scale=1 / scale)
+        yield from _steps(fitted(estimator, "regressor_"))
+        yield from backwards(estimator.transformer_)
     elif name in ("MLPClassifier", "MLPRegressor"):
         layers = [
-            Affine(w, b) for w, b in zip(_fitted(estimator, "coefs_"), estimator.intercepts_, strict=True)
+            Affine(w, b) for w, b in zip(fitted(estimator, "coefs_"), estimator.intercepts_, strict=True)
         ]
         if name == "MLPClassifier" and estimator.n_outputs_ == 1:
             # predict_proba has a column for either class: sigmoid(-z) = 1 - sigmoid(z)
@@ -99,19 +103,4 @@ def _steps(estimator: Any) -> Iterator[Step]:
         hidden, final = (DIFFERENT.get(a, a) for a in (estimator.activation, estimator.out_activation_))
         yield from chain(layers, hidden, final)
     else:
-        raise BadValue(
-            f"every part must be an MLPClassifier or MLPRegressor, or a Pipeline or "
-            f"TransformedTargetRegressor of one with StandardScaler, got {name}; convert the part that is one"
-        )
-
-
-def _moments(scaler: Any) -> tuple[Any, Any]:
-    _fitted(scaler, "n_samples_seen_")
-    mean = 0.0 if scaler.mean_ is None or not scaler.with_mean else scaler.mean_
-    return mean, 1.0 if scaler.scale_ is None else scaler.scale_
-
-
-def _fitted(estimator: Any, attribute: str) -> Any:
-    if not hasattr(estimator, attribute):
-        raise BadValue(f"{type(estimator).__name__} must be fitted; call fit first")
-    return getattr(estimator, attribute)
+        yield from forwards(estimator)

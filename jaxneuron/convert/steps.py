@@ -154,6 +154,19 @@ def network(mlp: Any) -> MLP:
         return with_layers(mlp, mlp.layers)
 
 
+def with_names(mlp: MLP, inputs: Any, outputs: Any) -> MLP:
+    """The network with its source's names, where these are distinct strings, one for each unit."""
+    n_in, n_out = mlp.layers[0].w.shape[-2], mlp.layers[-1].w.shape[-1]
+    names = (_distinct(inputs, n_in), _distinct(outputs, n_out))
+    return as_mlp(mlp.layers, mlp.activation, mlp.final_activation, *names)
+
+
+def _distinct(names: Any, count: int) -> list[str] | None:
+    found = [] if names is None else list(names)
+    sound = all(isinstance(name, str) for name in found) and len(set(found)) == len(found) == count
+    return found if sound else None
+
+
 class _Network:
     """The layers so far and their activations, None before one has come; and a scaling to be folded."""
 
