@@ -185,7 +185,7 @@ COLUMNS = {
     "slices of names": [("s", StandardScaler(), slice("bp", "s3")), ("m", MinMaxScaler(), slice(None, "sex"))],
     "masks": [("s", StandardScaler(), np.arange(10) < 4), ("m", "passthrough", [False] * 6 + [True] * 4)],
     "a function": [("s", StandardScaler(), lambda frame: ["bmi"]), ("m", "passthrough", ["s5"])],
-    "an index": [("s", StandardScaler(), FRAME.columns[3:6])],
+    "an index": [("s", StandardScaler(), FRAME.columns[3:6].astype(object))],
     "one number": [("s", StandardScaler(), [5])],
     "none": [("s", StandardScaler(), []), ("d", "drop", [0, 1]), ("m", MinMaxScaler(), [2, 3])],
     "one column twice": [("s", StandardScaler(), [2, 3]), ("m", MinMaxScaler(), [3, 2, 1])],
