@@ -15,7 +15,9 @@ from jaxneuron._counts import summary
 from jaxneuron._file_kinds import kind_of as kind_of_file
 from jaxneuron._files import header, is_ours, read, safetensors_library, save
 from jaxneuron._params import MLP, with_layers
-from jaxneuron.convert._keras import from_keras, to_keras
+from jaxneuron.convert._keras.files import is_weights
+from jaxneuron.convert._keras.reader import from_keras
+from jaxneuron.convert._keras.writer import to_keras
 from jaxneuron.convert._npz import read_pairs, write_pairs
 from jaxneuron.convert._onnx.reader import from_onnx
 from jaxneuron.convert._onnx.writer import to_onnx
@@ -65,9 +67,11 @@ def described(path: Path, output: str | None = None) -> str:
 def kind_of(path: Path) -> str:
     """The key of `KINDS` for a file: what it is, whatever its name; its suffix where nothing else tells it.
 
-    "torch" is a safetensors file of another program.
+    "torch" is a safetensors file of another program, "weights" an HDF5 file without the model of Keras.
     """
     kind = f".{kind_of_file(path) or path.suffix[1:]}"
+    if kind == ".hdf5":
+        return "weights" if is_weights(path) else kind
     if kind in KINDS and kind != ".safetensors":
         return kind
     content = header(path)
@@ -123,6 +127,8 @@ KINDS = {
     "torch": Kind(from_torch, None, (*ACTIVATIONS, "prefix", "layers", "outputs")),
     ".onnx": Kind(from_onnx, to_onnx, ("output",)),
     ".keras": Kind(from_keras, _write_keras),
+    ".hdf5": Kind(from_keras, None),
+    "weights": Kind(from_keras, None, (*ACTIVATIONS, "layers")),
     ".npz": Kind(_read_npz, write_pairs, (*ACTIVATIONS, "orientation")),
     ".stablehlo": Kind(None, export),
 }
