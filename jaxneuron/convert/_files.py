@@ -15,7 +15,7 @@ from jaxneuron._counts import summary
 from jaxneuron._file_kinds import kind_of as kind_of_file
 from jaxneuron._files import header, is_ours, read, safetensors_library, save
 from jaxneuron._params import MLP, with_layers
-from jaxneuron.convert._keras.files import is_weights
+from jaxneuron.convert._keras.files import arrays_of, is_weights
 from jaxneuron.convert._keras.reader import from_keras
 from jaxneuron.convert._keras.writer import to_keras
 from jaxneuron.convert._npz import read_pairs, write_pairs
@@ -54,6 +54,8 @@ def described(path: Path, output: str | None = None) -> str:
             for name, array in zip("wb", pair, strict=True)
             if array is not None
         }
+    elif kind == "weights":
+        tensors = arrays_of(path)
     else:
         return summary(read_any(path, {"output": output} if output else {}))
     return "\n".join(

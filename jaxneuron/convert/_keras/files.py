@@ -33,7 +33,7 @@ from jaxneuron.convert.steps import Step, chain, required
 MOST_CONFIG = 2**20  # bytes; a layer takes about a thousand
 MOST_MEMBERS = 10000  # of a file: a layer has three or four
 DEEPEST = 60  # groups in groups
-MOST_NAMES = 2**31  # bytes that HDF5 may unpack a list of names to: that of a file, for each name
+MOST_NAMES = 2**26  # bytes that HDF5 may unpack a list of names to
 # Raised by h5py, and by reading a configuration that Keras did not write.
 STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 EARLIER = "_layer_checkpoint_dependencies"
@@ -79,6 +79,15 @@ def is_weights(path: str | os.PathLike[str]) -> bool:
     return False
 
 
+def arrays_of(path: str | os.PathLike[str]) -> dict[str, tuple[str, list[int]]]:
+    """The dtypes and shapes of a file of weights, by their paths in it."""
+    import h5py
+
+    with open(path, "rb") as raw, _sound(path, "HDF5 file"), h5py.File(raw, "r") as file:
+        found = {"/".join(place): data for place, data in _Store(file, 0, h5py).leaves()}
+        return {name: (data.dtype.name, list(data.shape)) for name, data in sorted(found.items())}
+
+
 def refused(holder: str, given: dict[str, Any]) -> None:
     """Refuses options of which a `holder` records the values itself."""
     named = [name for name, value in given.items() if value is not None]
@@ -119,11 +128,11 @@ def _is_keras_2(version: Any) -> bool:
 def _model(store: _Store) -> Iterator[Step]:
     """Of an HDF5 file that holds a model."""
     try:
-        content = _parsed(store.attribute("model_config") or "")
+        content = _parsed(store.text("model_config"))
     except (ValueError, RecursionError) as error:
         raise _Unsound(f"model_config: {error}") from None
     places = dict(_places(content))
-    keras_2 = _is_keras_2(store.attribute("keras_version"))
+    keras_2 = _is_keras_2(store.text("keras_version"))
     yield from Reader(lambda path: store.named(*places[path]), keras_2).steps(content)
 
 
@@ -141,14 +150,15 @@ def _places(content: Any, path: str = "", outer: str | None = None) -> Iterator[
 
 def _weights(store: _Store, layers: Sequence[str] | None) -> list[Affine]:
     """Of an HDF5 file that holds weights alone."""
-    names = store.names("layer_names")
+    by_name = any(key.startswith("layer_names") for key in store.file.attrs)
     tree: dict[str, dict[str, Any]] = {}
     for path, dataset in store.leaves():
         if path[0] == "optimizer" or dataset.ndim == 0 or (dataset.ndim == 1 and dataset.dtype.kind in "iu"):
             continue  # the states of optimizers, metrics and random numbers
-        layer, variable = _by_number(path, dataset.ndim) if names is None else _by_name(path)
+        layer, variable = _by_name(path) if by_name else _by_number(path, dataset.ndim)
         tree.setdefault(layer, {})[variable] = dataset
-    if names is not None and layers is None and tree.keys() <= set(names):
+    names = store.layer_names() if by_name and layers is None else []
+    if tree and tree.keys() <= set(names):
         layers = [name for name in names if name in tree]
     return named_layers(
         tree,
@@ -188,6 +198,10 @@ def _sound(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
         raise BadValue(f"{path} is not a sound {kind} ({error!s:.200}); save it again") from None
 
 
+def _decoded(text: Any) -> str:
+    return text.decode() if isinstance(text, bytes) else str(text)
+
+
 class _Unsound(Exception):
     """Keras does not write such a file."""
 
@@ -196,15 +210,15 @@ class _Store:
     """An HDF5 file, of which no more is unpacked than its `size` in bytes."""
 
     def __init__(self, file: Any, size: int, h5py: Any) -> None:
-        self._file, self._size, self._left, self._h5py = file, size, size, h5py
+        self.file, self._size, self._left, self._h5py = file, size, size, h5py
 
     def numbered(self, path: str) -> list[np.ndarray]:
         """The arrays of the layer at `path`, such as layers/dense_1."""
-        if EARLIER in self._file:  # it counts a layer with arrays twice
+        if EARLIER in self.file:  # it counts a layer with arrays twice
             path = re.sub(r"_(\d+)(?=/|$)", lambda match: f"_{2 * int(match[1])}", path)
             path = re.sub(r"(^|/)layers/", rf"\1{EARLIER}/", path)
         try:
-            group = self._file
+            group = self.file
             for name in f"{path}/vars".split("/"):
                 group = self._hard(group, name)
             return [self.array(self._hard(group, str(i))) for i in range(len(group))]
@@ -226,7 +240,7 @@ class _Store:
 
     def leaves(self, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
         """The datasets below the group at `path`, by their paths from there."""
-        group = self._file
+        group = self.file
         for name in path:
             group = self._hard(group, name)
         waiting: list[tuple[tuple[str, ...], Any]] = [((), group)]
@@ -253,23 +267,30 @@ class _Store:
         array = data[()]
         return array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array
 
-    def attribute(self, name: str) -> str | None:
-        """One text among the file's attributes."""
-        return next(iter(self.names(name, ()) or ()), None)
+    def text(self, name: str) -> str:
+        """A text among the file's attributes, or ""."""
+        if name not in self.file.attrs:
+            return ""
+        found = self.file.attrs.get_id(name)
+        if found.shape != () or found.get_storage_size() > MOST_CONFIG:
+            raise _Unsound(f"the attribute {name!r} is of shape {found.shape} or too large")
+        return _decoded(self.file.attrs[name])
 
-    def names(self, name: str, shape: tuple[int, ...] | None = None) -> list[str] | None:
-        """Texts among the file's attributes. Keras writes long lists as NAME0, NAME1, ..."""
-        if name not in self._file.attrs:
-            parts = [f"{name}{i}" for i in range(len(self._file.attrs)) if f"{name}{i}" in self._file.attrs]
-            return [text for part in parts for text in self.names(part) or ()] or None
-        found = self._file.attrs.get_id(name)
-        count = math.prod(found.shape)
-        if (shape is not None and found.shape != shape) or max(
-            found.get_storage_size(), count * self._size if count > 1 else 0
-        ) > MOST_NAMES:
-            raise _Unsound(f"the attribute {name!r} is too large, or of shape {found.shape}")
-        texts = np.asarray(self._file.attrs[name]).ravel().tolist()
-        return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+    def layer_names(self) -> list[str]:
+        """The names of a model's layers in order, which Keras writes as one list or, if long, as several."""
+        attributes = self.file.attrs
+        keys = ["layer_names", *(f"layer_names{i}" for i in range(len(attributes)))]
+        names: list[str] = []
+        for key in (key for key in keys if key in attributes):
+            found = attributes.get_id(key)
+            most = max(found.get_storage_size(), math.prod(found.shape) * self._size)
+            if most > MOST_NAMES:  # each may be as long as the file: HDF5 doesn't tell before it unpacks them
+                raise BadValue(
+                    f"layers must be given, because the file's list of {math.prod(found.shape)} names may "
+                    f"unpack to {most} bytes, more than {MOST_NAMES}; pass layers=[...], the names in order"
+                )
+            names += map(_decoded, np.ravel(attributes[key]))
+        return names
 
     def _hard(self, group: Any, name: str) -> Any:
         """A member of a group that is in the same file, not a link to elsewhere."""
