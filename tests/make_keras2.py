@@ -50,7 +50,9 @@ def main():
         functional.save(FOLDER / f"{version}_model.h5", include_optimizer=False)
         sequential.save_weights(FOLDER / f"{version}_weights.h5")  # another layout, by the file's name
     rows = rng.normal(size=(5, 4)).astype(np.float32)
-    loaded = tensorflow.keras.models.load_model(FOLDER / f"{version}_model.keras")  # its Normalization is ready
+    loaded = tensorflow.keras.models.load_model(
+        FOLDER / f"{version}_model.keras"
+    )  # its Normalization is ready
     outputs = loaded(rows.reshape(5, 2, 2)).numpy(), sequential(rows).numpy()
     np.savez(FOLDER / f"{version}.npz", rows=rows, model=outputs[0], weights=outputs[1])
 

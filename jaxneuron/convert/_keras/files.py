@@ -131,9 +131,14 @@ def _model(store: _Store) -> Iterator[Step]:
         content = _parsed(store.text("model_config"))
     except (ValueError, RecursionError) as error:
         raise _Unsound(f"model_config: {error}") from None
-    places = dict(_places(content))
+    places: dict[str, tuple[str, str]] = {}
+
+    def arrays(path: str) -> list[np.ndarray]:
+        places.update({} if places else _places(content))  # once the reader has seen that it is a model
+        return store.named(*places[path])
+
     keras_2 = _is_keras_2(store.text("keras_version"))
-    yield from Reader(lambda path: store.named(*places[path]), keras_2).steps(content)
+    yield from Reader(arrays, keras_2).steps(content)
 
 
 def _places(content: Any, path: str = "", outer: str | None = None) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -265,7 +270,9 @@ class _Store:
             raise _Unsound(f"{data.name[1:61]} is not a plain dataset, or not complete")
         self._left -= data.nbytes
         array = data[()]
-        return array.view(ml_dtypes.bfloat16) if data.attrs.get("dtype") == "bfloat16" else array
+        # HDF5 has no bfloat16: h5py writes two bytes of no known kind. Models' .h5 files say no more of them.
+        is_bfloat16 = data.attrs.get("dtype") == "bfloat16" or data.dtype == np.dtype("V2")
+        return array.view(ml_dtypes.bfloat16) if is_bfloat16 else array
 
     def text(self, name: str) -> str:
         """A text among the file's attributes, or ""."""

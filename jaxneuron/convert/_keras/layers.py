@@ -54,7 +54,7 @@ PLAIN: dict[str, Step] = {  # operations without parameters, by class, such as H
     name.title().replace("_", ""): READ[name]
     for name in (
         "relu", "relu6", "sigmoid", "silu", "softplus", "softsign", "selu", "hard_sigmoid", "hard_silu",
-        "hard_tanh", "log_sigmoid", "mish", "tanh", "exp", "sin", "square",
+        "hard_tanh", "log_sigmoid", "tanh", "exp", "sin", "square",
     )
 }  # fmt: skip
 EPSILON = 1e-7  # keras.config.epsilon(), the smallest deviation that Normalization divides by
@@ -237,7 +237,7 @@ def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
     if len(arrays) != count:
         raise BadValue(
             f"the layer {kind!r} must have {count} arrays, got {len(arrays)}; "
-            f"quantised layers are not read: save the model as it was before"
+            f"quantised layers are not read, nor LoRA's parts in an .h5 file: save the model as it was before"
         )
     return arrays
 
