@@ -28,8 +28,12 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
     """A network from a fitted scikit-learn estimator, activations and scalings included.
 
     Args:
-      estimator: an `MLPClassifier` or `MLPRegressor`; a `Pipeline` of `StandardScaler`s and one of them;
-        a `TransformedTargetRegressor` of either, with a `StandardScaler`.
+      estimator: an `MLPClassifier` or `MLPRegressor`; a `Pipeline` of affine transformers and one of them; a
+        `TransformedTargetRegressor` of either, with targets that affine transformers scale or that exp or
+        expm1 undoes; a search such as `GridSearchCV`, for its best estimator; or affine transformers alone.
+        Affine are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`, `RobustScaler`, `PCA`,
+        `IncrementalPCA`, `TruncatedSVD`, random projections, selections of features,
+        `FunctionTransformer()`, and `ColumnTransformer` and `FeatureUnion` of these.
       dtype: to convert the layers to; None keeps theirs, float64 unless it was fitted on float32.
       check: True compares the network with the estimator's own outputs on eight fixed rows, `(rows, outputs)`
         with outputs that are given, and False does not.
@@ -38,7 +42,8 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
       An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
       is lost. Its outputs are those of `predict` for a regressor, always with an axis of units, and those
       of `predict_proba` for a classifier: two columns, 1 - p and p, for two classes; one column for each of
-      more classes, or for each label.
+      more classes, or for each label. Its inputs have the names of the data frame's columns that the
+      estimator was fitted on, its outputs those of classes that are strings.
 
     Raises:
       ValueError: an estimator of another kind, a subclass among them, or one that is not fitted; a number too
@@ -47,7 +52,8 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
-    own. Held by tests/interop/test_sklearn.py.
+    own, and so is a minimum of more than 16 ranges. Held by tests/interop/test_sklearn.py and
+    tests/interop/test_sklearn_pipelines.py.
 
     Example:
       `from_sklearn(make_pipeline(StandardScaler(), MLPRegressor()).fit(x, y))`

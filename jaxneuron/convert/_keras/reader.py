@@ -62,7 +62,7 @@ def from_keras(
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
-    own. Held by tests/interop/test_keras.py.
+    own. Held by tests/interop/test_keras.py and tests/interop/test_keras_files.py.
 
     Example:
       `from_keras("model.keras")`
