@@ -1,10 +1,10 @@
 """scikit-learn's affine transformers, forwards before a network and backwards after one.
 
-scalers         x -> (x - mean) * scale + shift, and clipped if they clip
-selections      x -> x[..., chosen]
-projections     x -> (x - mean) @ components.T, and scaled if they whiten
-Pipeline        one after another
-ColumnTransformer, FeatureUnion     side by side
+    scalers         x -> (x - mean) * scale + shift, and clipped if they clip
+    selections      x -> x[..., chosen]
+    projections     x -> (x - mean) @ components.T, and scaled if they whiten
+
+A Pipeline has them one after another, a ColumnTransformer and a FeatureUnion side by side.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def forwards(part: Any) -> Iterator[Step]:
         reads = [(key, each, _indices(columns, part, n)) for key, each, columns in part.transformers_]
         yield from _joined([branch for branch in reads if branch[2].size], part, n)
     elif name == "FeatureUnion":
-        n = next((each.n_features_in_ for _, each in part.transformer_list if each != "drop"), 0)
+        parts = (each for _, each in part.transformer_list if not isinstance(each, str))
+        n = next((fitted(each, "n_features_in_") for each in parts), 0)
         yield from _joined([(key, each, np.arange(n)) for key, each in part.transformer_list], part, n)
     elif name in SCALERS:
         yield _scalings(part)[0]
@@ -79,7 +80,8 @@ def backwards(part: Any) -> Iterator[Step]:
         yield _scalings(part)[1]
     elif name in INVERTIBLE:
         w = fitted(part, "components_")
-        yield Affine(w * _deviations(part)[:, None] if _whitens(part) else w, getattr(part, "mean_", None))
+        scaled = (w * _deviations(part)[:, None]).astype(w.dtype) if _whitens(part) else w
+        yield Affine(scaled, getattr(part, "mean_", None))
     elif _selects(part):
         yield Affine(np.eye(part.n_features_in_)[_support(part)])
     elif name == "FunctionTransformer":
@@ -107,14 +109,15 @@ def fitted(estimator: Any, attribute: str) -> Any:
 def _scalings(scaler: Any) -> tuple[Scaling, Scaling]:
     """What a scaler does, and what undoes it."""
     name, scale = class_of(scaler), fitted(scaler, "scale_")
+    scale = np.asarray(1.0 if scale is None else scale, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):  # a scale of 0 is refused where it is folded
         if name == "MinMaxScaler":  # x * scale + min, written so that a far minimum is subtracted first
             low = scaler.feature_range[0]
-            least = (low - scaler.min_) / scale
+            least = (low - np.asarray(scaler.min_, np.float64)) / scale
             return Scaling(least, scale, low), Scaling(low, 1 / scale, least)
         holds, mean = CENTERS.get(name, ("", ""))
         center = getattr(scaler, mean, None) if getattr(scaler, holds, False) else None
-        center, scale = 0.0 if center is None else center, 1.0 if scale is None else scale
+        center = np.asarray(0.0 if center is None else center, np.float64)
         return Scaling(center, 1 / scale), Scaling(scale=scale, shift=center)
 
 
@@ -139,7 +142,7 @@ def _whitens(part: Any) -> bool:
 def _deviations(part: Any) -> Any:
     """Of the components of a PCA, as it divides by them."""
     deviations = np.sqrt(part.explained_variance_)
-    return np.maximum(deviations, np.finfo(deviations.dtype).eps)
+    return np.maximum(deviations, np.finfo(deviations.dtype).eps).astype(np.float64)
 
 
 def _selects(part: Any) -> bool:
@@ -189,7 +192,7 @@ def _indices(columns: Any, part: Any, n: int) -> np.ndarray:
         return np.arange(n)[first : last : columns.step]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the remainder's, in scikit-learn before 1.7
-        each = [columns] if isinstance(columns, (str, int)) else list(columns)
+        each: list[Any] = [columns] if np.isscalar(columns) else list(columns)
     if not each:
         return np.arange(0)
     return np.arange(n)[[names.index(column) if isinstance(column, str) else column for column in each]]

@@ -310,8 +310,9 @@ def test_what_is_not_fitted(part):
     ):
         from_sklearn(model)
     if not isinstance(part, GridSearchCV):
-        with pytest.raises(ValueError, match="must be fitted"):
-            from_sklearn(part)
+        for whole in (part, FeatureUnion([("p", "passthrough"), ("s", part)])):
+            with pytest.raises(ValueError, match=f"{type(part).__name__} must be fitted"):
+                from_sklearn(whole)
 
 
 @pytest.mark.parametrize("part", [*SCALERS[:-3], *PROJECTIONS, SELECTIONS[0], ColumnTransformer([("s", StandardScaler(), [0])])], ids=kind)  # fmt: skip

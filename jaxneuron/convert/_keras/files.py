@@ -1,10 +1,12 @@
 """The files of Keras: `.keras` archives, HDF5 files of models, and of weights alone.
 
-config.json, model.weights.h5 in a zip archive    a .keras file, of Keras 3 and the last of Keras 2
-model_config, model_weights/NAME/.../kernel       an .h5 file of a model, of both
-layers/dense_1/vars/0                             a .weights.h5 file, and model.weights.h5, of both
-_layer_checkpoint_dependencies/dense_2/vars/0     the same, of Keras 2.12 and 2.13
-layer_names, NAME/.../kernel:0                    an .h5 file of weights, of Keras 2
+    config.json, model.weights.h5 in a zip archive    a .keras file, of Keras 3 and the last of Keras 2
+    model_config, model_weights/NAME/.../kernel       an .h5 file of a model, of both
+    layers/dense_1/vars/0                             a .weights.h5 file, and model.weights.h5, of both
+    _layer_checkpoint_dependencies/dense_2/vars/0     the same, of Keras 2.12 and 2.13
+    layer_names, NAME/.../kernel:0                    an .h5 file of weights, of Keras 2
+
+They may come from strangers: links are not followed, and sizes are looked at before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ MOST_NAMES = 2**26  # bytes that HDF5 may unpack a list of names to
 # Raised by h5py, and by reading a configuration that Keras did not write.
 STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 EARLIER = "_layer_checkpoint_dependencies"
-CONTAINERS = ("layers/", f"{EARLIER}/")
+CONTAINERS = {"layers", EARLIER}  # of groups with the names of their layers' classes
+DENSE = re.compile(r"dense(_\d+)?")
 # A layer's variables, in the order of the numbers that they have in other files.
 VARIABLES = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "mean", "variance", "count"]
 
@@ -48,10 +51,7 @@ def file_steps(
     """The steps of the network in a file; what is given is for a file of weights alone."""
     kind = kind_of(path)
     check_kind(path, "hdf5" if kind == "hdf5" else "keras", "a .keras file, or an .h5 file of Keras")
-    try:
-        import h5py
-    except ImportError:
-        raise missing("h5py", "keras") from None
+    h5py = _library()
     given = {"activation": activation, "final_activation": final_activation, "layers": layers}
     if kind != "hdf5":
         refused(str(path), given)
@@ -70,10 +70,7 @@ def file_steps(
 
 def is_weights(path: str | os.PathLike[str]) -> bool:
     """Whether an HDF5 file holds weights without the configuration of a model."""
-    try:
-        import h5py
-    except ImportError:
-        raise missing("h5py", "keras") from None
+    h5py = _library()
     with open(path, "rb") as raw, contextlib.suppress(*STRANGE), h5py.File(raw, "r") as file:
         return "model_config" not in file.attrs
     return False
@@ -81,11 +78,18 @@ def is_weights(path: str | os.PathLike[str]) -> bool:
 
 def arrays_of(path: str | os.PathLike[str]) -> dict[str, tuple[str, list[int]]]:
     """The dtypes and shapes of a file of weights, by their paths in it."""
-    import h5py
-
+    h5py = _library()
     with open(path, "rb") as raw, _sound(path, "HDF5 file"), h5py.File(raw, "r") as file:
         found = {"/".join(place): data for place, data in _Store(file, 0, h5py).leaves()}
         return {name: (data.dtype.name, list(data.shape)) for name, data in sorted(found.items())}
+
+
+def _library() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise missing("h5py", "keras") from None
+    return h5py
 
 
 def refused(holder: str, given: dict[str, Any]) -> None:
@@ -122,7 +126,7 @@ def _parsed(text: bytes | str) -> Any:
 
 
 def _is_keras_2(version: Any) -> bool:
-    return str(version or "3").startswith("2")
+    return str(version).startswith(("1.", "2."))
 
 
 def _model(store: _Store) -> Iterator[Step]:
@@ -171,7 +175,7 @@ def _weights(store: _Store, layers: Sequence[str] | None) -> list[Affine]:
         layers=layers,
         remedy="a file of weights doesn't say what such a layer computes: read a file of the whole model, "
         "or pass layers=[...] with the names of the network's layers in order",
-        first=0 if all(path.startswith(CONTAINERS) for path in tree) else None,
+        first=0 if all(DENSE.fullmatch(path.rpartition("/")[2]) for path in tree) else None,
         array=store.array,
     )
 
@@ -184,7 +188,7 @@ def _by_number(path: tuple[str, ...], ndim: int) -> tuple[str, str]:
             f"read its arrays with h5py, and pass them to from_pairs"
         )
     *outer, layer = path[:-2]
-    is_dense = re.fullmatch(r"dense(_\d+)?", layer) or f"{'/'.join(outer[-1:])}/" not in CONTAINERS
+    is_dense = DENSE.fullmatch(layer) or not {*outer[-1:]} & CONTAINERS
     variable = {("0", 2): "kernel", ("1", 1): "bias"}.get((path[-1], ndim)) if is_dense else None
     return "/".join((*outer, layer)), variable or path[-1]
 
@@ -223,9 +227,7 @@ class _Store:
             path = re.sub(r"_(\d+)(?=/|$)", lambda match: f"_{2 * int(match[1])}", path)
             path = re.sub(r"(^|/)layers/", rf"\1{EARLIER}/", path)
         try:
-            group = self.file
-            for name in f"{path}/vars".split("/"):
-                group = self._hard(group, name)
+            group = self._group(f"{path}/vars")
             return [self.array(self._hard(group, str(i))) for i in range(len(group))]
         except (ValueError, *STRANGE) as error:  # of HDF5 on bytes that are not a file
             raise _Unsound(f"{path[:60]}: {error}") from None
@@ -245,9 +247,7 @@ class _Store:
 
     def leaves(self, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
         """The datasets below the group at `path`, by their paths from there."""
-        group = self.file
-        for name in path:
-            group = self._hard(group, name)
+        group = self._group("/".join(path))
         waiting: list[tuple[tuple[str, ...], Any]] = [((), group)]
         count = 0
         while waiting:
@@ -298,6 +298,12 @@ class _Store:
                 )
             names += map(_decoded, np.ravel(attributes[key]))
         return names
+
+    def _group(self, path: str) -> Any:
+        group = self.file
+        for name in path.split("/") if path else ():
+            group = self._hard(group, name)
+        return group
 
     def _hard(self, group: Any, name: str) -> Any:
         """A member of a group that is in the same file, not a link to elsewhere."""
