@@ -25,6 +25,7 @@ from jaxneuron._activations.algebraic import (
     relu6,
     softsign,
     square,
+    squareplus,
 )
 from jaxneuron._activations.exponential import elu, exp, log_sigmoid, selu, sin, softplus
 from jaxneuron._activations.rows import log_softmax, softmax
@@ -62,5 +63,6 @@ __all__ = [
     "softplus",
     "softsign",
     "square",
+    "squareplus",
     "tanh",
 ]

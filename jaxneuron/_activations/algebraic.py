@@ -202,6 +202,31 @@ def softsign(z: Array) -> Array:
 
 
 @activation
+def squareplus(z: Array) -> Array:
+    """A softplus without exponentials: half of a hyperbola, 1 at 0.
+
+        squareplus(z) = (z + sqrt(z^2 + 4)) / 2
+
+    Args:
+      z: array of any shape, real.
+
+    Returns:
+      An array like `z`, 0 or larger. squareplus(z) squareplus(-z) = 1, but for rounding.
+
+    Source: Barron (2021), "Squareplus: A softplus-like algebraic rectifier", with b = 4 as in jax.nn and Keras.
+
+    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+
+    Numerics: at most 1 ULP off; held by tests/test_numerics.py.
+
+    Example:
+      >>> squareplus([-1.5, 0.0, 1.5])
+      Array([0.5, 1. , 2. ], dtype=float32)
+    """
+    return elementary.squareplus(z)
+
+
+@activation
 def square(z: Array) -> Array:
     """The square.
 
