@@ -213,7 +213,7 @@ def squareplus(z: Array) -> Array:
     Returns:
       An array like `z`, 0 or larger. squareplus(z) squareplus(-z) = 1, but for rounding.
 
-    Source: Barron (2021), "Squareplus: A softplus-like algebraic rectifier", with b = 4 as in jax.nn and Keras.
+    Source: Barron (2021), "Squareplus: A softplus-like algebraic rectifier"; b = 4, as in jax.nn and Keras.
 
     Raises: TypeError or ValueError where `z` is not an array of real numbers.
 

@@ -241,7 +241,8 @@ def squareplus(z: Array) -> Array:
     first = leading(t)
     e = ((1 - first * total) - (t - first) * total) - t * rest
     t_rest = (t * e) * (16 / 17 - 8 / 17 * (t * t))  # 1 / (1 + t^2) to 6 %
-    return jnp.where(a > 2.0**60, jnp.where(z < 0, t, z), jnp.where(z < 0, t + t_rest, total + (rest + t_rest)))
+    y = jnp.where(z < 0, t + t_rest, total + (rest + t_rest))
+    return jnp.where(a > 2.0**60, jnp.where(z < 0, t, z), y)
 
 
 @derivative(lambda z, y: jnp.where(z < 3, jnp.where(z > -3, z / 3 + 0.5, 0), 1))
