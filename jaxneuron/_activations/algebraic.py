@@ -125,7 +125,7 @@ def hard_tanh(z: Array) -> Array:
       >>> hard_tanh([-2.0, 0.5, 8.0])
       Array([-1. ,  0.5,  1. ], dtype=float32)
     """
-    return scaled.hard_tanh(-1.0, 1.0)(z)
+    return scaled.hard_tanh(-1.0, 1.0, at_ends=1.0)(z)
 
 
 @activation
@@ -148,7 +148,7 @@ def hard_sigmoid(z: Array) -> Array:
       >>> hard_sigmoid([-3.0, 0.0, 3.0])
       Array([0. , 0.5, 1. ], dtype=float32)
     """
-    return jnp.clip(z + 3, 0, 6) / 6
+    return scaled.hard_tanh(0.0, 6.0)(z + 3) / 6
 
 
 @activation
