@@ -241,7 +241,7 @@ def test_layers_that_do_something_else(parts, shape, message):
 # --- activations ---
 
 NOT_OURS = {
-    "glu", "hard_shrink", "soft_shrink", "sparse_plus", "sparse_sigmoid", "sparsemax", "squareplus", "tanh_shrink", "threshold",
+    "glu", "hard_shrink", "soft_shrink", "sparse_plus", "sparse_sigmoid", "sparsemax", "tanh_shrink", "threshold",
 }  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def test_a_layer_as_the_activation_of_another(suffix, layer, name, tmp_path):
 OPERATIONS = {
     "celu": ({"alpha": 0.5}, CELU(0.5)), "elu": ({"alpha": 0.25}, ELU(0.25)), "leaky_relu": ({"negative_slope": 0.5}, LeakyReLU(0.5)),
     "gelu": ({"approximate": True}, "gelu_tanh"), "clip": ({"x_min": -1, "x_max": 2}, HardTanh(-1, 2)), "softmax": ({}, "softmax"),
-    "log_softmax": ({}, "log_softmax"), "hard_silu": ({}, "hard_swish"),
+    "squareplus": ({}, "squareplus"), "log_softmax": ({}, "log_softmax"), "hard_silu": ({}, "hard_swish"),
     **{name: ({}, name) for name in ("relu", "relu6", "sigmoid", "silu", "softplus", "softsign", "selu", "hard_sigmoid", "hard_tanh",
                                      "log_sigmoid", "tanh", "exp", "sin", "square")},
 }  # fmt: skip
@@ -295,6 +295,10 @@ def test_operations_that_are_not_activations():
         (
             lambda z: keras.ops.softmax(z, axis=0),
             "'Softmax' with {'axis': 0} is not an activation of jaxneuron",
+        ),
+        (
+            lambda z: keras.ops.squareplus(z, 1),
+            "'Squareplus' with {'b': 1} is not an activation of jaxneuron",
         ),
         (keras.ops.cos, "'Cos' with {} is not an activation of jaxneuron"),
         (

@@ -46,6 +46,7 @@ CALLS: dict[str, Callable[[Mapping[str, Any]], Step | None]] = {
     "Elu": lambda c: ELU(c["alpha"]),
     "LeakyRelu": lambda c: LeakyReLU(c["negative_slope"]),
     "Gelu": lambda c: "gelu_tanh" if c["approximate"] else "gelu",
+    "Squareplus": lambda c: "squareplus" if c["b"] == 4 else None,
     "Clip": lambda c: HardTanh(c["x_min"], c["x_max"]),
     "Softmax": LAYERS["Softmax"],
     "LogSoftmax": lambda c: "log_softmax" if c["axis"] == -1 else None,
