@@ -14,7 +14,7 @@ from jaxneuron._errors import inside, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._check import Check, compare, compare_given
-from jaxneuron.convert._sklearn_transformers import backwards, class_of, fitted, forwards
+from jaxneuron.convert._sklearn_transformers import backwards, class_of, does_nothing, fitted, forwards
 from jaxneuron.convert.steps import Step, assemble, chain, with_names
 
 # scikit-learn's names that are not ours; the others are the same in both.
@@ -84,7 +84,7 @@ def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
 
 def _of_inputs(estimator: Any, attribute: str) -> Any:
     """What an estimator knows of its inputs, a pipeline by its first step that does anything."""
-    parts = (part for _, part in getattr(estimator, "steps", ()) if part not in (None, "passthrough"))
+    parts = (part for _, part in getattr(estimator, "steps", ()) if not does_nothing(part))
     return getattr(next(parts, estimator), attribute, None)
 
 

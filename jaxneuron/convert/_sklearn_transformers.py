@@ -38,7 +38,7 @@ FUNCTIONS: tuple[tuple[Any, tuple[Step, ...]], ...] = (
 def forwards(part: Any) -> Iterator[Step]:
     """The steps of `part.transform`."""
     name = class_of(part)
-    if part in (None, "passthrough"):
+    if does_nothing(part):
         return
     if name == "Pipeline":
         for _, each in part.steps:
@@ -71,7 +71,7 @@ def forwards(part: Any) -> Iterator[Step]:
 def backwards(part: Any) -> Iterator[Step]:
     """The steps of `part.inverse_transform`, by which a scaled target is undone after the network."""
     name = class_of(part)
-    if part in (None, "passthrough"):
+    if does_nothing(part):
         return
     if name == "Pipeline":
         for _, each in reversed(part.steps):
@@ -91,6 +91,10 @@ def backwards(part: Any) -> Iterator[Step]:
             f"the target must be scaled by {', '.join((*SCALERS, *INVERTIBLE))}, a selection or a "
             f"FunctionTransformer, got {name}; convert estimator.regressor_ and undo the rest after it"
         )
+
+
+def does_nothing(part: Any) -> bool:
+    return part is None or (isinstance(part, str) and part == "passthrough")
 
 
 def class_of(estimator: Any) -> str:

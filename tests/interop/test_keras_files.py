@@ -146,6 +146,16 @@ def test_what_is_given_and_what_is_missing(tmp_path):
         from_keras(tmp_path / "m.weights.h5", activation="tanh")
 
 
+@pytest.mark.parametrize(("argument", "wrong"), [
+    ("activation", "tahn"), ("activation", 5), ("activation", "softmax"), ("activation", ["relu", "relu"]), ("final_activation", "tahn"),
+    ("layers", "layers/dense"), ("layers", []), ("layers", ["nowhere"]), ("layers", ["layers/dense", "layers/dense"]), ("layers", [5]),
+])  # fmt: skip
+def test_wrong_arguments_for_weights_are_named(tmp_path, argument, wrong):
+    dense(4, 4).save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises((ValueError, TypeError), match=rf"^from_keras: (source: )?({argument}|softmax)"):
+        from_keras(tmp_path / "m.weights.h5", **GIVEN | {argument: wrong})
+
+
 def test_hdf5_files_of_others(tmp_path):
     with h5py.File(tmp_path / "rows.h5", "w") as file:
         file["a/rows"] = np.ones((3, 4))

@@ -23,7 +23,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxneuron._errors import BadValue, inside, missing
+from jaxneuron._errors import REFUSALS, BadValue, inside, missing
 from jaxneuron._file_kinds import check_kind, kind_of
 from jaxneuron._params import Affine
 from jaxneuron.convert._archives import members
@@ -203,6 +203,8 @@ def _by_name(path: tuple[str, ...]) -> tuple[str, str]:
 def _sound(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
     try:
         yield
+    except REFUSALS:  # one of a wrong type is a TypeError
+        raise
     except (_Unsound, *STRANGE) as error:
         raise BadValue(f"{path} is not a sound {kind} ({error!s:.200}); save it again") from None
 

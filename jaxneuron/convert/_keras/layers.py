@@ -32,7 +32,6 @@ NOTHING = (
     "InputLayer", "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization",
 )  # fmt: skip
-OPERATIONS = "keras.src.ops."  # the modules of keras.ops, which a functional model holds beside its layers
 OPERATIONS = "keras.src.ops."  # the modules of keras.ops, whose calls a functional model holds beside layers
 # Activations as layers, by class, and as operations: a function of the configuration, None if it is not ours.
 LAYERS: dict[str, Callable[[Mapping[str, Any]], Step | None]] = {
