@@ -10,7 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
-from jaxneuron._errors import inside, public
+from jaxneuron._errors import BadValue, inside, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._check import Check, compare, compare_given
@@ -84,8 +84,8 @@ def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
 
 def _of_inputs(estimator: Any, attribute: str) -> Any:
     """What an estimator knows of its inputs, a pipeline by its first step that does anything."""
-    parts = (part for _, part in getattr(estimator, "steps", ()) if not does_nothing(part))
-    return getattr(next(parts, estimator), attribute, None)
+    first = next((part for _, part in getattr(estimator, "steps", ()) if not does_nothing(part)), None)
+    return getattr(estimator, attribute, None) if first is None else _of_inputs(first, attribute)
 
 
 def _steps(estimator: Any) -> Iterator[Step]:
@@ -95,6 +95,10 @@ def _steps(estimator: Any) -> Iterator[Step]:
             yield from forwards(part)
         yield from _steps(estimator.steps[-1][1])
     elif name in SEARCHES:
+        if not estimator.refit:
+            raise BadValue(
+                f"{name} must have refit=True, got {estimator.refit}; it keeps no fitted estimator"
+            )
         yield from _steps(fitted(estimator, "best_estimator_"))
     elif name == "TransformedTargetRegressor":
         yield from _steps(fitted(estimator, "regressor_"))

@@ -323,6 +323,15 @@ def test_subclasses(part):
         from_sklearn(model)
 
 
+def test_a_search_that_keeps_no_estimator():
+    search = fit(GridSearchCV(before(StandardScaler()), {}, cv=2, refit=False))
+    with pytest.raises(
+        ValueError,
+        match=r"^from_sklearn: estimator: GridSearchCV must have refit=True, got False; it keeps no",
+    ):
+        from_sklearn(search)
+
+
 def test_targets_that_nothing_undoes():
     model = TransformedTargetRegressor(net(), transformer=GaussianRandomProjection(1), check_inverse=False)
     with pytest.raises(
