@@ -13,6 +13,7 @@ from tests.convert.networks import RELU, bits, dense, normal
 from tests.pools import mlps
 
 
+@pytest.mark.filterwarnings("ignore:.* chain in another order too:UserWarning")  # square layers
 @given(mlps(activations=["tanh", "relu"], nan=False))
 def test_weights_come_back_bit_for_bit(mlp):
     assert bits(from_flax(to_flax_params(mlp), activation="relu", final_activation="relu")) == bits(mlp)
