@@ -21,6 +21,7 @@ from jaxneuron._errors import BadType, BadValue, inside, public
 
 NETWORK = MLP([(np.ones((2, 3)), np.zeros(3)), (np.ones((3, 1)), None)], final_activation="identity")
 STACKED = jax.tree.map(lambda a: np.stack([a, a]), NETWORK)
+UNEVEN = jax.tree.map(lambda a: np.stack([a] * (2 if a.shape == (2, 3) else 3)), NETWORK)
 LAYER = Affine(np.ones((2, 3)), np.zeros(3))
 TREE = {f"hidden_{i}": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)} for i in range(2)}
 STATE = {
@@ -143,7 +144,7 @@ FUNCTIONS = [
     Public(jaxneuron.summary, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
     Public(jaxneuron.fold_input_scaling, {"mlp": NETWORK, "mean": 0.0, "std": 1.0}, {"mlp": (*NOT_NETWORKS, STACKED), "mean": NOT_SCALINGS, "std": (*NOT_SCALINGS, 0.0)}),
     Public(jaxneuron.fold_output_scaling, {"mlp": NETWORK, "scale": 1.0, "shift": 0.0}, {"mlp": (*NOT_NETWORKS, STACKED), "scale": NOT_SCALINGS, "shift": NOT_SCALINGS}),
-    Public(jaxneuron.save, {"path": "network.safetensors", "mlp": NETWORK}, {"path": (object(), None, 3), "mlp": (*NOT_NETWORKS, STACKED)}),
+    Public(jaxneuron.save, {"path": "network.safetensors", "mlp": NETWORK}, {"path": (object(), None, 3), "mlp": (*NOT_NETWORKS, UNEVEN)}),
     Public(jaxneuron.load, {}, {"path": (object(), None, 3)}),
     Public(jaxneuron.RowEvaluator, {"model": NETWORK}, {"model": (object(), None, 3, [LAYER])}),
     Public(gates.truth_table, {"params": gates.XOR}, {"params": (object(), None, "text", Affine(np.ones((2, 2, 2))))}),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +28,7 @@ from jaxneuron._evaluate import devices as on_devices
 from jaxneuron._evaluate.evaluator import as_numpy, check_takes, fitting
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
+from jaxneuron._members import members_of
 from jaxneuron._names import resolve
 from jaxneuron._params import MLP, check_columns, check_mlp
 
@@ -59,14 +61,15 @@ def evaluate(
         out[i] = mlp_forward(mlp, rows[i])
 
     Args:
-      mlp: an `MLP`.
+      mlp: an `MLP`; or `members` networks of one structure stacked into one, each of whose arrays has a
+        leading axis of members. All members get the same rows, and `out[k]` is member k's.
       rows: inputs, `(n, n_in)`: an array, a memory map, or anything sliced like one, such as an HDF5 data
         set. Or an iterable of such chunks, of any sizes and one dtype; the calling thread reads it.
       out: where outputs go. None for a new array; an array or a memory map `(n, n_out)` to fill; or a
         function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
-        thread of its own.
+        thread of its own. Of stacked networks `(members, n, n_out)` and `(members, m, n_out)`.
       tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
-        two that puts about 2^19 numbers in the widest layer, on a GPU 2^23.
+        two that puts about 2^19 numbers in the widest layer (of all members), on a GPU 2^23.
       devices: devices of this process; by default all of them. The weights are copied to each, once. On
         CPUs the fused kernel evaluates, on as many threads as an `Evaluator` has, and reads weights where
         they are.
@@ -77,8 +80,9 @@ def evaluate(
       `out`, or None if that is a function; in the promoted dtype of the network and `rows`.
 
     Raises:
-      ValueError: shapes that do not fit, integers too large for JAX's, an `out` that is read-only or
-        overlaps `rows`, devices of another process or twice the same, a `tile` below 1.
+      ValueError: shapes that do not fit, members that differ in number, integers too large for JAX's, an
+        `out` that is read-only or overlaps `rows`, devices of another process or twice the same, a `tile`
+        below 1.
       TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
         carries more than numbers, such as a mask or units; a `tile` that is not an integer.
       MemoryError: a network or a tile that does not fit on a device, as far as its memory is known.
@@ -130,9 +134,10 @@ def evaluate_rows(
     on_cpu = all(device.platform == "cpu" for device in used)
     network = known.network if on_cpu and known.network.serves(dtype) else None
     result = network.result(dtype) if network else on_devices.output_row(mlp, dtype).dtype
-    on_devices.check_memory(known.bytes(), tile * (known.n_in + known.n_out) * result.itemsize, tile, used)
+    numbers = tile * (known.n_in + math.prod(known.members) * known.n_out)
+    on_devices.check_memory(known.bytes(), numbers * result.itemsize, tile, used)
     plan = network.plan(dtype) if network else None
-    array = _array(out, rows, n, known.n_out, result)
+    array = _array(out, rows, known.shape("n" if n is None else n), result)
     with _reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
             unbroken = not progress and source.dtype == plan.dtype
@@ -141,9 +146,9 @@ def evaluate_rows(
         cut = batches.cut(source, n, size)
         with (
             gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy,
-            _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute,
+            _kernel(plan, known.shape) if plan else on_devices.program(mlp, used, size) as compute,
         ):
-            write, written = _destination(out, array, known.n_out, result, copy)
+            write, written = _destination(out, array, known.shape(0), result, copy)
             _stream(cut, compute, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
 
@@ -157,7 +162,9 @@ class _Known:
             raise BadType(TRACERS)
         self.layers = fitting(mlp)
         self.functions = [resolve(activation) for activation in mlp.activations]
-        self.n_in, self.n_out = self.layers[0].w.shape[0], self.layers[-1].w.shape[1]
+        members = members_of(mlp)
+        self.members = () if members is None else (members,)
+        self.n_in, self.n_out = self.layers[0].w.shape[-2], self.layers[-1].w.shape[-1]
         self.tile = batches.default_tile(mlp)
         self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
         self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)
@@ -166,6 +173,10 @@ class _Known:
     def bytes(self) -> int:
         """Of the weights, as JAX has them now."""
         return self.narrow_bytes + self.wide * (8 if host.x64() else 4)
+
+    def shape(self, n: Any) -> tuple[Any, ...]:
+        """Of the outputs for n rows."""
+        return (*self.members, n, self.n_out)
 
     @functools.cached_property
     def network(self) -> host.Network:
@@ -192,17 +203,17 @@ def _fill(
     """The outputs for all batches, from memory to memory: no thread of Python's, and no copy."""
     start = 0
     for x in cut:
-        host.forward(plan, x, array[start : start + len(x)])
+        host.forward(plan, x, array[..., start : start + len(x), :])
         start += len(x)
         report(start)
 
 
 @contextlib.contextmanager
-def _kernel(plan: host.Plan) -> Iterator[Compute]:
+def _kernel(plan: host.Plan, shape: Callable[[int], tuple[int, ...]]) -> Iterator[Compute]:
     """A function that has a batch evaluated by the kernel, in a thread of its own."""
 
     def outputs(x: np.ndarray) -> np.ndarray:
-        y = np.empty((len(x), plan.n_out), plan.dtype)
+        y = np.empty(shape(len(x)), plan.dtype)
         host.forward(plan, x, y)
         return y
 
@@ -224,7 +235,7 @@ def _stream(
         y = wait()
         y.flags.writeable = False
         write(y)
-        return done + len(y)
+        return done + y.shape[-2]
 
     last, pending = None, collections.deque[Future[int]]()
     writer = ThreadPoolExecutor(1, "jaxneuron-evaluate")
@@ -240,18 +251,19 @@ def _stream(
         writer.shutdown(cancel_futures=True)
 
 
-def _array(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> np.ndarray | None:
-    """The array that outputs go to; None if that is a function's to say, or rows must be counted first."""
+def _array(out: Any, rows: Any, shape: tuple[Any, ...], dtype: np.dtype) -> np.ndarray | None:
+    """The array that outputs go to; None if that is a function's to say, or rows must be counted first.
+
+    `shape` has "n" in the place of a number of rows that is unknown.
+    """
     if callable(out):
         return None
     if out is None:
-        if n is None:
-            return None
-        return np.empty((n, n_out), dtype)
+        return None if "n" in shape else np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if out.ndim != 2 or out.shape[1] != n_out or n not in (None, len(out)):
-        raise BadValue(f"out must have shape ({'n' if n is None else n}, {n_out}), got {out.shape}")
+    if len(shape) != out.ndim or any(n not in ("n", m) for n, m in zip(shape, out.shape, strict=True)):
+        raise BadValue(f"out must have shape ({', '.join(map(str, shape))}), got {out.shape}")
     check_takes(out, dtype, "mlp and rows")
     # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
@@ -261,26 +273,27 @@ def _array(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> n
 
 
 def _destination(
-    out: Any, array: np.ndarray | None, n_out: int, dtype: np.dtype, copy: Copy
+    out: Any, array: np.ndarray | None, empty: tuple[int, ...], dtype: np.dtype, copy: Copy
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
     """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
     if callable(out):
         return out, lambda: None
     if array is None:
-        chunks = [np.empty((0, n_out), dtype)]
-        return chunks.append, lambda: np.concatenate(chunks)
-    filled = 0
+        chunks = [np.empty(empty, dtype)]
+        return chunks.append, lambda: np.concatenate(chunks, axis=-2)
+    filled, n = 0, array.shape[-2]
 
     def fill(chunk: np.ndarray) -> None:
         nonlocal filled
-        if filled + len(chunk) > len(array):
-            raise BadValue(f"out must have a row for each of rows, got {len(array)} for more than {filled}")
-        copy(array[filled : filled + len(chunk)], chunk)
-        filled += len(chunk)
+        end = filled + chunk.shape[-2]
+        if end > n:
+            raise BadValue(f"out must have a row for each of rows, got {n} for more than {filled}")
+        copy(array[..., filled:end, :], chunk)
+        filled = end
 
     def full() -> np.ndarray:
-        if filled < len(array):
-            raise BadValue(f"out must have a row for each of rows, got {len(array)} for {filled}")
+        if filled < n:
+            raise BadValue(f"out must have a row for each of rows, got {n} for {filled}")
         return array
 
     return fill, full

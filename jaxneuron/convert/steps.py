@@ -23,6 +23,7 @@ from jaxneuron._arrays import FLOATS
 from jaxneuron._errors import BadType, BadValue, inside, warn
 from jaxneuron._files import on_device
 from jaxneuron._math.activations import OF_ROWS
+from jaxneuron._members import check_one
 from jaxneuron._names import Activation
 from jaxneuron._params import (
     MLP,
@@ -30,7 +31,6 @@ from jaxneuron._params import (
     as_activations,
     as_affine,
     as_mlp,
-    check_mlp,
     each_activation,
     with_layers,
 )
@@ -157,7 +157,7 @@ def refused(holder: str, *given: Any) -> None:
 
 def network(mlp: Any) -> MLP:
     """`mlp` for an exporter, checked: what a transform of JAX returns may be a stack of networks."""
-    check_mlp(mlp, "pass MLP([layer]) for a layer")
+    check_one(mlp)
     with inside("mlp"):
         return with_layers(mlp, mlp.layers)
 
