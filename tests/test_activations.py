@@ -60,7 +60,7 @@ def over(low=-np.inf, high=np.inf):
 def test_activations_within_bound(name, dtype):
     if not held(dtype):
         pytest.skip("JAX holds no float64 with x64 off")
-    z = np.concatenate([np.logspace(-6, 4, 300), np.linspace(0.05, 30, 297), [0.0, 3.0, 6.0]])
+    z = np.concatenate([np.logspace(-6, 4, 100), np.linspace(0.05, 30, 97), [0.0, 3.0, 6.0]])
     z = np.concatenate([z, -z]).astype(jnp.dtype(dtype))
     if name in OF_ROWS:
         z = np.random.default_rng(0).permuted(z[np.abs(z.astype(float)) < 100]).reshape(-1, 2)
@@ -168,16 +168,18 @@ def test_nan_comes_from_nan_alone(name):
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES, *OF_ROWS], ids=str)
 def test_shapes_dtypes_and_transforms(name):
     f = resolve(name)
-    default = jnp.asarray(0.0).dtype
-    assert f([1, 0]).dtype == f([True, False]).dtype == default
+    assert f([True, False]).dtype == jnp.asarray(0.0).dtype
     assert f(jnp.ones((2, 3), jnp.bfloat16)).dtype == jnp.bfloat16
     assert f(np.zeros((0, 3), np.float32)).shape == (0, 3)
     assert f(np.zeros((3, 0), np.float32)).shape == (3, 0)
     z = np.linspace(-3, 3, 12, dtype=widest()).reshape(3, 4)
-    assert_jit_consistent(f, z, ulps=2)
     assert_jit_consistent(jax.vmap(f), z, ulps=2)
+
+
+@pytest.mark.parametrize("name", ["relu", "square", LeakyReLU(0.2), "log_softmax"], ids=str)
+def test_lists_and_integers_without_jit(name):
     with jax.disable_jit():
-        assert isinstance(f([1.0, 2.0]), jax.Array)
+        assert isinstance(resolve(name)([1, 2]), jax.Array)
 
 
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES], ids=str)

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import math
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -21,27 +19,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, is_jax_array
-from jaxneuron._errors import BadType, BadValue, missing, public
+from jaxneuron._arrays import ArrayLike
+from jaxneuron._errors import BadType, public
 from jaxneuron._evaluate import batches, gpus
 from jaxneuron._evaluate import devices as on_devices
-from jaxneuron._evaluate.evaluator import as_numpy, check_takes, fitting
+from jaxneuron._evaluate.known import TRACERS, known
+from jaxneuron._evaluate.outputs import Progress, Write, as_target, destination, reporting
 from jaxneuron._kernels import host
-from jaxneuron._kernels.threads import most_threads
-from jaxneuron._members import members_of
-from jaxneuron._names import resolve
 from jaxneuron._params import MLP, check_columns, check_mlp
 
-TRACERS = "mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"
 UNREPORTED = contextlib.nullcontext(lambda done: None)
-UNBROKEN = (
-    8  # batches at a time, some 0.1 s, where rows are neither converted nor counted: threads meet less often
-)
+UNBROKEN = 8  # batches at a time, some 0.1 s, where nothing is converted or counted: threads meet less often
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
-Write = Callable[[np.ndarray], object]
-Copy = Callable[[np.ndarray, np.ndarray], None]
-Progress = Callable[[int, int | None], object]
 # Begins to evaluate a batch, and gives a function that waits for its outputs.
 Compute = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
@@ -122,23 +112,23 @@ def evaluate_rows(
     if isinstance(rows, jax.core.Tracer):
         raise BadType(TRACERS)
     check_columns(mlp, rows, "rows")
-    known = _known(mlp)
+    of = known(mlp)
     used = on_devices.chosen(devices)
     on_gpus = gpus.are(used)
     if tile is None:
-        tile = batches.default_tile(mlp, gpus.NUMBERS) if on_gpus else known.tile
+        tile = batches.default_tile(mlp, gpus.NUMBERS) if on_gpus else of.tile
     else:
         tile = batches.whole_lanes(tile)
     size = tile * len(used)
-    source, n, dtype = batches.source(rows, known.n_in)
+    source, n, dtype = batches.source(rows, of.n_in)
     on_cpu = all(device.platform == "cpu" for device in used)
-    network = known.network if on_cpu and known.network.serves(dtype) else None
+    network = of.network if on_cpu and of.network.serves(dtype) else None
     result = network.result(dtype) if network else on_devices.output_row(mlp, dtype).dtype
-    numbers = tile * (known.n_in + math.prod(known.members) * known.n_out)
-    on_devices.check_memory(known.bytes(), numbers * result.itemsize, tile, used)
+    numbers = tile * (of.n_in + math.prod(of.members) * of.n_out)
+    on_devices.check_memory(of.bytes(), numbers * result.itemsize, tile, used)
     plan = network.plan(dtype) if network else None
-    array = _array(out, rows, known.shape("n" if n is None else n), result)
-    with _reporting(progress, n) if progress else UNREPORTED as report:
+    array = as_target(out, rows, of.shape("n" if n is None else n), result)
+    with reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
             unbroken = not progress and source.dtype == plan.dtype
             _fill(plan, batches.cut(source, n, UNBROKEN * size if unbroken else size), array, report)
@@ -146,55 +136,11 @@ def evaluate_rows(
         cut = batches.cut(source, n, size)
         with (
             gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy,
-            _kernel(plan, known.shape) if plan else on_devices.program(mlp, used, size) as compute,
+            _kernel(plan, of.shape) if plan else on_devices.program(mlp, used, size) as compute,
         ):
-            write, written = _destination(out, array, known.shape(0), result, copy)
+            write, written = destination(out, array, of.shape(0), result, copy)
             _stream(cut, compute, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
-
-
-class _Known:
-    """What `evaluate` must know of a network, other than what is in its arrays."""
-
-    def __init__(self, mlp: MLP) -> None:
-        leaves = jax.tree.leaves(mlp)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            raise BadType(TRACERS)
-        self.layers = fitting(mlp)
-        self.functions = [resolve(activation) for activation in mlp.activations]
-        members = members_of(mlp)
-        self.members = () if members is None else (members,)
-        self.n_in, self.n_out = self.layers[0].w.shape[-2], self.layers[-1].w.shape[-1]
-        self.tile = batches.default_tile(mlp)
-        self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
-        self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)
-        self.constant = all(is_jax_array(type(leaf)) for leaf in leaves)  # type: ignore[arg-type]
-
-    def bytes(self) -> int:
-        """Of the weights, as JAX has them now."""
-        return self.narrow_bytes + self.wide * (8 if host.x64() else 4)
-
-    def shape(self, n: Any) -> tuple[Any, ...]:
-        """Of the outputs for n rows."""
-        return (*self.members, n, self.n_out)
-
-    @functools.cached_property
-    def network(self) -> host.Network:
-        """The network as the CPU kernel evaluates it, its weights where they are."""
-        return host.Network(as_numpy(self.layers), self.functions, most_threads())
-
-
-_constant: weakref.WeakKeyDictionary[MLP, _Known] = weakref.WeakKeyDictionary()
-
-
-def _known(mlp: MLP) -> _Known:
-    """Kept for networks of JAX's arrays alone: NumPy's can change in place."""
-    known = _constant.get(mlp)
-    if known is None:
-        known = _Known(mlp)
-        if known.constant:
-            _constant[mlp] = known
-    return known
 
 
 def _fill(
@@ -249,65 +195,3 @@ def _stream(
             report(each.result())
     finally:
         writer.shutdown(cancel_futures=True)
-
-
-def _array(out: Any, rows: Any, shape: tuple[Any, ...], dtype: np.dtype) -> np.ndarray | None:
-    """The array that outputs go to; None if that is a function's to say, or rows must be counted first.
-
-    `shape` has "n" in the place of a number of rows that is unknown.
-    """
-    if callable(out):
-        return None
-    if out is None:
-        return None if "n" in shape else np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if len(shape) != out.ndim or any(n not in ("n", m) for n, m in zip(shape, out.shape, strict=True)):
-        raise BadValue(f"out must have shape ({', '.join(map(str, shape))}), got {out.shape}")
-    check_takes(out, dtype, "mlp and rows")
-    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
-    overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
-    if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
-        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
-    return out
-
-
-def _destination(
-    out: Any, array: np.ndarray | None, empty: tuple[int, ...], dtype: np.dtype, copy: Copy
-) -> tuple[Write, Callable[[], np.ndarray | None]]:
-    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
-    if callable(out):
-        return out, lambda: None
-    if array is None:
-        chunks = [np.empty(empty, dtype)]
-        return chunks.append, lambda: np.concatenate(chunks, axis=-2)
-    filled, n = 0, array.shape[-2]
-
-    def fill(chunk: np.ndarray) -> None:
-        nonlocal filled
-        end = filled + chunk.shape[-2]
-        if end > n:
-            raise BadValue(f"out must have a row for each of rows, got {n} for more than {filled}")
-        copy(array[..., filled:end, :], chunk)
-        filled = end
-
-    def full() -> np.ndarray:
-        if filled < n:
-            raise BadValue(f"out must have a row for each of rows, got {n} for {filled}")
-        return array
-
-    return fill, full
-
-
-@contextlib.contextmanager
-def _reporting(progress: bool | Progress, n: int | None) -> Iterator[Callable[[int], object]]:
-    """A function to call with the number of rows done."""
-    if callable(progress):
-        yield lambda done: progress(done, n)
-    else:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            raise missing("tqdm", "cli", "progress") from None
-        with tqdm(total=n, unit=" rows", unit_scale=True) as bar:
-            yield lambda done: bar.update(done - bar.n)

@@ -1,0 +1,82 @@
+"""Where `evaluate` puts outputs, and says how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxneuron._errors import BadType, BadValue, missing
+from jaxneuron._evaluate.evaluator import check_takes
+
+Write = Callable[[np.ndarray], object]
+Copy = Callable[[np.ndarray, np.ndarray], None]
+Progress = Callable[[int, int | None], object]
+
+
+def as_target(out: Any, rows: Any, shape: tuple[Any, ...], dtype: np.dtype) -> np.ndarray | None:
+    """The array that outputs go to; None if that is a function's to say, or rows must be counted first.
+
+    Args:
+      shape: of the outputs, `(n, n_out)` or `(members, n, n_out)`, with "n" for an unknown number of rows.
+    """
+    if callable(out):
+        return None
+    if out is None:
+        return None if "n" in shape else np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
+    if len(shape) != out.ndim or any(n not in ("n", m) for n, m in zip(shape, out.shape, strict=True)):
+        raise BadValue(f"out must have shape ({', '.join(map(str, shape))}), got {out.shape}")
+    check_takes(out, dtype, "mlp and rows")
+    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
+    overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
+    if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
+        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
+    return out
+
+
+def destination(
+    out: Any, array: np.ndarray | None, empty: tuple[int, ...], dtype: np.dtype, copy: Copy
+) -> tuple[Write, Callable[[], np.ndarray | None]]:
+    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns.
+
+    `empty` is the shape of the outputs for no rows.
+    """
+    if callable(out):
+        return out, lambda: None
+    if array is None:
+        chunks = [np.empty(empty, dtype)]
+        return chunks.append, lambda: np.concatenate(chunks, axis=-2)
+    filled, n = 0, array.shape[-2]
+
+    def fill(chunk: np.ndarray) -> None:
+        nonlocal filled
+        end = filled + chunk.shape[-2]
+        if end > n:
+            raise BadValue(f"out must have a row for each of rows, got {n} for more than {filled}")
+        copy(array[..., filled:end, :], chunk)
+        filled = end
+
+    def full() -> np.ndarray:
+        if filled < n:
+            raise BadValue(f"out must have a row for each of rows, got {n} for {filled}")
+        return array
+
+    return fill, full
+
+
+@contextlib.contextmanager
+def reporting(progress: bool | Progress, n: int | None) -> Iterator[Callable[[int], object]]:
+    """A function to call with the number of rows done."""
+    if callable(progress):
+        yield lambda done: progress(done, n)
+    else:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise missing("tqdm", "cli", "progress") from None
+        with tqdm(total=n, unit=" rows", unit_scale=True) as bar:
+            yield lambda done: bar.update(done - bar.n)
