@@ -1,4 +1,4 @@
-"""BatchNorms of Flax linen and Haiku, as installed: their statistics lie beside the parameters."""
+"""BatchNorms of Flax linen and Haiku, whose statistics lie beside the parameters, and of NNX."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from jaxneuron import Evaluator, mlp_forward
-from jaxneuron.convert import from_flax, from_haiku
+from jaxneuron.convert import from_flax, from_haiku, from_nnx
 from tests.interop.exact import X
 
 haiku = pytest.importorskip("haiku", reason="dm-haiku is in the extra interop")
 linen = pytest.importorskip("flax.linen", reason="flax is in the extra interop")
+nnx = pytest.importorskip("flax.nnx", reason="flax is in the extra interop")
 
 NAMES = ["Dense_0", "BatchNorm_0", "Dense_1", "BatchNorm_1", "Dense_2"]
 BEFORE = ["identity", "tanh", "identity", "relu"]  # an activation after each BatchNorm
@@ -176,6 +177,35 @@ def test_haiku():
     stack = from_haiku(params, state=state, stacked="members", **options)
     y = jax.vmap(lambda params, state: module.apply(params, state, X)[0])(params, state)
     np.testing.assert_allclose(Evaluator(stack)(X), y, rtol=1e-3, atol=1e-4)
+
+
+def test_nnx():
+    def make(key):
+        rngs = nnx.Rngs(key)
+        first = nnx.BatchNorm(5, epsilon=EPSILON, use_scale=False, rngs=rngs)
+        second = nnx.BatchNorm(3, use_bias=False, rngs=rngs)
+        return nnx.Sequential(
+            nnx.Linear(4, 5, rngs=rngs), first, nnx.tanh, nnx.Linear(5, 3, rngs=rngs), nnx.relu, second, nnx.Linear(3, 2, rngs=rngs)
+        )  # fmt: skip
+
+    graph, state = nnx.split(make(jax.random.key(0)))
+    module = nnx.merge(graph, trained(state))
+    mlp = from_nnx(module)  # compared with the module's own outputs
+    assert len(mlp.layers) == 3
+    assert from_nnx(module, outputs=slice(1)).layers[-1].w.shape == (3, 1)
+    module.layers[1].epsilon = 0.5
+    with pytest.raises(ValueError, match=r"^from_nnx: check must hold what the network gives"):
+        from_nnx(module, check=(X, mlp_forward(mlp, X)))
+    graph, state = nnx.split(nnx.vmap(make)(jax.random.split(jax.random.key(0), 3)))
+    many = nnx.merge(graph, trained(state))
+    stack = from_nnx(many, stacked="members")
+    for i in range(3):
+        one = nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], nnx.state(many)))
+        np.testing.assert_allclose(
+            Evaluator(stack)(X)[i], mlp_forward(from_nnx(one), X), rtol=1e-4, atol=1e-5
+        )
+    with pytest.raises(ValueError, match=r"an nnx.BatchNorm must be over the last axis, got 0"):
+        from_nnx(nnx.Sequential(nnx.BatchNorm(4, axis=0, rngs=nnx.Rngs(0))))
 
 
 @pytest.mark.parametrize(
