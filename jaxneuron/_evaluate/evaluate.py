@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -124,10 +123,9 @@ def evaluate_rows(
     on_cpu = all(device.platform == "cpu" for device in used)
     network = of.network if on_cpu and of.network.serves(dtype) else None
     result = network.result(dtype) if network else on_devices.output_row(mlp, dtype).dtype
-    numbers = tile * (of.n_in + math.prod(of.members) * of.n_out)
-    on_devices.check_memory(of.bytes(), numbers * result.itemsize, tile, used)
+    on_devices.check_memory(of.bytes(), tile * of.numbers * result.itemsize, tile, used)
     plan = network.plan(dtype) if network else None
-    array = as_target(out, rows, of.shape("n" if n is None else n), result)
+    array = as_target(out, rows, n, of.shape, result)
     with reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
             unbroken = not progress and source.dtype == plan.dtype
@@ -149,7 +147,8 @@ def _fill(
     """The outputs for all batches, from memory to memory: no thread of Python's, and no copy."""
     start = 0
     for x in cut:
-        host.forward(plan, x, array[..., start : start + len(x), :])
+        all_of_them = len(x) == array.shape[-2]
+        host.forward(plan, x, array if all_of_them else array[..., start : start + len(x), :])
         start += len(x)
         report(start)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from typing import Any
 
@@ -34,6 +35,7 @@ class Known:
         members = members_of(mlp)
         self.members = () if members is None else (members,)
         self.n_in, self.n_out = self.layers[0].w.shape[-2], self.layers[-1].w.shape[-1]
+        self.numbers = self.n_in + math.prod(self.members) * self.n_out  # of a row and its outputs
         self.tile = default_tile(mlp)
         self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
         self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)

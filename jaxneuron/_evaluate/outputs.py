@@ -16,20 +16,22 @@ Copy = Callable[[np.ndarray, np.ndarray], None]
 Progress = Callable[[int, int | None], object]
 
 
-def as_target(out: Any, rows: Any, shape: tuple[Any, ...], dtype: np.dtype) -> np.ndarray | None:
+def as_target(
+    out: Any, rows: Any, n: int | None, shape: Callable[[Any], tuple[Any, ...]], dtype: np.dtype
+) -> np.ndarray | None:
     """The array that outputs go to; None if that is a function's to say, or rows must be counted first.
 
-    Args:
-      shape: of the outputs, `(n, n_out)` or `(members, n, n_out)`, with "n" for an unknown number of rows.
+    `shape` gives that of the outputs for n rows.
     """
     if callable(out):
         return None
     if out is None:
-        return None if "n" in shape else np.empty(shape, dtype)
+        return None if n is None else np.empty(shape(n), dtype)
     if not isinstance(out, np.ndarray):
         raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if len(shape) != out.ndim or any(n not in ("n", m) for n, m in zip(shape, out.shape, strict=True)):
-        raise BadValue(f"out must have shape ({', '.join(map(str, shape))}), got {out.shape}")
+    if out.shape != shape(n if n is not None or out.ndim < 2 else out.shape[-2]):
+        wanted = ", ".join(map(str, shape("n" if n is None else n)))
+        raise BadValue(f"out must have shape ({wanted}), got {out.shape}")
     check_takes(out, dtype, "mlp and rows")
     # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxneuron import Evaluator, evaluate, init_mlp
+from jaxneuron._evaluate import gpus
 from jaxneuron._evaluate.batches import default_tile
 from jaxneuron._kernels import library
 from jaxneuron.testing import assert_within_error_bound
@@ -36,7 +37,9 @@ def chunked(rows, size=7):
 
 @pytest.mark.parametrize("activation", ["tanh", jnp.cos], ids=["kernel", "xla"])
 @pytest.mark.parametrize("devices", [1, 2])
-def test_every_way_gives_the_bits_of_each_member(activation, devices):
+@pytest.mark.parametrize("as_gpus", [False, True])
+def test_every_way_gives_the_bits_of_each_member(activation, devices, as_gpus, monkeypatch):
+    monkeypatch.setattr(gpus, "are", lambda devices: as_gpus)
     mlp = stack(activation=activation)
     expected = np.stack([evaluate(one, ROWS, tile=TILE) for one in each(mlp)])
     kernel = activation == "tanh" and not library.missing()
