@@ -93,7 +93,7 @@ def listed(words: Iterable[str]) -> str:
 def warn(message: str) -> None:
     """Warns at the line that called the package, however deep inside it this is."""
     frame, level = sys._getframe(), 1
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == __package__:
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 

@@ -98,8 +98,8 @@ def load(path: str | os.PathLike[str]) -> MLP:
       path: the file.
 
     Returns:
-      An `MLP` of JAX arrays, on the default device. While jax_enable_x64 is off, float64 arrays stay NumPy
-      arrays, so that no bit is lost; `jax.device_put(mlp)` rounds them to float32.
+      An `MLP` of JAX arrays, or the stack that was saved, on the default device. While jax_enable_x64 is off,
+      float64 arrays stay NumPy arrays, so that no bit is lost; `jax.device_put(mlp)` rounds them to float32.
 
     Raises:
       ValueError: a file that is truncated, not written by `save`, or of a newer format, lacks a layer, or

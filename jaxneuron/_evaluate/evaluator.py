@@ -185,16 +185,19 @@ def fitting(mlp: MLP) -> Sequence[Affine]:
 
 
 def _fit(layers: Sequence[Affine]) -> bool:
-    """What `as_layers` finds out, in a tenth of its time: False where it has to look closely."""
-    units = None
+    """What `as_layers` or `as_members` finds out, in a tenth of its time: False where it has to look."""
+    units = members = None
     for w, b in layers:
         for array in (w,) if b is None else (w, b):
             known = type(array) is ndarray or is_jax_array(type(array))  # type: ignore[arg-type]
             if not known or array.dtype not in host.FLOATING:
                 return False
-        if w.ndim != 2 or units not in (None, w.shape[0]) or (b is not None and b.shape != w.shape[1:]):
+        shape = w.shape
+        if len(shape) not in (2, 3) or units not in (None, shape[-2]) or members not in (None, shape[:-2]):
             return False
-        units = w.shape[1]
+        units, members = shape[-1], shape[:-2]
+        if b is not None and b.shape != (*members, units):
+            return False
     return True
 
 

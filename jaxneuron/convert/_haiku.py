@@ -106,7 +106,7 @@ def from_haiku(
 
 def _average(path: Path) -> Path | None:
     """`batch_norm/~/mean_ema/average` is `batch_norm/mean`; beside it are numbers that training needs."""
-    found = {"mean_ema": "mean", "var_ema": "var"}.get(path[-2]) if path[-3:-2] == ("~",) else None
+    found = {"~/mean_ema": "mean", "~/var_ema": "var"}.get("/".join(path[-3:-1]))
     if found is None:
         return path
     return (*path[:-3], found) if path[-1] == "average" else None

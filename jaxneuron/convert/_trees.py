@@ -140,7 +140,7 @@ def _check_epsilon(epsilon: Any, read: bool) -> None:
 def _scaling(
     params: Any,
     path: Path,
-    statistics: Mapping[str, Any],
+    averages: Mapping[str, Any],
     epsilon: Any,
     stacked: str | None,
     convention: Convention,
@@ -154,7 +154,7 @@ def _scaling(
             f"params: {name!r:.80} must hold {convention.scale!r} and {convention.shift!r}, as a BatchNorm "
             f"does, got {'/'.join(other[0])!r:.80}; pass the part that is an MLP"
         )
-    fields = {**statistics, **{known[at]: leaf for at, leaf in given.items() if leaf is not None}}
+    fields = {**averages, **{known[at]: leaf for at, leaf in given.items() if leaf is not None}}
     arrays = {
         field: np.asarray(as_array(convention.array(leaf), f"params: {field} of {name!r:.80}"), np.float64)
         for field, leaf in fields.items()
