@@ -69,7 +69,7 @@ def from_flax(
 
     Warns:
       UserWarning: without `layers` and `check`, of layers that Flax numbered and that would chain in another
-        order too.
+        order too; without `check`, of BatchNorms that stand beside those in `layers` and are not named.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
     float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is

@@ -70,7 +70,8 @@ def from_haiku(
 
     Warns:
       UserWarning: without `layers` and `check`, of layers that Haiku numbered and that would chain in another
-        order too. Those of `hk.nets.MLP` are numbered from 0, in the order of the calls.
+        order too (those of `hk.nets.MLP` are numbered from 0, in the order of the calls); without `check`,
+        of BatchNorms that stand beside those in `layers` and are not named.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
     float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is

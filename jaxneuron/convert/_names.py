@@ -115,7 +115,7 @@ def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) 
     if fits_otherwise(widths):
         sizes = "-".join(map(str, widths[:MOST_SIZES])) + "-..." * (len(widths) > MOST_SIZES)
         warn(
-            f"{argument}: {_quoted(names)} are numbered as they were created, and layers of the sizes "
+            f"{argument}: {quoted(names)} are numbered as they were created, and layers of the sizes "
             f"{sizes} chain in another order too; pass layers=[...], their names in the order of the calls, "
             f"or check=(rows, outputs) of the source"
         )
@@ -136,7 +136,7 @@ def fits_otherwise(widths: Sequence[int]) -> bool:
     return any(start < end < last for (_, end), (start, last) in combinations(pairs, 2))
 
 
-def _quoted(names: Iterable[str]) -> str:
+def quoted(names: Iterable[str]) -> str:
     return listed(f"{name!r:.80}" for name in names)
 
 
@@ -165,7 +165,7 @@ def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]
     such = f", such as what is under {parts[0]!r:.80}" if len(parts) > 1 else ""
     raise BadValue(
         f"layers must be given where the names of layers are not one name with numbers, "
-        f"got {_quoted(separator.join(path) for path in paths)}; "
+        f"got {quoted(separator.join(path) for path in paths)}; "
         f"pass layers=[...] with their names in order, or the part that is one network{such}"
     )
 
@@ -192,6 +192,6 @@ def _given(found: Mapping[Path, Any], chosen: list[Path], argument: str, separat
         if path not in found:
             raise BadValue(
                 f"layers must name layers of {argument}, got {separator.join(path)!r}; "
-                f"there are {_quoted(separator.join(each) for each in found)}"
+                f"there are {quoted(separator.join(each) for each in found)}"
             )
     return chosen

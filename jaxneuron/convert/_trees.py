@@ -17,11 +17,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import as_array
-from jaxneuron._errors import BadType, BadValue
+from jaxneuron._errors import BadType, BadValue, warn
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP
 from jaxneuron.convert._check import Check, compare_given
-from jaxneuron.convert._names import Path, leaves, named_layers, paths_of
+from jaxneuron.convert._names import Path, leaves, named_layers, paths_of, quoted
 from jaxneuron.convert._stacks import check_stacked, in_turn
 from jaxneuron.convert._units import Scaling, Units, batch_norm
 from jaxneuron.convert.steps import Activations, Step, assemble, chain
@@ -92,6 +92,8 @@ def from_tree(
         )
     chosen = None if layers is None else paths_of(layers, "/")
     read = [path for path in chosen or () if path in norms]
+    if check is None:
+        _warn_of_others(norms, chosen or ())
     _check_epsilon(epsilon, bool(read))
     dense = None if chosen is None else ["/".join(path) for path in chosen if path not in norms]
     found: list[Step] = []
@@ -118,6 +120,16 @@ def from_tree(
         steps.append(Units(outputs))
     compare_given(mlp, check, steps=steps)
     return mlp
+
+
+def _warn_of_others(norms: Norms, chosen: Sequence[Path]) -> None:
+    """Warns of BatchNorms beside the layers that are chosen, which the network may call too."""
+    beside = {path[:-1] for path in chosen}
+    if left := ["/".join(path) for path in norms if path[:-1] in beside and path not in chosen]:
+        warn(
+            f"params: {quoted(left)} stand beside the layers and are left out; name them in layers=[...] if "
+            f"the network calls them, or pass check=(rows, outputs) of the source"
+        )
 
 
 def _check_epsilon(epsilon: Any, read: bool) -> None:

@@ -179,6 +179,22 @@ def test_haiku():
     np.testing.assert_allclose(Evaluator(stack)(X), y, rtol=1e-3, atol=1e-4)
 
 
+def test_batch_norms_that_are_not_named():
+    source = variables()
+    options = given(epsilon=None, layers=["Dense_0", "Dense_1", "Dense_2"], activation="tanh")
+    message = r"params: 'BatchNorm_0', 'BatchNorm_1' stand beside the layers and are left out; name them"
+    with pytest.warns(UserWarning, match=message) as caught:
+        mlp = from_flax(source, **options)
+    assert caught[0].filename == __file__
+    assert from_flax(source, check=(X, mlp_forward(mlp, X)), **options)  # no warning
+    parts = {kind: {"actor": source[kind], "critic": source[kind]} for kind in source}
+    parts["batch_stats"] = {"critic": source["batch_stats"]}
+    options["layers"] = [f"actor/{name}" for name in options["layers"]]
+    assert from_flax(parts, **options)  # the critic's are another network's
+    with pytest.raises(ValueError, match=r"^from_flax: check must hold what the network gives"):
+        from_flax(source, check=(X, Normed().apply(source, X)), **{**options, "layers": NAMES[::2]})
+
+
 def test_nnx():
     def make(key):
         rngs = nnx.Rngs(key)
@@ -217,7 +233,7 @@ def test_nnx():
         ({}, {"epsilon": True}, "epsilon must be a number, got bool"),
         ({}, {"epsilon": -1e-5}, "epsilon must be finite and at least 0, got -1e-05"),
         ({}, {"epsilon": np.nan}, "epsilon must be finite and at least 0, got nan"),
-        ({}, {"layers": ["Dense_0", "Dense_1", "Dense_2"]}, "epsilon must be None where no BatchNorm is read, got 0.001"),
+        ({"batch_stats": {}}, {"layers": ["Dense_0", "Dense_1", "Dense_2"]}, "epsilon must be None where no BatchNorm is read, got 0.001"),
         ({}, {"activation": "relu"}, "activation must be a list where a BatchNorm is read, one for each of the 4 modules before the last, got 'relu'; nothing else"),
         ({}, {"activation": ["relu"] * 2}, "activation must be a list where a BatchNorm is read, one for each of the 4 modules before the last, got 2; nothing else"),
         ({"batch_stats": {}}, {"epsilon": None}, "params must hold only layers of 'kernel' and 'bias', got 'BatchNorm_1/scale'; .* a BatchNorm is read with batch_stats beside params"),
