@@ -43,6 +43,7 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "hard_tanh": lambda z: min(max(z, -1), 1),
     "hard_swish": lambda z: z * min(max(z + 3, 0), 6) / 6,
     "softsign": lambda z: z / (1 + abs(z)),
+    "squareplus": lambda z: MP.exp(MP.asinh(z / 2)),  # (z + sqrt(z^2 + 4)) / 2, without the sum that cancels
     "square": lambda z: z * z,
     "exp": MP.exp,
     "log_sigmoid": lambda z: -MP.log1p(MP.exp(-z)),

@@ -34,15 +34,17 @@ Formula = Callable[[Array], Array]
 @functools.cache
 def leaky_relu(slope: float) -> Formula:
     """z, and slope z below 0."""
-    return lambda z: _bent(z, slope)
+    return derivative(lambda z, y: jnp.where(z >= 0, 1, slope).astype(z.dtype))(lambda z: _bent(z, slope))
 
 
 @functools.cache
-def hard_tanh(low: float, high: float) -> Formula:
-    """z, from low to high."""
-    return derivative(lambda z, y: jnp.where((z > low) & (z < high), 1.0, 0.0).astype(z.dtype))(
-        lambda z: at_most(at_least(z, low), high)
-    )
+def hard_tanh(low: float, high: float, at_ends: float = 0.0) -> Formula:
+    """z, from low to high; its derivative at both is `at_ends`."""
+
+    def slope(z: Array, y: Array) -> Array:
+        return jnp.where((z > low) & (z < high), 1, jnp.where(z == y, at_ends, 0)).astype(z.dtype)
+
+    return derivative(slope)(lambda z: at_most(at_least(z, low), high))
 
 
 @functools.cache
