@@ -37,7 +37,10 @@ def add_parser(commands: Any) -> None:
         help="of PyTorch's file: the names of the network's layers in order; the others are left out",
     )
     parser.add_argument(
-        "--outputs", metavar="A:B", type=_slice, help="the units of the last layer to keep, likewise: 0:6"
+        "--outputs",
+        metavar="A:B",
+        type=_slice,
+        help="of PyTorch's file and of .onnx: the units of the last layer to keep, such as 0:6",
     )
     parser.add_argument("--output", metavar="NAME", help="the value of an .onnx file to end at")
     parser.add_argument("--orientation", choices=("in_out", "out_in"), help="of the weights in an .npz file")

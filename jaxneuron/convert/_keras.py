@@ -23,6 +23,7 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._keras_models import computed_in, file_names, forward, live_arrays
+from jaxneuron.convert._units import batch_norm
 from jaxneuron.convert.steps import Scaling, Step, assemble, network
 
 # Keras's names that are not ours, or mean something else; the others are the same in both.
@@ -289,11 +290,10 @@ def _batch_normalization(layer: dict[str, Any], arrays: Callable[[], Sequence[An
     if axis != -1 and not (axis == 1 and _are_rows(layer)):
         raise BadValue(f"BatchNormalization must be over the last axis, got axis {str(axis)[:60]}")
     found = iter(_numbers("BatchNormalization", arrays(), 2 + bool(config["scale"]) + bool(config["center"])))
-    gamma = np.asarray(next(found), np.float64) if config["scale"] else 1.0
-    beta = np.asarray(next(found), np.float64) if config["center"] else 0.0
-    mean, variance = (np.asarray(a, np.float64) for a in found)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Scaling(mean, gamma / np.sqrt(variance + config["epsilon"]), beta)
+    gamma = next(found) if config["scale"] else 1.0
+    beta = next(found) if config["center"] else 0.0
+    mean, variance = found
+    return batch_norm(mean, variance, config["epsilon"], gamma, beta)
 
 
 @public

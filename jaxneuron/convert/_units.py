@@ -1,4 +1,4 @@
-"""Some of a layer's units: the step that importers yield for them, and `outputs=`."""
+"""What importers yield for the units between layers, scaled or chosen; and `outputs=`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,21 @@ from jaxneuron._params import MLP, Affine, as_mlp
 from jaxneuron._scaling import rounded
 
 MOST_ZEROS = 2**22  # that are added to the first layer, for inputs that it does not read
+
+
+class Scaling(NamedTuple):
+    """(x - mean) * scale + shift, each a float64 array `(n,)` or one number."""
+
+    mean: Any = 0.0
+    scale: Any = 1.0
+    shift: Any = 0.0
+
+
+def batch_norm(mean: Any, variance: Any, epsilon: float, scale: Any = 1.0, shift: Any = 0.0) -> Scaling:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift."""
+    mean, variance, scale, shift = (np.asarray(array, np.float64) for array in (mean, variance, scale, shift))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Scaling(mean, scale / np.sqrt(variance + epsilon), np.broadcast_to(shift, mean.shape))
 
 
 class Units(NamedTuple):
