@@ -41,7 +41,10 @@ def add_parser(commands: Any) -> None:
         "the others are left out",
     )
     parser.add_argument(
-        "--outputs", metavar="A:B", type=_slice, help="of PyTorch's: the units of the last layer to keep, 0:6"
+        "--outputs",
+        metavar="A:B",
+        type=_slice,
+        help="of PyTorch's file and of .onnx: the units of the last layer to keep, such as 0:6",
     )
     parser.add_argument("--output", metavar="NAME", help="the value of an .onnx file to end at")
     parser.add_argument("--orientation", choices=("in_out", "out_in"), help="of the weights in an .npz file")

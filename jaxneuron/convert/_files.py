@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from jax.typing import DTypeLike
 
 from jaxneuron._atomic import replacing
 from jaxneuron._counts import summary
 from jaxneuron._file_kinds import kind_of as kind_of_file
 from jaxneuron._files import header, is_ours, read, safetensors_library, save
-from jaxneuron._params import MLP, with_layers
+from jaxneuron._members import members_of
+from jaxneuron._params import MLP
 from jaxneuron.convert._keras.files import arrays_of, is_weights
 from jaxneuron.convert._keras.reader import from_keras
 from jaxneuron.convert._keras.writer import to_keras
@@ -24,6 +26,7 @@ from jaxneuron.convert._onnx.writer import to_onnx
 from jaxneuron.convert._pairs import from_pairs
 from jaxneuron.convert._stablehlo import export, read_exported
 from jaxneuron.convert._torch import from_torch, opened, torch_arrays
+from jaxneuron.convert.steps import assemble, chain
 
 
 class Kind(NamedTuple):
@@ -92,14 +95,10 @@ def _read_safetensors(path: Path, dtype: DTypeLike | None = None) -> MLP:
     mlp = read(path)
     if dtype is None:
         return mlp
-    converted = from_pairs(
-        mlp.layers,
-        orientation="in_out",
-        activation=mlp.activation,
-        final_activation=mlp.final_activation,
-        dtype=dtype,
-    )
-    return with_layers(mlp, converted.layers)  # with its names
+    stacked = None if members_of(mlp) is None else "members"
+    steps = chain(mlp.layers, mlp.activation, mlp.final_activation)
+    converted = assemble(steps, "mlp", dtype=dtype, stacked=stacked)
+    return jax.tree.unflatten(jax.tree.structure(mlp), jax.tree.leaves(converted))  # with its names
 
 
 def _write_safetensors(mlp: MLP, out: Path, torch: bool = False) -> None:
@@ -127,7 +126,7 @@ ACTIVATIONS = ("activation", "final_activation")
 KINDS = {
     ".safetensors": Kind(_read_safetensors, _write_safetensors),
     "torch": Kind(from_torch, None, (*ACTIVATIONS, "prefix", "layers", "outputs")),
-    ".onnx": Kind(from_onnx, to_onnx, ("output",)),
+    ".onnx": Kind(from_onnx, to_onnx, ("output", "outputs")),
     ".keras": Kind(from_keras, _write_keras),
     ".hdf5": Kind(from_keras, None),
     "weights": Kind(from_keras, None, (*ACTIVATIONS, "layers")),

@@ -23,6 +23,13 @@ class Scaling(NamedTuple):
     shift: Any = 0.0
 
 
+def batch_norm(mean: Any, variance: Any, epsilon: float, scale: Any = 1.0, shift: Any = 0.0) -> Scaling:
+    """(x - mean) / sqrt(variance + epsilon) * scale + shift."""
+    mean, variance, scale, shift = (np.asarray(array, np.float64) for array in (mean, variance, scale, shift))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return Scaling(mean, scale / np.sqrt(variance + epsilon), np.broadcast_to(shift, mean.shape))
+
+
 def does_nothing(scaling: Scaling) -> bool:
     return all(np.all(np.equal(a, neutral)) for a, neutral in zip(scaling, Scaling(), strict=True))
 
@@ -61,12 +68,12 @@ def after(layer: Affine, scaling: Scaling) -> Affine:
         return rounded(w * scale, b * scale + shift if np.any(shift) else b * scale, like=layer)
 
 
-def before(layer: Affine, scaling: Scaling) -> Affine:
-    """The layer that does `scaling` before `layer`."""
+def before(layer: Affine, scaling: Scaling, biased: bool) -> Affine:
+    """The layer that does `scaling` before `layer`; `biased` if it has a bias even of 0."""
     mean, scale, shift = (np.broadcast_to(a, len(layer.w)) for a in scaling)
     w = np.asarray(layer.w, np.float64)
     b = 0.0 if layer.b is None else np.asarray(layer.b, np.float64)
     offset = shift - mean * scale
     with np.errstate(all="ignore"):
         folded = rounded(w * scale[:, None], b + offset @ w, like=layer)
-    return folded if offset.any() or layer.b is not None else Affine(folded.w)
+    return folded if biased or offset.any() or layer.b is not None else Affine(folded.w)

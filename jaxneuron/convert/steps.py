@@ -11,7 +11,6 @@ it. A scaling or an activation without such a layer gets a layer of its own, wit
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,9 +20,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import FLOATS
-from jaxneuron._errors import BadType, BadValue, inside
+from jaxneuron._errors import BadType, BadValue, inside, warn
 from jaxneuron._files import on_device
 from jaxneuron._math.activations import OF_ROWS
+from jaxneuron._members import check_one
 from jaxneuron._names import Activation
 from jaxneuron._params import (
     MLP,
@@ -31,7 +31,6 @@ from jaxneuron._params import (
     as_activations,
     as_affine,
     as_mlp,
-    check_mlp,
     each_activation,
     with_layers,
 )
@@ -71,8 +70,6 @@ def assemble(
       dtype: to convert all layers to; None keeps theirs.
       stacked: "members" for steps whose layers are stacks of members; the network is a stack too.
       outputs: the units of the last layer to keep; None keeps all.
-
-    Called by the public importer itself: the warning of NaN points at the line that called it.
     """
     narrow = None if dtype is None else _checked_dtype(dtype)
     with inside(argument):
@@ -80,6 +77,8 @@ def assemble(
         done = [step for step in named if not _does_nothing(step)]
         each = members(done) if stacked == "members" else [done]
         networks = [_joined(member, n_in, like, narrow) for member in each]
+        if len(set(map(jax.tree.structure, networks))) > 1:  # some need a layer that others do without
+            networks = [_joined(member, n_in, like, narrow, apart=True) for member in each]
     if outputs is not None:
         networks = [with_outputs(network, outputs) for network in networks]
     mlp = stack(networks) if stacked == "members" else networks[0]
@@ -88,11 +87,13 @@ def assemble(
     return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
-def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:
+def _joined(
+    steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None, apart: bool = False
+) -> MLP:
     if narrow is not None:  # folded in float64, and rounded to it alone
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
     steps, inputs = _first_units(steps)
-    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like)
+    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like, apart)
     for i, step in enumerate(steps):
         if isinstance(step, Affine):
             network.affine(step)
@@ -116,13 +117,20 @@ def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dty
     return as_mlp(layers, hidden[0] if hidden and hidden.count(hidden[0]) == len(hidden) else hidden, final)
 
 
-def chain(layers: Sequence[Affine], activation: Activations, final_activation: Activation) -> list[Step]:
-    """Steps for layers whose activations the source does not record, and for the activations."""
+def chain(layers: Sequence[Step], activation: Activations, final_activation: Activation) -> list[Step]:
+    """Steps for layers and BatchNorms whose activations the source does not record, and for these."""
     if isinstance(activation, Sequence) and not isinstance(activation, str):
         activation = tuple(known(a) for a in activation)
     else:
         activation = known(activation)
     hidden = max(len(layers) - 1, 0)
+    given = len(activation) if isinstance(activation, tuple) else None
+    if hidden and given != hidden and any(isinstance(layer, Scaling) for layer in layers):
+        raise BadValue(
+            f"activation must be a list where a BatchNorm is read, one for each of the {hidden} modules "
+            f"before the last, got {repr(activation)[:80] if given is None else given}; nothing else says "
+            f"whether one stands before or after a BatchNorm: pass 'identity' for a module without one"
+        )
     each = each_activation(hidden, *as_activations(hidden, activation, known(final_activation)))
     return [step for pair in zip(layers, each, strict=True) for step in pair] if layers else []
 
@@ -149,7 +157,7 @@ def refused(holder: str, *given: Any) -> None:
 
 def network(mlp: Any) -> MLP:
     """`mlp` for an exporter, checked: what a transform of JAX returns may be a stack of networks."""
-    check_mlp(mlp, "pass MLP([layer]) for a layer")
+    check_one(mlp)
     with inside("mlp"):
         return with_layers(mlp, mlp.layers)
 
@@ -168,9 +176,14 @@ def _distinct(names: Any, count: int) -> list[str] | None:
 
 
 class _Network:
-    """The layers so far and their activations, None before one has come; and a scaling to be folded."""
+    """The layers so far and their activations, None before one has come; and a scaling to be folded.
 
-    def __init__(self, steps: Sequence[Step], n_in: int | None, like: DTypeLike) -> None:
+    `apart`: no scaling is left out or folded into the layer after it because of its numbers, so that those of
+    members make networks of one structure.
+    """
+
+    def __init__(self, steps: Sequence[Step], n_in: int | None, like: DTypeLike, apart: bool) -> None:
+        self._apart = apart
         self.layers: list[Affine] = []
         self.activations: list[Activation | None] = []
         self._waiting: Scaling | None = None
@@ -195,11 +208,11 @@ class _Network:
             raise BadValue(f"{name}: w must hold numbers, got none in {layer.w.shape}")
         if self._waiting is not None:
             mean = np.asarray(self._waiting.mean, np.float64)
-            if np.max(np.abs(mean * self._waiting.scale), initial=0.0) > MOST_DEVIATIONS:
+            if self._apart or np.max(np.abs(mean * self._waiting.scale), initial=0.0) > MOST_DEVIATIONS:
                 self._diagonal(1.0, -mean, len(layer.w), layer)
                 self._waiting = self._waiting._replace(mean=0.0)
             with inside(f"layer {len(self.layers)}"):
-                layer = before(layer, self._waiting)
+                layer = before(layer, self._waiting, self._apart)
             self._waiting = None
         self._push(layer)
 
@@ -232,7 +245,7 @@ class _Network:
 
     def _settle(self) -> None:
         """Fold the waiting scaling into the layer before it, if that has no activation yet."""
-        if self._waiting is not None and does_nothing(self._waiting):
+        if self._waiting is not None and not self._apart and does_nothing(self._waiting):
             self._waiting = None
         if self._waiting is not None and self.layers and self.activations[-1] is None:
             with inside(f"layer {len(self.layers) - 1}"):
@@ -344,6 +357,4 @@ def _warn_of_nan(mlp: MLP) -> None:
             if isinstance(array, jax.core.Tracer) or array is None:
                 continue
             if jnp.issubdtype(array.dtype, jnp.floating) and np.isnan(np.asarray(array)).any():
-                # Of the importer: above this function, assemble, the importer, and its two decorators.
-                caller = 6
-                warnings.warn(f"layer {i}: {name} holds NaN; it is kept", stacklevel=caller)
+                warn(f"layer {i}: {name} holds NaN; it is kept")

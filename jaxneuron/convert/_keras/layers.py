@@ -13,7 +13,7 @@ from jaxneuron._errors import BadValue
 from jaxneuron._names import BY_NAME
 from jaxneuron._params import Affine
 from jaxneuron.convert._keras.models import file_names
-from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert._scalings import Scaling, batch_norm
 from jaxneuron.convert.steps import Step
 
 # Keras's names that are not ours, or mean something else; the others are the same in both.
@@ -152,11 +152,10 @@ class Reader:
             raise BadValue(f"BatchNormalization must be over the last axis, got axis {str(axis)[:60]}")
         count = 2 + bool(config["scale"]) + bool(config["center"])
         found = iter(_numbers("BatchNormalization", arrays(), count))
-        gamma = np.asarray(next(found), np.float64) if config["scale"] else 1.0
-        beta = np.asarray(next(found), np.float64) if config["center"] else 0.0
-        mean, variance = (np.asarray(a, np.float64) for a in found)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return Scaling(mean, gamma / np.sqrt(variance + config["epsilon"]), beta)
+        gamma = next(found) if config["scale"] else 1.0
+        beta = next(found) if config["center"] else 0.0
+        mean, variance = found
+        return batch_norm(mean, variance, config["epsilon"], gamma, beta)
 
 
 MODELS = ("Sequential", "Functional", "Model")  # Model: a functional one of early Keras 2
