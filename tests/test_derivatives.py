@@ -12,7 +12,7 @@ from jaxneuron._names import resolve
 from jaxneuron.testing import assert_jacobian_within_bound, assert_laplacian_within_bound
 from tests.pools import ELEMENTWISE, VALUES, mlps_and_inputs
 
-pytestmark = pytest.mark.usefixtures("x64")
+both = pytest.mark.usefixtures("x64")  # settings
 RNG = np.random.default_rng(0)
 
 
@@ -53,6 +53,7 @@ def check(ways, mlp, x):
     assert_laplacian_within_bound(mlp, x, second)
 
 
+@both
 @pytest.mark.parametrize("ways", WAYS.values(), ids=WAYS)
 @settings(max_examples=5)
 @given(mlps_and_inputs(batch=((), (3,), (0,), (2, 1))))
@@ -65,6 +66,7 @@ def test_within_bound(ways, mlp_and_x):
 EACH = [*(name for name in ELEMENTWISE if name not in ("exp", "square")), *VALUES]
 
 
+@both
 @pytest.mark.parametrize("ways", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("first", range(0, len(EACH), 5))
 def test_every_activation_within_bound(ways, first):
@@ -86,9 +88,8 @@ def test_narrow_networks_have_the_value_of_mlp_forward_and_a_wide_jacobian(dtype
 
 
 def test_forward_and_backward_agree():
-    for sizes in ((2, 9, 5), (5, 9, 1), (4, 3), (3, 6, 3), (3, 5, 5, 1)):
-        forward = not xla_derivatives.backward_is_cheaper(sizes)
-        assert forward == (sizes in ((2, 9, 5), (4, 3), (3, 6, 3)))
+    for sizes, backward in (((2, 9, 9, 5), False), ((5, 9, 7, 1), True), ((4, 3), False), ((5, 9, 1), False)):
+        assert xla_derivatives.backward_is_cheaper(sizes) == backward
         mlp = init_mlp(jax.random.key(0), sizes, activation="tanh", final_activation="identity")
         x = RNG.normal(size=(4, sizes[0])).astype(np.float32)
         y, jacobian = mlp_value_and_jacobian(mlp, x)
@@ -118,11 +119,12 @@ def test_own_callables_have_jaxs_derivatives():
         x = RNG.normal(size=(3, sizes[0])).astype(np.float32)
         y, jacobian, second = mlp_laplacian(mlp, x)
 
-        def one(row, mlp=mlp):
-            return mlp_forward(mlp, row)
+        def expected(row, mlp=mlp):
+            jacobian = jax.jacfwd(mlp_forward, 1)(mlp, row)
+            hessian = jax.jacfwd(jax.jacfwd(mlp_forward, 1), 1)(mlp, row)
+            return jacobian, jnp.trace(hessian, axis1=-2, axis2=-1)
 
-        expected = jax.vmap(jax.jacfwd(one))(x)
-        traces = jnp.trace(jax.vmap(jax.jacfwd(jax.jacfwd(one)))(x), axis1=-2, axis2=-1)
+        expected, traces = jax.jit(jax.vmap(expected))(x)
         for each in (jacobian, mlp_value_and_jacobian(mlp, x)[1]):
             np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(second, traces, rtol=1e-3, atol=1e-4)
@@ -132,26 +134,21 @@ def test_own_callables_have_jaxs_derivatives():
 # --- laws ---
 
 
-def test_vmap_over_rows_and_members():
+def close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("function", [mlp_value_and_jacobian, mlp_laplacian])
+def test_vmap_over_rows_and_members(function):
     one = init_mlp(jax.random.key(0), (3, 8, 2), activation="gelu")
     members = jax.tree.map(lambda a: jnp.stack([a, 2 * a, -a]), one)
     x = RNG.normal(size=(3, 4, 3)).astype(np.float32)
-    for function in (mlp_value_and_jacobian, mlp_laplacian):
-        found = jax.vmap(function)(members, x)
-        shared = jax.vmap(function, (0, None))(members, x[0])
-        rows = jax.vmap(jax.vmap(function, (None, 0)), (None, 0))(one, x)
-        for i in range(3):
-            alone = function(jax.tree.map(lambda a, i=i: a[i], members), x[i])
-            beside = function(jax.tree.map(lambda a, i=i: a[i], members), x[0])
-            jax.tree.map(
-                lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), found, alone
-            )
-            jax.tree.map(
-                lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5), shared, beside
-            )
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), rows, function(one, x)
-        )
+    each = [jax.tree.map(lambda a, i=i: a[i], members) for i in range(3)]
+    own, shared = jax.vmap(function)(members, x), jax.vmap(function, (0, None))(members, x[0])
+    for i, mlp in enumerate(each):
+        close(jax.tree.map(lambda a, i=i: a[i], own), function(mlp, x[i]))
+        close(jax.tree.map(lambda a, i=i: a[i], shared), function(mlp, x[0]))
+    close(jax.vmap(jax.vmap(function, (None, 0)), (None, 0))(one, x), function(one, x))
 
 
 def test_integers_and_empty_layers():
@@ -178,39 +175,68 @@ def test_nan_and_infinity_pass_through():
 # --- JAX's transforms of the forward pass ---
 
 
-def test_transforms_of_the_forward_pass_agree_with_the_jacobian():
-    mlp = init_mlp(jax.random.key(0), (3, 8, 8, 2), activation="tanh", final_activation="softplus")
-    x, t = (RNG.normal(size=(4, 3)).astype(np.float32) for _ in range(2))
-    y, jacobian, second = mlp_laplacian(mlp, x)
+MLP_OF_TRANSFORMS = init_mlp(
+    jax.random.key(0), (3, 8, 8, 2), activation="tanh", final_activation="softplus", dtype=np.float32
+)
+X, T = (RNG.normal(size=(4, 3)).astype(np.float32) for _ in range(2))
+G = RNG.normal(size=(4, 2)).astype(np.float32)
 
-    def f(x):
-        return mlp_forward(mlp, x)
 
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # noqa: E731
-    along = jnp.einsum("rji,ri->rj", jacobian, t)
-    for value, tangent in (jax.jvp(f, (x,), (t,)), (lambda y, g: (y, g(t)))(*jax.linearize(f, x))):
-        close(value, y)
-        close(tangent, along)
-    g = RNG.normal(size=(4, 2)).astype(np.float32)
-    back = jnp.einsum("rji,rj->ri", jacobian, g)
-    close(jax.vjp(f, x)[1](g)[0], back)
-    for mapped in (jax.jacfwd, jax.jacrev):
-        close(jax.vmap(mapped(f))(x), jacobian)
-    total = lambda x: f(x).sum()  # noqa: E731
-    close(jax.grad(total)(x), jacobian.sum(-2))
-    close(jax.grad(jax.checkpoint(total))(x), jacobian.sum(-2))
-    for hessian in (jax.vmap(jax.hessian(total)), jax.vmap(jax.jacfwd(jax.grad(total)))):
-        close(jnp.trace(hessian(x), axis1=-2, axis2=-1), second.sum(-1))
-    # through the closed form, and beside other operations
-    close(jax.jvp(lambda x: mlp_value_and_jacobian(mlp, x)[0], (x,), (t,))[1], along)
-    close(
-        jax.vmap(jax.jacfwd(lambda x: mlp_value_and_jacobian(mlp, x)[1].sum(0)))(x).trace(axis1=-2, axis2=-1),
-        second.sum(-1),
-    )
-    steps = jax.lax.scan(lambda x, _: (x - 0.1 * jax.grad(total)(x), total(x)), x, None, length=3)[1]
-    assert steps[2] < steps[0]
-    scanned = jax.lax.scan(lambda c, row: (c, mlp_value_and_jacobian(mlp, row)[1]), 0, x)[1]
-    close(scanned, jacobian)
+def f(x):
+    return mlp_forward(MLP_OF_TRANSFORMS, x)
+
+
+def total(x):
+    return f(x).sum()
+
+
+def linearized(x):
+    y, along = jax.linearize(f, x)
+    return y, along(T)
+
+
+def descended(x):
+    return jax.lax.scan(lambda x, _: (x - 0.1 * jax.grad(total)(x), jax.grad(total)(x)), x, None, length=1)[
+        1
+    ][0]
+
+
+TRANSFORMS = {  # of (y, J, L): what each must give
+    "jvp": (lambda x: jax.jvp(f, (x,), (T,)), lambda y, J, _: (y, np.einsum("rji,ri->rj", J, T))),
+    "linearize": (linearized, lambda y, J, _: (y, np.einsum("rji,ri->rj", J, T))),
+    "vjp": (lambda x: jax.vjp(f, x)[1](G)[0], lambda _, J, __: np.einsum("rji,rj->ri", J, G)),
+    "jacfwd": (jax.vmap(jax.jacfwd(f)), lambda _, J, __: J),
+    "jacrev": (jax.vmap(jax.jacrev(f)), lambda _, J, __: J),
+    "jacfwd of all rows": (lambda x: jnp.einsum("rjri->rji", jax.jacfwd(f)(x)), lambda _, J, __: J),
+    "grad": (jax.grad(total), lambda _, J, __: J.sum(-2)),
+    "checkpoint": (jax.grad(jax.checkpoint(total)), lambda _, J, __: J.sum(-2)),
+    "scan": (descended, lambda _, J, __: J.sum(-2)),
+    "hessian": (jax.vmap(jax.hessian(total)), lambda _, __, L: L.sum(-1)),
+    "jacfwd of grad": (jax.vmap(jax.jacfwd(jax.grad(total))), lambda _, __, L: L.sum(-1)),
+    "jvp of the value": (
+        lambda x: jax.jvp(lambda x: mlp_value_and_jacobian(MLP_OF_TRANSFORMS, x)[0], (x,), (T,))[1],
+        lambda _, J, __: np.einsum("rji,ri->rj", J, T),
+    ),
+    "jacfwd of the Jacobian": (
+        jax.vmap(jax.jacfwd(lambda x: mlp_value_and_jacobian(MLP_OF_TRANSFORMS, x)[1].sum(0))),
+        lambda _, __, L: L.sum(-1),
+    ),
+    "scan of the Jacobian": (
+        lambda x: jax.lax.scan(lambda c, row: (c, mlp_value_and_jacobian(MLP_OF_TRANSFORMS, row)[1]), 0, x)[
+            1
+        ],
+        lambda _, J, __: J,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_agree_with_the_closed_forms(name):
+    transform, expected = TRANSFORMS[name]
+    found = jax.jit(transform)(X)
+    if isinstance(found, jax.Array) and found.shape == (4, 3, 3):
+        found = jnp.trace(found, axis1=-2, axis2=-1)
+    close(found, expected(*map(np.asarray, mlp_laplacian(MLP_OF_TRANSFORMS, X))))
 
 
 def test_divided_rows():

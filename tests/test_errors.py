@@ -105,6 +105,13 @@ def evaluator(x, out=None):
 evaluator.__name__ = "Evaluator"  # as its refusals open
 
 
+def value_and_jacobian(x):
+    return jaxneuron.Evaluator(NETWORK).value_and_jacobian(x)
+
+
+value_and_jacobian.__name__ = "Evaluator.value_and_jacobian"
+
+
 class Public(NamedTuple):
     """A public function with good arguments, and bad ones to put in the place of each."""
 
@@ -135,6 +142,7 @@ FUNCTIONS = [
     }),
     Public(jaxneuron.Evaluator, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS, "each": (1, None, "yes", True), "threads": (0, -1, 1.5, "2", object())}),
     Public(evaluator, {"x": np.ones((4, 2))}, {"x": ROWS, "out": (object(), [0.0], np.ones((4, 2)), np.ones(4), np.ones((4, 1), int))}),
+    Public(value_and_jacobian, {"x": np.ones((4, 2))}, {"x": ROWS}),
     Public(jaxneuron.init_mlp, {"key": jax.random.key(0), "sizes": (2, 1)}, {
         "key": (object(), None, 0, np.ones(3)), "sizes": NOT_SIZES, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu",)), "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES,
     }),

@@ -75,7 +75,7 @@ def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
       mlp: an `MLP` of jaxneuron's activations.
       x: inputs `(..., n_in)`, finite.
       jacobian: what is claimed to be the Jacobian, `(..., n_out, n_in)`; its dtype tells which rounding
-        errors it may hold, those of bfloat16's or float16's layers where network and inputs are of that dtype.
+        errors it may hold: those of 16-bit layers where network and inputs are 16-bit.
 
     Raises:
       AssertionError, naming row, output and input, and what is allowed there.
