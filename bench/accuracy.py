@@ -60,8 +60,10 @@ def contenders(function: str, dtype: str) -> dict[str, Call]:
             "hard_swish": nn.hardswish,
             "log_sigmoid": nn.logsigmoid,
         }
-        call = calls.get(function) or getattr(nn, function, None) or getattr(torch, function)
-        if dtype == "bfloat16":
+        call = calls.get(function) or getattr(nn, function, None) or getattr(torch, function, None)
+        if call is None:
+            pass
+        elif dtype == "bfloat16":
             found["torch"] = lambda z: (
                 call(torch.from_numpy(z.view(np.int16)).view(torch.bfloat16))
                 .view(torch.int16)

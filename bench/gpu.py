@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from scipy import special
 
 from jaxneuron import MLP, evaluate, explain, mlp_forward
+from jaxneuron._math import float64
 
 Call = Callable[[int], Any]
 Layers = list[tuple[Array, Array]]
@@ -39,17 +39,6 @@ TEXTBOOK: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu,
     "gelu": lambda z: jax.nn.gelu(z, approximate=False), "softplus": jax.nn.softplus, "elu": jax.nn.elu,
     "identity": lambda z: z,
-}  # fmt: skip
-EXACT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "sigmoid": special.expit,
-    "silu": lambda z: z * special.expit(z), "gelu": lambda z: z * special.ndtr(z),
-    "softplus": lambda z: np.logaddexp(z, 0), "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
-    "identity": lambda z: z, "leaky_relu": lambda z: np.where(z >= 0, z, 0.01 * z),
-    "hard_sigmoid": lambda z: np.clip(z + 3, 0, 6) / 6, "softmax": lambda z: special.softmax(z, -1),
-    "gelu_tanh": lambda z: z * special.expit((8 / np.pi) ** 0.5 * (z + 0.044715 * z**3)),
-    "selu": lambda z: np.where(
-        z > 0, 1.0507009873554805 * z, 1.0507009873554805 * 1.6732632423543772 * np.expm1(np.minimum(z, 0))
-    ),
 }  # fmt: skip
 
 
@@ -228,7 +217,7 @@ def error(case: Case, layers: Layers, x: Array, y: Any) -> float:
     """The distance from the exact result over its size, on the first rows."""
     h = _float64(x[:CHECKED])
     for w, b in layers:
-        h = EXACT[case.activation](h @ _float64(w) + _float64(b))
+        h, _ = float64.activation(case.activation, h @ _float64(w) + _float64(b))
     return float(np.linalg.norm(_float64(y[:CHECKED]) - h) / np.linalg.norm(h))
 
 

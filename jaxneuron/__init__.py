@@ -32,6 +32,7 @@ from jaxneuron._activations import (
     softplus,
     softsign,
     square,
+    squareplus,
     tanh,
 )
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
@@ -95,6 +96,7 @@ __all__ = [
     "softplus",
     "softsign",
     "square",
+    "squareplus",
     "stack_neurons",
     "summary",
     "tanh",

@@ -28,15 +28,18 @@ except ImportError:  # as the modules were called before
     from jaxneuron._kernels import _library as library
 
 SETS = () if library.missing() else library.instruction_sets()
-# The activations of the networks: these lines stay comparable when there are more.
+# The activations of the networks. Those of HIDDEN share lines, and those of LATER; each of the NEWER ones has
+# lines of its own, so that all lines stay comparable when there are more.
 HIDDEN = (
     "cr_sigmoid", "cr_tanh", "elu", "gelu", "gelu_tanh", "hard_sigmoid", "identity", "leaky_relu", "relu",
     "selu", "sigmoid", "silu", "softplus", "tanh",
 )  # fmt: skip
+VALUES = getattr(sweeps, "VALUES", ())
 LATER = (
     "hard_swish", "hard_tanh", "log_sigmoid", "mish", "relu6", "sin", "softsign", "square", "exp",
-    *getattr(sweeps, "VALUES", ()),
+    *VALUES[:10],
 )  # fmt: skip
+NEWER = (*sorted(set(BY_NAME) - {*HIDDEN, *LATER, "softmax", "log_softmax"}), *VALUES[10:])
 # Sizes and rows: one row, part of a vector, whole vectors, ragged ones, and units beyond a panel of weights.
 NETWORKS = (
     ((2, 3, 1), 1),
@@ -132,23 +135,28 @@ def parts(dtype: str) -> Iterator[tuple[str, Any]]:
 
 def later_parts(dtype: str, z: np.ndarray) -> Iterator[tuple[str, Any]]:
     """The same of the activations that came later."""
-    known = [name for name in LATER if not isinstance(name, str) or name in BY_NAME]
-    if not known:
-        return
     one = Affine(np.ones((1, 1), z.dtype))
-    for value in known:
-        if not isinstance(value, str):
-            yield f"neuron {value}", jaxneuron.neuron(one, z[:, None], value)
-    slopes = jax.jit(lambda z: [jax.vmap(jax.grad(resolve(name)))(z) for name in known])
-    yield "activation slopes, later", slopes(z)
-    cases = [
-        (network(sizes, dtype, i, names=tuple(known), final="log_softmax"), rows(n, sizes[0], dtype))
-        for i, (sizes, n) in enumerate(NETWORKS)
-    ]
-    for instructions, name in enumerate(SETS):
-        ends = [MLP([one], final_activation=value) for value in known]
-        yield f"kernel {name} grid, later", [by_instructions(mlp, z[:, None], instructions) for mlp in ends]
-        yield f"kernel {name} networks, later", [by_instructions(*case, instructions) for case in cases]
+    groups = {"later": LATER} | {str(each): (each,) for each in NEWER}
+    for label, group in groups.items():
+        known = [each for each in group if not isinstance(each, str) or each in BY_NAME]
+        if not known:
+            continue
+        for value in known:
+            if not isinstance(value, str):
+                yield f"neuron {value}", jaxneuron.neuron(one, z[:, None], value)
+        slopes = jax.jit(lambda z, known=known: [jax.vmap(jax.grad(resolve(each)))(z) for each in known])
+        yield f"activation slopes, {label}", slopes(z)
+        cases = [
+            (network(sizes, dtype, i, names=tuple(known), final="log_softmax"), rows(n, sizes[0], dtype))
+            for i, (sizes, n) in enumerate(NETWORKS)
+        ]
+        for instructions, name in enumerate(SETS):
+            ends = [MLP([one], final_activation=value) for value in known]
+            yield (
+                f"kernel {name} grid, {label}",
+                [by_instructions(mlp, z[:, None], instructions) for mlp in ends],
+            )
+            yield f"kernel {name} networks, {label}", [by_instructions(*case, instructions) for case in cases]
 
 
 def digest(tree: Any) -> str:

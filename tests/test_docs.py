@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 import jaxneuron
+from jaxneuron._names import BY_FAMILY, BY_NAME
 from jaxneuron.cli import main
 
 pytestmark = pytest.mark.once
@@ -112,3 +113,10 @@ def test_the_reference_holds_every_public_name():
     modules = {path.stem for path in (DOCS / "reference").glob("*.md")} - {"index"}
     assert named == set(jaxneuron.__all__) - {"gates"}
     assert modules == {"convert", "gates", "testing", "plot"}
+
+
+def test_the_readme_names_every_activation():
+    """In its tables of names."""
+    rows = [line for line in (DOCS.parent / "README.md").read_text().splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)", row.split(" | ")[0])}
+    assert {*BY_NAME, *(family.__name__ for family in BY_FAMILY.values())} <= named

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxneuron
 from jaxneuron import CELU, ELU, HardTanh, LeakyReLU, Sin, Softplus
 from jaxneuron._math import oracle
 from jaxneuron._math.activations import OF_ROWS
@@ -83,26 +82,6 @@ def test_derivatives_are_finite_far_out(name):
 def test_derivatives_at_nan(name):
     slope = jax.grad(resolve(name))(np.nan)
     assert np.isnan(slope) or isinstance(name, LeakyReLU)
-
-
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "selu", "relu6", "hard_sigmoid", "softsign"])
-def test_kinks_are_as_jax_has_them(name):
-    theirs = jax.nn.soft_sign if name == "softsign" else getattr(jax.nn, name)
-    for z in (-3.0, 0.0, -0.0, 3.0, 6.0):
-        ours, expected = (jax.grad(f)(z) for f in (getattr(jaxneuron, name), theirs))
-        np.testing.assert_allclose(ours, expected, rtol=1e-6)
-
-
-def test_kinks_of_members_are_those_of_their_family():
-    for member, kinks in (
-        (LeakyReLU(0.2), {0.0: 1.0}),
-        (ELU(0.3), {0.0: 0.3}),
-        (CELU(0.5), {0.0: 1.0}),
-        (HardTanh(-2, 0.5), {-2.0: 0.0, 0.5: 0.0}),
-        (jaxneuron.hard_swish, {-3.0: 0.0, 3.0: 1.0}),
-    ):
-        for z, slope in kinks.items():
-            assert jax.grad(member)(z) == np.float32(slope), (member, z)
 
 
 def test_slopes_of_narrow_numbers_are_rounded_once():

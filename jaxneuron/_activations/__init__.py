@@ -9,6 +9,7 @@
 Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's
 default float. bfloat16 and float16 are evaluated in float32 and rounded once more. NaN gives NaN, and
 nothing but NaN does (softmax apart). Anything that is not a real array raises TypeError or ValueError.
+At a kink JAX's derivative is that of the function in jax.nn; of a `HardTanh` without a name there, it is 0.
 
 Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64, and hold
 wherever sums, products and quotients are rounded as IEEE 754 says, contracted or not. XLA takes subnormal
@@ -25,6 +26,7 @@ from jaxneuron._activations.algebraic import (
     relu6,
     softsign,
     square,
+    squareplus,
 )
 from jaxneuron._activations.exponential import elu, exp, log_sigmoid, selu, sin, softplus
 from jaxneuron._activations.rows import log_softmax, softmax
@@ -62,5 +64,6 @@ __all__ = [
     "softplus",
     "softsign",
     "square",
+    "squareplus",
     "tanh",
 ]

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -20,26 +18,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, is_jax_array
-from jaxneuron._errors import BadType, BadValue, missing, public
+from jaxneuron._arrays import ArrayLike
+from jaxneuron._errors import BadType, public
 from jaxneuron._evaluate import batches, gpus
 from jaxneuron._evaluate import devices as on_devices
-from jaxneuron._evaluate.evaluator import as_numpy, check_takes, fitting
+from jaxneuron._evaluate.known import TRACERS, known
+from jaxneuron._evaluate.outputs import Progress, Write, as_target, destination, reporting
 from jaxneuron._kernels import host
-from jaxneuron._kernels.threads import most_threads
-from jaxneuron._names import resolve
 from jaxneuron._params import MLP, check_columns, check_mlp
 
-TRACERS = "mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"
 UNREPORTED = contextlib.nullcontext(lambda done: None)
-UNBROKEN = (
-    8  # batches at a time, some 0.1 s, where rows are neither converted nor counted: threads meet less often
-)
+UNBROKEN = 8  # batches at a time, some 0.1 s, where nothing is converted or counted: threads meet less often
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
-Write = Callable[[np.ndarray], object]
-Copy = Callable[[np.ndarray, np.ndarray], None]
-Progress = Callable[[int, int | None], object]
 # Begins to evaluate a batch, and gives a function that waits for its outputs.
 Compute = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
@@ -118,22 +109,22 @@ def evaluate_rows(
     if isinstance(rows, jax.core.Tracer):
         raise BadType(TRACERS)
     check_columns(mlp, rows, "rows")
-    known = _known(mlp)
+    of = known(mlp)
     used = on_devices.chosen(devices)
     on_gpus = gpus.are(used)
     if tile is None:
-        tile = batches.default_tile(mlp, gpus.NUMBERS) if on_gpus else known.tile
+        tile = batches.default_tile(mlp, gpus.NUMBERS) if on_gpus else of.tile
     else:
         tile = batches.whole_lanes(tile)
     size = tile * len(used)
-    source, n, dtype = batches.source(rows, known.n_in)
+    source, n, dtype = batches.source(rows, of.n_in)
     on_cpu = all(device.platform == "cpu" for device in used)
-    network = known.network if on_cpu and known.network.serves(dtype) else None
+    network = of.network if on_cpu and of.network.serves(dtype) else None
     result = network.result(dtype) if network else on_devices.output_row(mlp, dtype).dtype
-    on_devices.check_memory(known.bytes(), tile * (known.n_in + known.n_out) * result.itemsize, tile, used)
+    on_devices.check_memory(of.bytes(), tile * (of.n_in + of.n_out) * result.itemsize, tile, used)
     plan = network.plan(dtype) if network else None
-    array = _array(out, rows, n, known.n_out, result)
-    with _reporting(progress, n) if progress else UNREPORTED as report:
+    array = as_target(out, rows, n, of.n_out, result)
+    with reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
             unbroken = not progress and source.dtype == plan.dtype
             _fill(plan, batches.cut(source, n, UNBROKEN * size if unbroken else size), array, report)
@@ -143,47 +134,9 @@ def evaluate_rows(
             gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy,
             _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute,
         ):
-            write, written = _destination(out, array, known.n_out, result, copy)
+            write, written = destination(out, array, of.n_out, result, copy)
             _stream(cut, compute, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
-
-
-class _Known:
-    """What `evaluate` must know of a network, other than what is in its arrays."""
-
-    def __init__(self, mlp: MLP) -> None:
-        leaves = jax.tree.leaves(mlp)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-            raise BadType(TRACERS)
-        self.layers = fitting(mlp)
-        self.functions = [resolve(activation) for activation in mlp.activations]
-        self.n_in, self.n_out = self.layers[0].w.shape[0], self.layers[-1].w.shape[1]
-        self.tile = batches.default_tile(mlp)
-        self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
-        self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)
-        self.constant = all(is_jax_array(type(leaf)) for leaf in leaves)  # type: ignore[arg-type]
-
-    def bytes(self) -> int:
-        """Of the weights, as JAX has them now."""
-        return self.narrow_bytes + self.wide * (8 if host.x64() else 4)
-
-    @functools.cached_property
-    def network(self) -> host.Network:
-        """The network as the CPU kernel evaluates it, its weights where they are."""
-        return host.Network(as_numpy(self.layers), self.functions, most_threads())
-
-
-_constant: weakref.WeakKeyDictionary[MLP, _Known] = weakref.WeakKeyDictionary()
-
-
-def _known(mlp: MLP) -> _Known:
-    """Kept for networks of JAX's arrays alone: NumPy's can change in place."""
-    known = _constant.get(mlp)
-    if known is None:
-        known = _Known(mlp)
-        if known.constant:
-            _constant[mlp] = known
-    return known
 
 
 def _fill(
@@ -238,63 +191,3 @@ def _stream(
             report(each.result())
     finally:
         writer.shutdown(cancel_futures=True)
-
-
-def _array(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> np.ndarray | None:
-    """The array that outputs go to; None if that is a function's to say, or rows must be counted first."""
-    if callable(out):
-        return None
-    if out is None:
-        if n is None:
-            return None
-        return np.empty((n, n_out), dtype)
-    if not isinstance(out, np.ndarray):
-        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if out.ndim != 2 or out.shape[1] != n_out or n not in (None, len(out)):
-        raise BadValue(f"out must have shape ({'n' if n is None else n}, {n_out}), got {out.shape}")
-    check_takes(out, dtype, "mlp and rows")
-    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
-    overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
-    if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
-        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
-    return out
-
-
-def _destination(
-    out: Any, array: np.ndarray | None, n_out: int, dtype: np.dtype, copy: Copy
-) -> tuple[Write, Callable[[], np.ndarray | None]]:
-    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
-    if callable(out):
-        return out, lambda: None
-    if array is None:
-        chunks = [np.empty((0, n_out), dtype)]
-        return chunks.append, lambda: np.concatenate(chunks)
-    filled = 0
-
-    def fill(chunk: np.ndarray) -> None:
-        nonlocal filled
-        if filled + len(chunk) > len(array):
-            raise BadValue(f"out must have a row for each of rows, got {len(array)} for more than {filled}")
-        copy(array[filled : filled + len(chunk)], chunk)
-        filled += len(chunk)
-
-    def full() -> np.ndarray:
-        if filled < len(array):
-            raise BadValue(f"out must have a row for each of rows, got {len(array)} for {filled}")
-        return array
-
-    return fill, full
-
-
-@contextlib.contextmanager
-def _reporting(progress: bool | Progress, n: int | None) -> Iterator[Callable[[int], object]]:
-    """A function to call with the number of rows done."""
-    if callable(progress):
-        yield lambda done: progress(done, n)
-    else:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            raise missing("tqdm", "cli", "progress") from None
-        with tqdm(total=n, unit=" rows", unit_scale=True) as bar:
-            yield lambda done: bar.update(done - bar.n)

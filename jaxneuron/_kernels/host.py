@@ -52,6 +52,7 @@ def x64() -> bool:
 class Plan:
     """How the kernel evaluates layers of one dtype. It reads the arrays where they are, and keeps them.
 
+    Of weights of 16 bits the library makes a packed copy, and an array that is not contiguous is copied.
     `each`: every member has rows of its own. `instruction_set`: see `primitive.forward`.
     """
 
@@ -99,18 +100,32 @@ class Plan:
         self._arrays.append(numbers)
         return found
 
+    def reads(self, layers: Layers) -> bool:
+        """Whether it reads the arrays of `layers` themselves, so that what changes there is seen."""
+        theirs = {id(array) for layer in layers for array in layer}
+        return self.dtype.itemsize > 2 and all(id(array) in theirs for array in self._arrays)
+
     def __del__(self) -> None:
         if hasattr(self, "_free"):
             self._free(self._call[0])
 
 
 class Network:
-    """Layers and their activations, with a plan for every dtype of rows that the kernel can evaluate."""
+    """Layers and their activations, with a plan for every dtype of rows that the kernel can evaluate.
+
+    `constant`: no number in the layers' arrays will change. Otherwise no plan with a copy of them is kept.
+    """
 
     def __init__(
-        self, layers: Layers, functions: Sequence[Callable[..., Any]], most_threads: int, each: bool = False
+        self,
+        layers: Layers,
+        functions: Sequence[Callable[..., Any]],
+        most_threads: int,
+        each: bool = False,
+        constant: bool = True,
     ) -> None:
         self.layers, self.functions, self.most_threads, self.each = layers, functions, most_threads, each
+        self.constant = constant
         self.dtypes = {array.dtype for layer in layers for array in layer if array is not None}
         self._plans: dict[tuple[np.dtype, bool], Plan | None] = {}
 
@@ -118,7 +133,10 @@ class Network:
         """The plan for rows of this dtype, None where XLA evaluates them."""
         key = dtype, x64()
         if key not in self._plans:
-            self._plans[key] = self._made(dtype) if self.serves(dtype) else None
+            plan = self._made(dtype) if self.serves(dtype) else None
+            if plan and not (self.constant or plan.reads(self.layers)):
+                return plan
+            self._plans[key] = plan
         return self._plans[key]
 
     def result(self, dtype: np.dtype) -> np.dtype:

@@ -76,6 +76,7 @@ ACTIVATIONS = {
     "hard_tanh": Facts((0, 0), rises=True, values=(-1, 1), parameters=(-1.0, 1.0)),
     "hard_swish": Facts((1.5, 2), slope=1.5, gates=True),
     "softsign": Facts((1.5, 2), values=(-1, 1)),
+    "squareplus": Facts((1, 1), values=(0, math.inf)),
     "square": Facts((0.5, 0.5), slope=math.inf, values=(0, math.inf)),
     "exp": Facts((1.5, 2), slope=math.inf, rises=True, values=(0, math.inf)),
     "log_sigmoid": Facts((1.5, 2), rises=True, values=(-math.inf, 0)),

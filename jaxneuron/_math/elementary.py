@@ -241,6 +241,25 @@ def hard_sigmoid(z: Array) -> Array:
     return jnp.clip(z + 3, 0, 6) / 6
 
 
+@jax.custom_jvp
+def squareplus(z: Array) -> Array:
+    """(z + sqrt(z^2 + 4)) / 2: t below 0 and |z| + t above, t = 2 / (|z| + sqrt(z^2 + 4)), 1/|z| far out.
+
+    t (|z| + t) = 1. What a rounded t lacks of that is t e / (1 + t^2), e = 1 - t (|z| + t), to first order.
+    """
+    a = jnp.abs(z)
+    x = at_most(a, 2.0**60)
+    t = 1 / jnp.maximum(0.5 * x + 0.5 * jnp.sqrt(x * x + 4), a)
+    larger, smaller = jnp.maximum(a, t), jnp.minimum(a, t)
+    total = leading(larger + smaller)
+    rest = (larger - total) + smaller
+    first = leading(t)
+    e = ((1 - first * total) - (t - first) * total) - t * rest
+    t_rest = (t * e) * (16 / 17 - 8 / 17 * (t * t))  # 1 / (1 + t^2) to 6 %
+    y = jnp.where(z < 0, t + t_rest, total + (rest + t_rest))
+    return jnp.where(a > 2.0**60, jnp.where(z < 0, t, z), y)
+
+
 @differentiable(lambda z: jnp.where(z >= 3, 1, jnp.where(z <= -3, 0, z / 3 + 0.5)))
 def hard_swish(z: Array) -> Array:
     """z (z + 3) / 6, from 0 to z."""

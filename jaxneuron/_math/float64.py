@@ -66,6 +66,9 @@ def activation(name: str | Member, z: Array) -> tuple[Array, float]:
             return np.maximum(z, -3) * np.clip(z + 3, 0, 6) / 6, 2.0**-49
         case "softsign":
             return np.where(np.isinf(z), np.sign(z), z / (1 + a)), 2.0**-50
+        case "squareplus":
+            large = 0.5 * a + 0.5 * np.hypot(a, 2)
+            return np.where(z < 0, 1 / large, large), 2.0**-50
         case "square":
             return np.square(z), 2.0**-52
         case "exp":

@@ -34,6 +34,7 @@ BENDS: dict[str, tuple[float, float]] = {
     "elu": (1.0, 1.0),
     "selu": (1.759, 1.759),
     "softsign": (2.0, 6.0),
+    "squareplus": (0.25, 0.1074),
     "square": (2.0, 0.0),
     "sin": (1.0, 1.0),
     "hard_swish": (1 / 3, 0.0),

@@ -43,6 +43,7 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "hard_tanh": lambda z: min(max(z, -1), 1),
     "hard_swish": lambda z: z * min(max(z + 3, 0), 6) / 6,
     "softsign": lambda z: z / (1 + abs(z)),
+    "squareplus": lambda z: MP.exp(MP.asinh(z / 2)),  # (z + sqrt(z^2 + 4)) / 2, without the sum that cancels
     "square": lambda z: z * z,
     "exp": MP.exp,
     "log_sigmoid": lambda z: -MP.log1p(MP.exp(-z)),
@@ -97,6 +98,12 @@ def _hard_swish_slopes(z: Any) -> Terms:
     return ([z / 3, MP.mpf(0.5)], [MP.one / 3]) if abs(z) < 3 else _straight(z >= 3)
 
 
+def _squareplus_slopes(z: Any) -> Terms:
+    root = MP.sqrt(z * z + 4)
+    small = 2 / (root * (root + abs(z)))
+    return [small if z < 0 else 1 - small], [2 / root**3]
+
+
 def _straight(slope: Any) -> Terms:
     return [MP.mpf(slope)], [MP.zero]
 
@@ -120,12 +127,13 @@ SLOPES: dict[str, Callable[[Any], Terms]] = {
     "exp": lambda z: ([MP.exp(z)],) * 2,
     "sin": lambda z: ([MP.cos(z)], [-MP.sin(z)]),
     "softsign": lambda z: ([1 / (1 + abs(z)) ** 2], [-2 * MP.sign(z) / (1 + abs(z)) ** 3]),
+    "squareplus": _squareplus_slopes,
     "square": lambda z: ([2 * z], [MP.mpf(2)]),
     "identity": lambda z: _straight(1),
     "relu": lambda z: _straight(z > 0),
     "leaky_relu": lambda z: _straight(1 if z >= 0 else MP.mpf("0.01")),
     "relu6": lambda z: _straight(0 < z < 6),
-    "hard_tanh": lambda z: _straight(abs(z) < 1),
+    "hard_tanh": lambda z: _straight(abs(z) <= 1),
     "hard_sigmoid": lambda z: _straight(MP.one / 6 if abs(z) < 3 else 0),
     "hard_swish": _hard_swish_slopes,
 }

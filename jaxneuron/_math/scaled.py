@@ -39,11 +39,14 @@ def leaky_relu(slope: float) -> Formula:
 
 
 @functools.cache
-def hard_tanh(low: float, high: float) -> Formula:
-    """z, from low to high."""
-    return differentiable(lambda z: jnp.where((z > low) & (z < high), 1, 0).astype(z.dtype))(
-        lambda z: at_most(at_least(z, low), high)
-    )
+def hard_tanh(low: float, high: float, at_ends: float = 0.0) -> Formula:
+    """z, from low to high; its derivative at both is `at_ends`."""
+
+    def slope(z: Array) -> Array:
+        ends = jnp.where((z == low) | (z == high), at_ends, 0)
+        return jnp.where((z > low) & (z < high), 1, ends).astype(z.dtype)
+
+    return differentiable(slope)(lambda z: at_most(at_least(z, low), high))
 
 
 @functools.cache

@@ -225,6 +225,12 @@ def one_plus_to(power: int) -> Function:
     return function
 
 
+@differentiable(lambda z: 2 / ((z * z + 4) * jnp.sqrt(z * z + 4)))
+def squareplus(z: Array) -> Array:
+    small = elementary.squareplus(-jnp.abs(z)) / jnp.sqrt(z * z + 4)
+    return jnp.where(z < 0, small, 1 - small)
+
+
 SLOPES: dict[Callable[[Array], Array], Function] = {
     elementary.sigmoid: sigmoid,
     elementary.sigmoid_16: sigmoid,
@@ -239,6 +245,7 @@ SLOPES: dict[Callable[[Array], Array], Function] = {
     elementary.elu: exp_below(1.0, 1.0),
     elementary.selu: exp_below(SELU_SCALE.value, SELU_LIMIT),
     elementary.softsign: one_plus_to(2),
+    elementary.squareplus: squareplus,
 }
 for _function, _slope in SLOPES.items():
     has_slope(_function, _slope)  # type: ignore[arg-type]

@@ -1,15 +1,7 @@
 """Calls from NumPy: the bits of `mlp_forward`, whatever comes in, from any thread and process."""
 
-import functools
-import itertools
-import multiprocessing
-import os
 import pickle
 import re
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import jax
@@ -19,48 +11,17 @@ import pytest
 from hypothesis import given
 
 from jaxneuron import MLP, Evaluator, mlp_forward
-from jaxneuron._kernels import host, library, primitive, threads
+from jaxneuron._kernels import host, library, primitive
 from jaxneuron._math.activations import ACTIVATIONS, OF_ROWS
 from jaxneuron._names import resolve
 from jaxneuron.testing import assert_within_error_bound, count_compilations
+from tests.evaluate.networks import assert_same, needs_the_kernel, network, numbers
 from tests.pools import mlps_and_inputs
 
 pytestmark = pytest.mark.cpu
-needs_the_kernel = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
 SETS = () if library.missing() else library.instruction_sets()
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 WIDTHS = (1, 7, 8, 16, 17, 133, 300)  # about those of vectors; 300 numbers of 64 bits are packed
-
-
-@functools.cache
-def network(sizes=(3, 17, 2), dtype="float32", activation="tanh", members=0, final_activation="softmax"):
-    """Of NumPy arrays, or a stack of so many."""
-    rng = np.random.default_rng(0)
-    many = (members,) if members else ()
-    layers = [
-        (
-            (rng.normal(size=(*many, m, n)) / np.sqrt(m or 1)).astype(dtype),
-            rng.normal(size=(*many, n)).astype(dtype),
-        )
-        for m, n in itertools.pairwise(sizes)
-    ]
-    one = MLP([(w[0], b[0]) if members else (w, b) for w, b in layers], activation, final_activation)
-    return jax.tree.unflatten(jax.tree.structure(one), jax.tree.leaves(layers))
-
-
-def numbers(*shape, dtype="float32", seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-
-
-def assert_same(found, expected):
-    """Bit for bit, a NaN a NaN; and an array that can be written."""
-    expected = np.asarray(expected)
-    assert type(found) is np.ndarray
-    assert found.flags.writeable
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    unsigned = f"u{found.dtype.itemsize}"
-    other = found.view(unsigned) != expected.view(unsigned)
-    assert not (other & ~(np.isnan(found) & np.isnan(expected))).any()
 
 
 # --- truth ---
@@ -326,149 +287,6 @@ def test_without_the_library(monkeypatch):
     jax.clear_caches()
 
 
-# --- threads and processes ---
-
-LONG = ((256,) * 4, 500)  # some ms: two threads are repaid
-
-
-@pytest.mark.parametrize("rows", [1, 40, 700])
-def test_many_threads_at_once(rows):
-    evaluator = Evaluator(network((5, 133, 133, 3)))
-    each = [numbers(rows, 5, seed=i) for i in range(8)]
-    expected, found = [evaluator(x) for x in each], {}
-
-    def work(i):
-        out = np.empty_like(expected[i])
-        for _ in range(20):
-            found[i] = evaluator(each[i], out)
-            assert_same(found[i], expected[i])
-
-    workers = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    for i in range(8):
-        assert_same(found[i], expected[i])
-
-
-def test_the_same_bits_by_any_number_of_threads():
-    sizes, rows = LONG
-    mlp, x = network(sizes), numbers(rows, sizes[0])
-    one, two, more = (Evaluator(mlp, threads=n)(x) for n in (1, 2, 1000))
-    assert_same(two, one)
-    assert_same(more, one)
-
-
-def own_threads():
-    return len(os.listdir("/proc/self/task"))
-
-
-@needs_the_kernel
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="/proc shows the threads")
-@pytest.mark.skipif(
-    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU"
-)
-def test_helpers_are_started_by_a_call_that_repays_them_and_as_many_as_may_be():
-    program = f"""
-import os, numpy as np
-from jaxneuron import Evaluator
-from tests.evaluate.test_evaluator import network, numbers, own_threads
-sizes, rows = {LONG}
-started = own_threads()
-Evaluator(network())(numbers(3))
-Evaluator(network(sizes), threads=1)(numbers(rows, sizes[0]))
-assert own_threads() == started, "too short, or one thread alone"
-os.environ["JAXNEURON_NUM_THREADS"] = "1"
-Evaluator(network(sizes))(numbers(rows, sizes[0]))
-assert own_threads() == started, "the variable says one"
-os.environ["JAXNEURON_NUM_THREADS"] = "2"
-Evaluator(network(sizes))(numbers(rows, sizes[0]))
-assert own_threads() == started + 1, "a helper"
-for _ in range(3):
-    Evaluator(network(sizes))(numbers(rows, sizes[0]))
-assert own_threads() == started + 1, "it is used again"
-"""
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
-
-
-def test_long_calls_let_other_threads_run():
-    evaluator, x = Evaluator(network((256,) * 6), threads=1), numbers(20_000, 256)
-    begun, ended, interval = threading.Event(), threading.Event(), sys.getswitchinterval()
-
-    def work():
-        begun.set()
-        evaluator(x)
-        ended.set()
-
-    worker = threading.Thread(target=work)
-    try:
-        sys.setswitchinterval(100)  # a thread that has the GIL keeps it, unless it gives it away
-        worker.start()
-        begun.wait()
-        time.sleep(0.01)
-        assert not ended.is_set()
-    finally:
-        sys.setswitchinterval(interval)
-        worker.join()
-
-
-@needs_the_kernel
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a system without fork")
-def test_a_forked_process_has_threads_of_its_own():
-    """In a process that has never started JAX, whose threads a fork would leave behind."""
-    program = """
-import multiprocessing, threading, warnings, numpy as np
-from jax._src import xla_bridge
-from jaxneuron import MLP, Evaluator
-warnings.simplefilter("ignore")  # Python's own: a process with threads forks
-rng = np.random.default_rng(0)
-w, x = rng.normal(size=(2, 256, 256)).astype(np.float32) / 16, rng.normal(size=(700, 256)).astype(np.float32)
-evaluator = Evaluator(MLP([(w[0], None), (w[1], None)], "tanh", "sigmoid"))
-expected = evaluator(x)
-assert not xla_bridge._backends, "JAX has been started"
-done = threading.Event()
-def keep_busy():  # so that a fork comes in the middle of a call
-    while not done.is_set():
-        evaluator(x)
-def work(queue):
-    queue.put(evaluator(x).tobytes())
-busy = threading.Thread(target=keep_busy)
-busy.start()
-context = multiprocessing.get_context("fork")
-for _ in range(10):
-    queue = context.SimpleQueue()
-    child = context.Process(target=work, args=(queue,))
-    child.start()
-    assert queue.get() == expected.tobytes()
-    child.join()
-    assert child.exitcode == 0
-done.set()
-busy.join()
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
-
-
-@pytest.mark.parametrize(
-    ("files", "cpus"),
-    [
-        ({}, threads.MANY),
-        ({"proc/self/cgroup": "0::/\n"}, threads.MANY),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, threads.MANY),
-        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"}, 3),
-        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "400000 100000\n", "sys/fs/cgroup/a/cpu.max": "200000 100000\n"}, 2),
-        ({"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/cpu.max": "1000 100000\n"}, 1),
-        ({"proc/self/cgroup": "5:memory:/a\n4:cpu,cpuacct:/a\n", "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us": "600000\n", "sys/fs/cgroup/cpu/a/cpu.cfs_period_us": "100000\n"}, 6),
-        ({"proc/self/cgroup": "4:cpu:/elsewhere\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, threads.MANY),
-    ],
-)  # fmt: skip
-def test_the_quota_of_control_groups(tmp_path, files, cpus):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert threads.granted(tmp_path) == cpus
-
-
 # --- refusals ---
 
 READ_ONLY = np.broadcast_to(np.float32(0), (4, 2))
@@ -512,16 +330,3 @@ def test_refusals(call, error, message):
     with pytest.raises(error, match=re.escape(message)) as caught:
         call()
     assert type(caught.value) is error
-
-
-@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
-def test_a_variable_that_is_no_number(monkeypatch, value):
-    monkeypatch.setenv("JAXNEURON_NUM_THREADS", value)
-    with pytest.raises(
-        ValueError,
-        match=re.escape(
-            f"Evaluator: the variable JAXNEURON_NUM_THREADS must be a number from 1 on, got {value!r}; "
-            "unset it for all CPUs"
-        ),
-    ):
-        Evaluator(network())

@@ -142,7 +142,7 @@ def test_dtypes_are_kept(read, dtype):
 
 @pytest.mark.parametrize("name", [
     "linear", "relu", "tanh", "sigmoid", "silu", "gelu", "softplus", "elu", "selu", "softmax", "hard_sigmoid",
-    "leaky_relu", "softsign", "exponential", "mish", "relu6", "hard_tanh", "hard_swish", "hard_silu", "log_sigmoid", "log_softmax", "celu",
+    "leaky_relu", "softsign", "squareplus", "exponential", "mish", "relu6", "hard_tanh", "hard_swish", "hard_silu", "log_sigmoid", "log_softmax", "celu",
     layers.ReLU(max_value=3.0), layers.ReLU(6), layers.LeakyReLU(), layers.LeakyReLU(0.01), layers.ReLU(negative_slope=0.5),
     layers.ELU(), layers.ELU(0.5), layers.Softmax(),
 ])  # fmt: skip
@@ -184,7 +184,7 @@ def test_refusals(read):
     one = layers.Dense(4)
     for model, message in (
         (keras.Sequential([keras.Input((4,)), layers.LayerNormalization()]), "the layer 'LayerNormalization' can't be part of an MLP"),
-        (keras.Sequential([keras.Input((4,)), layers.Dense(2, keras.activations.squareplus)]), "activations must be one of .*, got 'squareplus'"),
+        (keras.Sequential([keras.Input((4,)), layers.Dense(2, keras.activations.glu)]), "activations must be one of .*, got 'glu'"),
         (keras.Model(inputs, one(inputs) + inputs), "must be one chain from one input to one output"),
         (keras.Model(inputs, one(one(inputs))), "must be one chain from one input to one output, got another at 'dense"),
         (keras.Sequential([keras.Input((4, 2)), layers.Dense(3), layers.Flatten()]), "Flatten must stand in front of an MLP"),

@@ -242,6 +242,7 @@ def assert_outputs_of(theirs, mlp, x):
         ([("Softplus", ["x"], ["a"], {}), ("Tanh", ["a"], ["b"], {}), ("Mul", ["x", "b"], ["y"], {})], {}, ("mish",)),
         ([("HardSigmoid", ["x"], ["a"], {"alpha": 1 / 6}), ("Mul", ["a", "x"], ["y"], {})], {}, ("hard_swish",)),
         ([("Pow", ["x", "s"], ["y"], {})], {"s": np.float32(2)}, ("square",)),
+        ([("Mul", ["x", "x"], ["a"], {}), ("Add", ["a", "s"], ["b"], {}), ("Sqrt", ["b"], ["c"], {}), ("Add", ["x", "c"], ["d"], {}), ("Div", ["d", "t"], ["y"], {})], {"s": np.float32(4), "t": np.float32(2)}, ("squareplus",)),
         ([("Clip", ["x", "s"], ["y"], {})], {"s": np.float32(0)}, ("relu",)),
         ([("Clip", ["x", "s", "t"], ["y"], {})], {"s": np.float32(0), "t": np.float32(6)}, ("relu6",)),
         ([("Selu", ["x"], ["y"], {"alpha": 2.0, "gamma": 0.5})], {}, (ELU(2.0), "identity")),

@@ -15,8 +15,8 @@ import numpy as np
 from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks as interpreter
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from bench.gpu import EXACT
 from jaxneuron._kernels import gpu
+from jaxneuron._math import float64
 from jaxneuron._names import BY_NAME
 
 ULP = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # relative, at most
@@ -84,7 +84,7 @@ def worst(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-
         assert y.dtype == dtype
         w, b = (None if a is None else np.asarray(a, np.float64) for a in layers[n - 1])
         z = np.asarray(h, np.float64) @ w + (0 if b is None else b)
-        exact = EXACT[activations[n - 1]](z)
+        exact, _ = float64.activation(activations[n - 1], z)
         sizes = np.abs(np.asarray(h, np.float64)) @ np.abs(w)
         bound = 0.51 * ULP[dtype] * np.abs(exact) + 2.0**-24 * (widths[n - 1] + 2) * (sizes + 1)
         largest = max(largest, float(np.max(np.abs(np.asarray(y, np.float64) - exact) / bound)))

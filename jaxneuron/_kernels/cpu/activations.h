@@ -60,6 +60,23 @@ inline Vector<T> softsign(Vector<T> z) {
   return with_sign<T>(a / (1 + a), z);
 }
 
+// (z + sqrt(z^2 + 4)) / 2: t below 0 and |z| + t above, t = 1 / d, d = (|z| + sqrt(z^2 + 4)) / 2; far out
+// 1 / |z|. But for its rounding d is |z| + t, and t (|z| + t) = 1. What a rounded t lacks of that is, to
+// first order, t e / (1 + t^2), e = 1 - t (|z| + t).
+template <class T>
+inline Vector<T> squareplus(Vector<T> z) {
+  const Vector<T> a = absolute<T>(z);
+  const Vector<T> x = at_most<T>(a, power<T>(60));
+  const Vector<T> d = max(T(0.5) * (x + sqrt(fma(x, x, splat<T>(4)))), a);
+  const Vector<T> t = 1 / d;
+  const Vector<T> d_rest = (max(a, t) - d) + min(a, t);
+  const Vector<T> e = fma(-t, d_rest, residual<T>(-t, d, splat<T>(1)));
+  const Vector<T> t_rest = t * e * fma(T(-8.0 / 17) * t, t, splat<T>(T(16.0 / 17)));  // 1 / (1 + t^2) to 6 %
+  const auto is_negative = z < 0;
+  const Vector<T> y = is_negative ? t : d;
+  return a > power<T>(60) ? y : y + (is_negative ? t_rest : d_rest + t_rest);
+}
+
 // 2^k (1 + p), from 2^(k + 64) below 0 and 2^(k - 64) above, which are normal numbers wherever the result is
 // one
 template <class T>

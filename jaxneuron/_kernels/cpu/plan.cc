@@ -198,7 +198,8 @@ Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Erro
   Plan shared = plan;
   const auto make = [&] { return Worker(shared, batch, division.tile_rows, failed); };
   if (division.helpers > 0) {
-    const std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
+    std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
+    if (work(plan, batch.rows) > CHUNK_WORK * items) chunk = 1;
     try {
       Memory packed;
       if (!plan.packed) packed = pack(plan, threads, division.helpers);

@@ -97,6 +97,30 @@ inline Vector<double> min(Vector<double> a, Vector<double> b) { return a < b ? a
 inline Vector<double> max(Vector<double> a, Vector<double> b) { return a > b ? a : b; }
 #endif
 
+// The square root, correctly rounded.
+#if defined(__AVX512F__)  // masked, as above
+inline Vector<float> sqrt(Vector<float> x) { return _mm512_maskz_sqrt_ps(65535, x); }
+inline Vector<double> sqrt(Vector<double> x) { return _mm512_maskz_sqrt_pd(255, x); }
+#elif defined(__AVX__)
+inline Vector<float> sqrt(Vector<float> x) { return _mm256_sqrt_ps(x); }
+inline Vector<double> sqrt(Vector<double> x) { return _mm256_sqrt_pd(x); }
+#elif defined(__x86_64__)
+inline Vector<float> sqrt(Vector<float> x) { return _mm_sqrt_ps(x); }
+inline Vector<double> sqrt(Vector<double> x) { return _mm_sqrt_pd(x); }
+#elif defined(__aarch64__)
+inline Vector<float> sqrt(Vector<float> x) { return vsqrtq_f32(x); }
+inline Vector<double> sqrt(Vector<double> x) { return vsqrtq_f64(x); }
+#else
+inline Vector<float> sqrt(Vector<float> x) {
+  for (int i = 0; i < lanes<float>; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+}
+inline Vector<double> sqrt(Vector<double> x) {
+  for (int i = 0; i < lanes<double>; ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+}
+#endif
+
 // x, limited by a bound; NaN stays NaN.
 template <class T>
 inline Vector<T> at_most(Vector<T> x, T bound) {

@@ -35,7 +35,20 @@ OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "log_softmax": ("LogSoftmax", {"axis": -1}),
 }
 ENDS = {"relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}  # of a Clip
-COMPOSED = ("silu", "square", "log_sigmoid")  # of several operators
+# Of several operators: for each node the operator, its inputs, and the name of its result; from z to y.
+COMPOSED: dict[str, list[tuple[str, tuple[str | float, ...], str]]] = {
+    "silu": [("Sigmoid", ("z",), "gate"), ("Mul", ("z", "gate"), "y")],  # has one, Swish, in opset 24
+    "square": [("Mul", ("z", "z"), "y")],
+    "log_sigmoid": [
+        ("Neg", ("z",), "negative"), ("Softplus", ("negative",), "soft"), ("Neg", ("soft",), "y"),
+    ],
+    # relu(z) + 2 / (|z| + sqrt(z^2 + 4)), where nothing cancels
+    "squareplus": [
+        ("Abs", ("z",), "size"), ("Mul", ("z", "z"), "square"), ("Add", ("square", 4.0), "sum"),
+        ("Sqrt", ("sum",), "root"), ("Add", ("size", "root"), "divisor"), ("Div", (2.0, "divisor"), "small"),
+        ("Relu", ("z",), "positive"), ("Add", ("positive", "small"), "y"),
+    ],
+}  # fmt: skip
 
 
 @functools.cache
@@ -164,13 +177,13 @@ def nodes(activation: Activation, z: str, y: str, dtype: str) -> Iterator[Any]:
             node("Softplus", [f"{z}.scaled"], f"{z}.soft"),
             node("Div", [f"{z}.soft", f"{z}.beta"], y),
         )
-    elif activation == "silu":  # has an operator, Swish, in opset 24
-        yield from (node("Sigmoid", [z], f"{z}.gate"), node("Mul", [z, f"{z}.gate"], y))
-    elif activation == "square":
-        yield node("Mul", [z, z], y)
-    elif activation == "log_sigmoid":
-        yield from (node("Neg", [z], f"{z}.negative"), node("Softplus", [f"{z}.negative"], f"{z}.soft"))
-        yield node("Neg", [f"{z}.soft"], y)
+    elif isinstance(activation, str) and activation in COMPOSED:
+        made = COMPOSED[activation]
+        numbers = dict.fromkeys(name for _, inputs, _ in made for name in inputs if isinstance(name, float))
+        yield from (constant(f"{z}.{number}", number) for number in numbers)
+        for each, inputs, result in made:
+            output, *others = ({"z": z, "y": y}.get(str(name), f"{z}.{name}") for name in (result, *inputs))
+            yield node(each, others, output)
     elif isinstance(activation, LeakyReLU):
         operator, attributes = "LeakyRelu", {"alpha": activation.slope}
     elif isinstance(activation, ELU):

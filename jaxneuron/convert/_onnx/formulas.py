@@ -170,6 +170,7 @@ erf = function("erf", math.erf, lambda _, y: -y)
 exp = function("exp", lambda c: math.exp(min(c, 700.0)))
 log = function("log", lambda c: math.log(c) if c > 0 else math.inf)
 sigmoid = function("sigmoid", lambda c: math.exp(-math.log1p(math.exp(min(-c, 700.0)))), lambda _, y: 1 - y)
+sqrt = function("sqrt", lambda c: math.sqrt(c) if c > 0 else 0.0)
 softplus = function("softplus", lambda c: max(c, 0.0) + math.log1p(math.exp(-abs(c))), lambda e, y: y - e)
 tanh = function("tanh", math.tanh, lambda _, y: -y)
 
@@ -215,8 +216,8 @@ def equal(a: Formula, b: Formula) -> Formula:
 X = Formula({(("x",),): 1.0})
 # ONNX's operators; their attributes come after their inputs.
 OPERATORS: dict[str, Callable[..., Formula]] = {
-    **{"Erf": erf, "Exp": exp, "Log": log, "Sigmoid": sigmoid, "Softplus": softplus, "Tanh": tanh},
-    **{"Abs": absolute, "Clip": clip, "Relu": relu, "Reciprocal": reciprocal, "Where": where},
+    **{"Erf": erf, "Exp": exp, "Log": log, "Sigmoid": sigmoid, "Softplus": softplus, "Sqrt": sqrt},
+    **{"Tanh": tanh, "Abs": absolute, "Clip": clip, "Relu": relu, "Reciprocal": reciprocal, "Where": where},
     "HardSigmoid": lambda e, alpha, beta: clip(alpha * e + beta, number(0), number(1)),
     "Max": lambda *arguments: functools.reduce(maximum, arguments),
     "Min": lambda *arguments: functools.reduce(minimum, arguments),

@@ -27,6 +27,7 @@ from jaxneuron.convert._onnx.formulas import (
     relu,
     sigmoid,
     softplus,
+    sqrt,
     tanh,
     where,
 )
@@ -85,6 +86,8 @@ PATTERNS = (
     Pattern("Celu", lambda z, alpha: relu(z) + minimum(number(0), alpha * (exp(z / alpha) - 1)), ("alpha",)),
     Pattern("log_sigmoid", lambda z: log(sigmoid(z))),
     Pattern("square", lambda z: z * z),
+    Pattern("squareplus", lambda z: (z + sqrt(z * z + 4)) / 2),
+    Pattern("squareplus", lambda z: relu(z) + 2 / (absolute(z) + sqrt(z * z + 4))),
 )  # fmt: skip
 
 
