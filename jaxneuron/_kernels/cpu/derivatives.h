@@ -455,8 +455,10 @@ class Differentiation {
       if (is_of_rows(layer.activation))
         laplacian_of_softmax(layer, slopes, squares, z);
       else
-        for (std::int64_t i = 0; i < numbers; i += lanes<T>)
-          store<T>(z + i, fma(load(curvatures + i), load(squares + i), load(slopes + i) * load(z + i)));
+        for (std::int64_t i = 0; i < numbers; i += lanes<T>) {
+          const Vector<T> bent = load(curvatures + i) * load(squares + i);
+          store<T>(z + i, l == 0 ? bent : fma(load(slopes + i), load(z + i), bent));
+        }
       T* const read = y;
       y = z;
       z = read;

@@ -20,10 +20,16 @@ namespace jaxneuron::ISA {
 template <class T>
 constexpr T UNSCALE = power<T>(-Format<T>::scale_exponent);
 
-// 1 / (1 + exp(a)) 2^scale_exponent, for a >= 0.
+// y, and 0 where a >= zero; NaN stays NaN.
 template <class T>
+inline Vector<T> zero_from(Vector<T> a, T zero, Vector<T> y) {
+  return a >= zero ? splat<T>(0) : y;
+}
+
+// 1 / (1 + exp(a)) 2^scale, for a >= 0.
+template <class T, int scale = Format<T>::scale_exponent>
 inline Vector<T> scaled_half(Exp<T> of_a) {
-  const Vector<T> c = of_a.c * UNSCALE<T>;
+  const Vector<T> c = of_a.c * power<T>(-scale);
   const Vector<T> d = (-1 - c) - of_a.p;
   const Vector<T> d_rest = ((-1 - d) - c) - of_a.p;
   const auto [q, e] = negative_reciprocal<T>(d, d_rest);
@@ -41,47 +47,65 @@ inline Vector<T> scaled_bell(Vector<T> half) {
   return half * (1 - half * UNSCALE<T>);
 }
 
-// exp(min(z, 0)) 2^scale_exponent
+// A factor and what else to multiply by: scaled * first * last = scaled * factor * 2^-FAR_SCALE, in an order
+// in which only the last product may be subnormal. By FAR_SCALE are scaled what a parameter, of any size, is
+// multiplied by.
 template <class T>
-inline Vector<T> scaled_exp(Vector<T> z) {
-  using F = Format<T>;
-  const auto [c, p] = exp_parts<T, 1, F::scale_exponent>(at_least<T>(at_most<T>(z, 0), -F::zero));
-  return fma(c, p, c);
+constexpr int FAR_SCALE = sizeof(T) == 4 ? 100 : 900;
+template <class T>
+constexpr T FAR = T(1.4) * Format<T>::zero;  // from there on it is 0
+
+template <class T>
+struct Factor {
+  explicit Factor(T factor)
+      : first(factor >= 1 || factor <= -1 ? factor * power<T>(-FAR_SCALE<T>) : factor),
+        last(factor >= 1 || factor <= -1 ? 1 : power<T>(-FAR_SCALE<T>)) {}
+  Vector<T> operator*(Vector<T> scaled) const { return scaled * first * last; }
+  T first;
+  T last;
+};
+
+// factor exp(min(z, 0))
+template <class T>
+inline Vector<T> times_exp(Factor<T> factor, Vector<T> z) {
+  const auto [c, p] = exp_parts<T, 1, FAR_SCALE<T>>(at_least<T>(at_most<T>(z, 0), -FAR<T>));
+  return zero_from<T>(-z, FAR<T>, factor * fma(c, p, c));
 }
 
-// exp(min(z, 0) / alpha) 2^scale_exponent, the quotient in two parts
+// factor exp(min(z, 0) / alpha), the quotient in two parts
 template <class T>
-inline Vector<T> scaled_exp(Vector<T> z, T alpha) {
-  using F = Format<T>;
+inline Vector<T> times_exp(Factor<T> factor, Vector<T> z, T alpha) {
   const Vector<T> inverse = 1 / splat<T>(alpha);
-  const Vector<T> x = at_least<T>(at_most<T>(z, 0), -F::zero * alpha);
-  const Vector<T> q = x * inverse;
+  const Vector<T> x = at_least<T>(at_most<T>(z, 0), -FAR<T> * alpha);
+  const Vector<T> q = at_least<T>(x * inverse, -FAR<T>);
   const Vector<T> q_rest = residual<T>(q, splat<T>(-alpha), x) * inverse;
-  const auto [c, p] = exp_parts<T, 1, F::scale_exponent>(at_least<T>(q, -F::zero), q_rest);
-  return fma(c, p, c);
+  const auto [c, p] = exp_parts<T, 1, FAR_SCALE<T>>(q, q_rest);
+  return zero_from<T>(-z, FAR<T> * alpha, factor * fma(c, p, c));
 }
 
-// scaled_half of |beta z|, the product in two parts
+// 1 / (1 + exp(|beta z|)) 2^FAR_SCALE, the product in two parts
 template <class T>
-inline Vector<T> scaled_half(Vector<T> z, T beta) {
-  using F = Format<T>;
+inline Vector<T> far_half(Vector<T> z, T beta) {
   const auto [x, x_rest] = two_product<T>(z, splat<T>(beta));
   const Vector<T> size = absolute<T>(x);
-  const Vector<T> low = size < F::gated_zero ? x_rest : splat<T>(0);
-  return scaled_half<T>(
-      exp_parts<T, -1, F::scale_exponent>(at_most<T>(size, F::gated_zero), x < 0 ? -low : low));
+  const Vector<T> low = size < FAR<T> ? x_rest : splat<T>(0);
+  const Vector<T> half = scaled_half<T, FAR_SCALE<T>>(
+      exp_parts<T, -1, FAR_SCALE<T>>(at_most<T>(size, FAR<T>), x < 0 ? -low : low));
+  return zero_from<T>(size, FAR<T>, half);
 }
 
-// y, and 0 where a >= zero; NaN stays NaN.
-template <class T>
-inline Vector<T> zero_from(Vector<T> a, T zero, Vector<T> y) {
-  return a >= zero ? splat<T>(0) : y;
-}
-
-// The slope of a function that is 1 - f(-z), from its scaled value below 0
+// A function that is 1 - f(-z), from its value at -|z|
 template <class T>
 inline Vector<T> either_side(Vector<T> z, Vector<T> below) {
-  return z < 0 ? below * UNSCALE<T> : 1 - below * UNSCALE<T>;
+  return z < 0 ? below : 1 - below;
+}
+
+// 1 / (1 + a), for a >= 0
+template <class T>
+inline Vector<T> reciprocal_of_one_more(Vector<T> a) {
+  const auto [d, d_rest] = two_sum<T>(splat<T>(1), a);
+  const auto [q, e] = negative_reciprocal<T>(-d, -d_rest);
+  return fma(q, a < power<T>(60) ? e : splat<T>(0), q);  // from there on e is 0, or NaN
 }
 
 // u' = sqrt(8 / pi) + 3 * 0.044715 sqrt(8 / pi) a^2, of exp_of_cubic's u
@@ -98,13 +122,16 @@ inline Vector<T> slope_of_cubic(Vector<T> a) {
   return first + rest;
 }
 
-// mish's parts, from e = exp(-|z|): D = 2 + 2e + e^2 below 0 and 1 + 2e + 2e^2 above
+// mish's parts, from E = exp(z) and e = exp(-|z|). Below 0, with 1 + h = 1 + e + e^2 / 2, what is 1 for small
+// e is kept as the difference from it: tanh(softplus(z)) = e (1 - m), its slope e (1 - k), its curvature e (1
+// - n). Above, D = 1 + 2 e + 2 e^2.
 template <class T>
 struct MishParts {
   Vector<T> a;
   Vector<T> e;
-  Vector<T> d;
-  Vector<T> factor;  // e below 0 and e^2 above, times 2^scale_exponent
+  Vector<T> scaled;  // e 2^scale_exponent
+  Vector<T> h;
+  Vector<T> r;  // 1 / (1 + h) below, 1 / D above
 };
 
 template <class T>
@@ -114,10 +141,15 @@ inline MishParts<T> mish_parts(Vector<T> z) {
   const auto [c, p] = exp_parts<T, 1, F::scale_exponent>(-a);
   const Vector<T> scaled = fma(c, p, c);
   const Vector<T> e = scaled * UNSCALE<T>;
-  const auto is_negative = z < 0;
-  const Vector<T> first = is_negative ? splat<T>(2) : splat<T>(1);
-  const Vector<T> second = is_negative ? splat<T>(1) : splat<T>(2);
-  return {a, e, fma(e, fma(e, second, splat<T>(2)), first), is_negative ? scaled : scaled * e};
+  const Vector<T> h = fma(e, T(0.5) * e, e);
+  return {a, e, scaled, h, 1 / (z < 0 ? 1 + h : fma(e, fma(e, splat<T>(2), splat<T>(2)), splat<T>(1)))};
+}
+
+// 1 - k
+template <class T>
+inline Vector<T> slope_of_gate(const MishParts<T>& at) {
+  const Vector<T> less = fma(-fma(at.h, at.h, fma(at.e, at.e, at.e)) * at.r, at.r, splat<T>(1));
+  return at.e > T(0.25) ? (1 + at.e) * at.r * at.r : less;
 }
 
 namespace slope {
@@ -165,7 +197,7 @@ inline Vector<T> square(Vector<T> z) {
 // 1 / (1 + |z|)^2
 template <class T>
 inline Vector<T> softsign(Vector<T> z) {
-  const Vector<T> r = 1 / (1 + absolute<T>(z));
+  const Vector<T> r = reciprocal_of_one_more<T>(absolute<T>(z));
   return r * r;
 }
 
@@ -200,7 +232,7 @@ template <class T>
 inline Vector<T> silu(Vector<T> z) {
   const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gated_zero);
   const Vector<T> half = scaled_half<T>(a);
-  return either_side<T>(z, half - a * scaled_bell<T>(half));
+  return either_side<T>(z, (half - a * scaled_bell<T>(half)) * UNSCALE<T>);
 }
 
 // sigmoid(u) + z bell(u) u'
@@ -210,7 +242,7 @@ inline Vector<T> gelu_tanh(Vector<T> z) {
   const Vector<T> a = at_most<T>(absolute<T>(z), zero);
   const Vector<T> half = scaled_half<T>(exp_of_cubic<T>(a));
   const Vector<T> below = half - (a * slope_of_cubic<T>(a)) * scaled_bell<T>(half);
-  return either_side<T>(z, zero_from<T>(a, zero, below));
+  return either_side<T>(z, zero_from<T>(a, zero, below * UNSCALE<T>));
 }
 
 constexpr long double INVERSE_ROOT_2_PI = 0.398942280401432677939946059934381868L;
@@ -223,7 +255,7 @@ inline Vector<T> gelu(Vector<T> z) {
   const NormalTail<T> tail = normal_tail<T>(a);
   const Vector<T> half = T(0.5) * fma(tail.q, tail.y, tail.q * tail.y_rest);
   const Vector<T> below = tail.c * (half - a * ((1 + tail.p) * T(INVERSE_ROOT_2_PI)));
-  return either_side<T>(z, zero_from<T>(a, zero, below));
+  return either_side<T>(z, zero_from<T>(a, zero, below * UNSCALE<T>));
 }
 
 template <class T>
@@ -239,17 +271,17 @@ inline Vector<T> log_sigmoid(Vector<T> z) {
 // w + z w' for w = tanh(softplus(z)): with E = exp(z), w = E (2 + E) / D and w' = 4 E (1 + E) / D^2
 template <class T>
 inline Vector<T> mish(Vector<T> z) {
-  const auto [a, e, d, factor] = mish_parts<T>(z);
-  const Vector<T> change = 4 * a * (1 + e);
-  const auto is_negative = z < 0;
-  const Vector<T> terms = is_negative ? fma(2 + e, d, -change) : fma(splat<T>(-2), d, change);
-  const Vector<T> rest = terms / (d * d) * factor * UNSCALE<T>;
-  return is_negative ? rest : 1 + rest;
+  const MishParts<T> at = mish_parts<T>(z);
+  const Vector<T> gate = fma(-fma(at.e, T(0.5) * at.e, T(0.5) * at.e), at.r, splat<T>(1));  // 1 - m
+  const Vector<T> below = fma(-at.a, slope_of_gate<T>(at), gate) * at.scaled * UNSCALE<T>;
+  // 1 + e^2 (4 z (1 + e) - 2 D) / D^2
+  const Vector<T> above = 1 + (4 * at.a * (1 + at.e) * at.r - 2) * at.r * (at.e * at.e);
+  return z < 0 ? below : above;
 }
 
 template <class T>
 inline Vector<T> scaled_elu(Vector<T> z, T alpha) {
-  return z > 0 ? splat<T>(1) : scaled_exp<T>(z) * alpha * UNSCALE<T>;
+  return z > 0 ? splat<T>(1) : times_exp<T>(Factor<T>(alpha), z);
 }
 
 template <class T>
@@ -259,18 +291,17 @@ inline Vector<T> elu(Vector<T> z) {
 
 template <class T>
 inline Vector<T> selu(Vector<T> z) {
-  using F = Format<T>;
-  return z > 0 ? splat<T>(F::selu_scale[0]) : scaled_exp<T>(z) * F::selu_full[0] * UNSCALE<T>;
+  return z > 0 ? splat<T>(Format<T>::selu_scale[0]) : scaled_elu<T>(z, Format<T>::selu_full[0]);
 }
 
 template <class T>
 inline Vector<T> celu(Vector<T> z, T alpha) {
-  return z > 0 ? splat<T>(1) : scaled_exp<T>(z, alpha) * UNSCALE<T>;
+  return z > 0 ? splat<T>(1) : times_exp<T>(Factor<T>(1), z, alpha);
 }
 
 template <class T>
 inline Vector<T> scaled_softplus(Vector<T> z, T beta) {
-  return either_side<T>(z, scaled_half<T>(z, beta));
+  return either_side<T>(z * beta, far_half<T>(z, beta) * power<T>(-FAR_SCALE<T>));
 }
 
 template <class T>
@@ -323,7 +354,7 @@ inline Vector<T> square(Vector<T>) {
 // -2 sign(z) / (1 + |z|)^3
 template <class T>
 inline Vector<T> softsign(Vector<T> z) {
-  const Vector<T> r = 1 / (1 + absolute<T>(z));
+  const Vector<T> r = reciprocal_of_one_more<T>(absolute<T>(z));
   const Vector<T> size = 2 * r * r * r;
   return z > 0 ? -size : z < 0 ? size : z;
 }
@@ -400,13 +431,16 @@ inline Vector<T> log_sigmoid(Vector<T> z) {
 // 2 w' + z w'', w'' = 4 E (2 + 2 E - 3 E^2 - 2 E^3) / D^3
 template <class T>
 inline Vector<T> mish(Vector<T> z) {
-  const auto [a, e, d, factor] = mish_parts<T>(z);
-  const auto is_negative = z < 0;
-  const Vector<T> linear = is_negative ? splat<T>(2) : splat<T>(3);
-  const Vector<T> quadratic = is_negative ? splat<T>(-3) : splat<T>(-2);
-  const Vector<T> bend = fma(e, fma(e, fma(e, splat<T>(-2), quadratic), linear), splat<T>(2));
-  const Vector<T> terms = 2 * (1 + e) * d - a * bend;
-  return 4 * terms / (d * d * d) * factor * UNSCALE<T>;
+  const MishParts<T> at = mish_parts<T>(z);
+  const auto [a, e, scaled, h, r] = at;
+  // n (1 + h)^3 = 2 e + 3 e^2 + e^3 + h^2 (3 + h)
+  const Vector<T> n = fma(h * h, 3 + h, e * fma(e, e + 3, splat<T>(2)));
+  const Vector<T> bend = fma(-n * r * r, r, splat<T>(1));
+  const Vector<T> below = fma(-a, bend, 2 * slope_of_gate<T>(at)) * scaled * UNSCALE<T>;
+  // 4 e^2 (2 (1 + e) D - z (2 + 3 e - 2 e^2 - 2 e^3)) / D^3
+  const Vector<T> cubic = fma(e, fma(e, fma(e, splat<T>(-2), splat<T>(-2)), splat<T>(3)), splat<T>(2));
+  const Vector<T> above = 4 * (2 * (1 + e) - a * cubic * r) * r * r * (scaled * e) * UNSCALE<T>;
+  return z < 0 ? below : above;
 }
 
 template <class T>
@@ -426,15 +460,13 @@ inline Vector<T> selu(Vector<T> z) {
 
 template <class T>
 inline Vector<T> celu(Vector<T> z, T alpha) {
-  const Vector<T> size = scaled_exp<T>(z, alpha) / alpha * UNSCALE<T>;
-  return z > 0 ? splat<T>(0) : zero_from<T>(-z, Format<T>::zero * alpha, size);
+  return z > 0 ? splat<T>(0) : times_exp<T>(Factor<T>(1 / alpha), z, alpha);
 }
 
 template <class T>
 inline Vector<T> scaled_softplus(Vector<T> z, T beta) {
-  constexpr T zero = Format<T>::gated_zero;
-  return zero_from<T>(absolute<T>(z * beta), zero,
-                      scaled_bell<T>(scaled_half<T>(z, beta)) * beta * UNSCALE<T>);
+  const Vector<T> half = far_half<T>(z, beta);
+  return Factor<T>(beta) * (half * (1 - half * power<T>(-FAR_SCALE<T>)));
 }
 
 template <class T>
