@@ -271,6 +271,7 @@ inline Vector<T> log_sigmoid(Vector<T> z) {
 // w + z w' for w = tanh(softplus(z)): with E = exp(z), w = E (2 + E) / D and w' = 4 E (1 + E) / D^2
 template <class T>
 inline Vector<T> mish(Vector<T> z) {
+  if constexpr (sizeof(T) == 4 && !has_fma) return by_double<mish<double>>(z);
   const MishParts<T> at = mish_parts<T>(z);
   const Vector<T> gate = fma(-fma(at.e, T(0.5) * at.e, T(0.5) * at.e), at.r, splat<T>(1));  // 1 - m
   const Vector<T> below = fma(-at.a, slope_of_gate<T>(at), gate) * at.scaled * UNSCALE<T>;
@@ -431,6 +432,7 @@ inline Vector<T> log_sigmoid(Vector<T> z) {
 // 2 w' + z w'', w'' = 4 E (2 + 2 E - 3 E^2 - 2 E^3) / D^3
 template <class T>
 inline Vector<T> mish(Vector<T> z) {
+  if constexpr (sizeof(T) == 4 && !has_fma) return by_double<mish<double>>(z);
   const MishParts<T> at = mish_parts<T>(z);
   const auto [a, e, scaled, h, r] = at;
   // n (1 + h)^3 = 2 e + 3 e^2 + e^3 + h^2 (3 + h)
