@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import derivatives as derivatives  # for the rules it gives JAX
-from jaxneuron._kernels import gpu, library, primitive, xla
+from jaxneuron._kernels import gpu, library, primitive, xla, xla_derivatives
 
 
 def forward(
@@ -22,6 +22,22 @@ def forward(
     if primitive.reason_against(layers, activations, x) is None and not (library.missing() and gpu.missing()):
         return primitive.forward(layers, activations, x)
     return xla.forward(layers, activations, x)
+
+
+def value_and_jacobian(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> tuple[Array, Array]:
+    """y (..., n_out) and J (..., n_out, n_in), in the dtype of sums; shapes fit, w (n_in, n_out)."""
+    y, jacobian = xla_derivatives.value_and_jacobian(layers, activations, x)
+    return y if y.dtype.itemsize > 2 else forward(layers, activations, x), jacobian
+
+
+def laplacian(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> tuple[Array, Array, Array]:
+    """y, J, and L (..., n_out), of each output the sum of its second derivatives."""
+    y, jacobian, second = xla_derivatives.laplacian(layers, activations, x)
+    return y if y.dtype.itemsize > 2 else forward(layers, activations, x), jacobian, second
 
 
 def default_platform() -> str:
