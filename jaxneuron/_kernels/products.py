@@ -154,8 +154,8 @@ def _partitioned_product(*operands: Array, **params: Any) -> Array:
 def _lowering(primitive: Any, by_xla: Any, call: Any, divided: Any) -> Callable[..., Any]:
     def on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
         function = call if params["partitioned"] else divided
-        arrays = [a for a in ctx.avals_in if primitive is jacobian_p or a is not ctx.avals_in[1]]
-        if is_for_export(ctx) or not serves(arrays, params["biases"]):
+        x, *arrays = ctx.avals_in
+        if is_for_export(ctx) or not serves((x, *arrays[primitive is product_p :]), params["biases"]):
             function = functools.partial(by_xla, on_gpu=False)
         several = primitive.multiple_results
         return mlir.lower_fun(functools.partial(function, **params), multiple_results=several)(ctx, *operands)
@@ -203,6 +203,10 @@ def product(x: Array, d: Array, *arrays: Array, backward: bool, **params: Any) -
 
 def times(jacobian: Array, d: Array, backward: bool) -> Array:
     """J d or d J, of J (..., n_out, n_in) and d (..., directions, n_in or n_out)."""
+    if backward and jacobian.shape[-2] == 1:
+        return d * jacobian
+    if not backward and d.shape[-2] == 1:  # XLA multiplies small matrices one by one
+        return jnp.sum(jacobian * d, axis=-1)[..., None, :]
     return jnp.matmul(
         d, jacobian if backward else jnp.swapaxes(jacobian, -1, -2), precision=lax.Precision.HIGHEST
     )
