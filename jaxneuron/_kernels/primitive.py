@@ -72,7 +72,18 @@ def forward(
 
     `instruction_set` is an index of `library.instruction_sets()`; the CPU's best if None.
     """
-    units = layers[-1][0].shape[1:]
+    operands, params = bound(layers, activations, x, instruction_set)
+    y: Array = forward_p.bind(*operands, **params)
+    return y.reshape(*x.shape[:-1], *layers[-1][0].shape[1:])
+
+
+def bound(
+    layers: Sequence[xla.Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    instruction_set: int | None = None,
+) -> tuple[list[Array], dict[str, Any]]:
+    """The operands and parameters of `forward_p`, with x as rows (rows, n_in)."""
     dtype = result_dtype(x, *jax.tree.leaves(layers))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     # A neuron is a layer of one.
@@ -81,14 +92,12 @@ def forward(
         for w, b in layers
     ]
     best = len(library.instruction_sets()) - 1
-    y: Array = forward_p.bind(
-        *(a.astype(dtype) for a in jax.tree.leaves((rows, columns))),
-        activations=tuple(NAMES.get(activation, activation) for activation in activations),
-        biases=tuple(b is not None for _, b in layers),
-        instruction_set=best if instruction_set is None else instruction_set,
-        partitioned=False,
-    )
-    return y.reshape(*x.shape[:-1], *units)
+    return [a.astype(dtype) for a in jax.tree.leaves((rows, columns))], {
+        "activations": tuple(NAMES.get(activation, activation) for activation in activations),
+        "biases": tuple(b is not None for _, b in layers),
+        "instruction_set": best if instruction_set is None else instruction_set,
+        "partitioned": False,
+    }
 
 
 def pairs(operands: Sequence[Any], biases: Sequence[bool]) -> list[tuple[Any, Any]]:

@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxneuron._kernels import library, xla_derivatives
+from jaxneuron._arrays import result_dtype
+from jaxneuron._kernels import library, xla, xla_derivatives
 from jaxneuron._kernels.primitive import (
     batched,
+    bound,
     eager,
     kernel_call,
     members_of,
@@ -58,8 +60,30 @@ def backward_is_cheaper(operands: Sequence[Any], biases: Sequence[bool]) -> bool
 def serves(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
     """Whether the kernel evaluates the derivatives of this network, whose values it does, on a CPU."""
     x, *arrays = operands
-    widths = [x.shape[-1], *(w.shape[-1] for w, _ in pairs(arrays, biases))]
-    return x.dtype.itemsize > 2 and 0 not in widths and library.missing() is None
+    return library.missing() is None and reason_against(pairs(arrays, biases), x) is None
+
+
+def value_and_jacobian(
+    layers: Sequence[xla.Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    laplacian: bool = False,
+    instruction_set: int | None = None,
+) -> list[Array]:
+    """y (..., n_out) and J (..., n_out, n_in) and, if wanted, L (..., n_out), where `serves`."""
+    operands, params = bound(layers, activations, x, instruction_set)
+    backward = not laplacian and backward_is_cheaper(operands, params["biases"])
+    found = jacobian_p.bind(*operands, backward=backward, laplacian=laplacian, **params)
+    return [a.reshape(*x.shape[:-1], *a.shape[1:]) for a in found]
+
+
+def reason_against(layers: Sequence[xla.Layer], x: Array) -> str | None:
+    """Why the kernel can't evaluate the derivatives of layers whose values it can; None if it can."""
+    if (dtype := result_dtype(x, *jax.tree.leaves(layers))).itemsize == 2:
+        return f"its derivatives are those of float32 and float64, not of {dtype}"
+    if 0 in (x.shape[-1], *(w.shape[-1] for w, _ in layers)):
+        return "a layer has no units"
+    return None
 
 
 # --- shapes ---
