@@ -188,9 +188,9 @@ def batched(
         rows = front[0].shape[-2] // size
         several = len(members_of(front, ranks))
         found = bind(*front)
-        return [
-            y.reshape(*y.shape[:several], size, rows, *y.shape[several + 1 :]) for y in found
-        ], [several] * len(found)
+        return [y.reshape(*y.shape[:several], size, rows, *y.shape[several + 1 :]) for y in found], [
+            several
+        ] * len(found)
     apart = [a.ndim - m > rank for a, m, rank in zip(front, mapped, ranks, strict=True)]
     if not any(apart):
         found = list(bind(*front))

@@ -54,7 +54,9 @@ product_p = Primitive("jaxneuron_product")
 def backward_is_cheaper(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
     """Whether J takes fewer products from y to x: by the widths of x and of the layers alone."""
     x, *arrays = operands
-    return xla_derivatives.backward_is_cheaper([x.shape[-1], *(w.shape[-1] for w, _ in pairs(arrays, biases))])
+    return xla_derivatives.backward_is_cheaper(
+        [x.shape[-1], *(w.shape[-1] for w, _ in pairs(arrays, biases))]
+    )
 
 
 def serves(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
@@ -199,9 +201,7 @@ def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **para
     if axes[1] is not None and not any(axis is not None for i, axis in enumerate(axes) if i != 1):
         return _batch_directions(operands, axes[1], **params)
     bind = functools.partial(product_p.bind, **params)
-    (y,), (axis,) = batched(
-        lambda *a: [bind(*a)], operands, axes, ranks_of(params["biases"], (2, 3)), 2
-    )
+    (y,), (axis,) = batched(lambda *a: [bind(*a)], operands, axes, ranks_of(params["biases"], (2, 3)), 2)
     return y, axis
 
 
@@ -266,7 +266,9 @@ def _transpose_product(
     cotangent: Any, x: Any, d: Any, *arrays: Any, backward: bool, **params: Any
 ) -> list[Any]:
     if any(ad.is_undefined_primal(a) for a in (x, *arrays)):
-        raise NotImplementedError("the product of a network's Jacobian is linear in the tangents alone; use jax.vjp")
+        raise NotImplementedError(
+            "the product of a network's Jacobian is linear in the tangents alone; use jax.vjp"
+        )
     back = product_p.bind(x, cotangent, *arrays, backward=not backward, **params)
     if d.aval.ndim < back.ndim:  # all members have it
         back = back.sum(0)
