@@ -157,7 +157,7 @@ def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
 
     def forward(mlp: MLP, x: Array) -> None:
         activations = [resolve(activation) for activation in mlp.activations]
-        found.append(_kernels.choice(_checked(mlp.layers, activations, x.shape, "batch"), activations, x))
+        found.append(_kernels.choice(checked(mlp.layers, activations, x.shape, "batch"), activations, x))
 
     x = batch if isinstance(batch, jax.ShapeDtypeStruct) else as_operand(batch, "batch")
     jax.eval_shape(forward, mlp, x)
@@ -185,10 +185,10 @@ def _forward(
     x: ArrayLike,
 ) -> Array:
     arrays = jnp.asarray(as_array(x, "x"))
-    return _kernels.forward(_checked(layers, activations, arrays.shape, "x"), activations, arrays)
+    return _kernels.forward(checked(layers, activations, arrays.shape, "x"), activations, arrays)
 
 
-def _checked(
+def checked(
     layers: Sequence[AffineLike],
     activations: Sequence[Callable[[Array], Array]],
     shape: tuple[int, ...],

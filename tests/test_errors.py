@@ -126,6 +126,8 @@ FUNCTIONS = [
     Public(jaxneuron.affine, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS}),
     Public(jaxneuron.neuron, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS, "activation": (*NOT_ACTIVATIONS, np.sum, lambda z: z.astype(complex))}),
     Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
+    Public(jaxneuron.mlp_value_and_jacobian, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
+    Public(jaxneuron.mlp_laplacian, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
     Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS}),
     Public(jaxneuron.evaluate, {"mlp": NETWORK, "rows": np.ones((4, 2))}, {
         "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]], np.ma.ones((4, 2)), scipy.sparse.csr_array(np.eye(2)), BCOO.fromdense(np.eye(2)), [np.ma.ones((4, 2))]),

@@ -16,7 +16,7 @@ from numpy import empty, ndarray
 
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
 from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
-from jaxneuron._forward import _checked, _mlp_forward
+from jaxneuron._forward import _mlp_forward, checked
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._names import resolve
@@ -155,7 +155,7 @@ class Evaluator:
                 f"got {shape}; leave out each=True if they share their rows"
             )
         if not shape or shape[-1] != n_in:
-            _checked(_one(layers), self._network.functions, shape, "x")
+            checked(_one(layers), self._network.functions, shape, "x")
 
     def _by_jax(self, x: ndarray) -> ndarray:
         """What `mlp_forward` gives."""

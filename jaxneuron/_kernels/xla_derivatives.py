@@ -53,11 +53,11 @@ def value_and_jacobian(
     done = list(_evaluated(layers, activations, x))
     first, last = done[0], done[-1]
     if backward_is_cheaper([x.shape[-1], *(layer.w.shape[1] for layer in done)]):
-        jacobian = jnp.swapaxes(last.local.push(last.w), -1, -2)
+        jacobian = jnp.swapaxes(last.local.push(_for_each_row(last.w, x)), -1, -2)
         for w, _, local in done[-2::-1]:
             jacobian = _product(local.pull(jacobian), w.T)
         return last.y, jacobian
-    tangents = first.local.push(first.w)
+    tangents = first.local.push(_for_each_row(first.w, x))
     for w, _, local in done[1:]:
         tangents = local.push(_product(tangents, w))
     return last.y, jnp.swapaxes(tangents, -1, -2)
@@ -69,7 +69,8 @@ def laplacian(
     """y and J as above, and L (..., n_out), of each output the sum of its second derivatives."""
     steps = _evaluated(layers, activations, x)
     w, y, local = next(steps)
-    tangents, second = local.push(w), local.bend(w, jnp.zeros(w.shape[1:], w.dtype))
+    tangents, second = _for_each_row(w, x), _for_each_row(jnp.zeros(w.shape[1:], w.dtype), x)
+    tangents, second = local.push(tangents), local.bend(tangents, second)
     for w, y, local in steps:  # noqa: B007 # the last layer's y
         before = _product(tangents, w)
         tangents, second = local.push(before), local.bend(before, _product(second, w))
@@ -80,6 +81,10 @@ def backward_is_cheaper(widths: Sequence[int]) -> bool:
     """Whether backward takes fewer products: by the widths, inputs first, never by the number of rows."""
     weights = [m * n for m, n in itertools.pairwise(widths)]
     return widths[-1] * sum(weights[:-1]) < widths[0] * sum(weights[1:])
+
+
+def _for_each_row(a: Array, x: Array) -> Array:
+    return jnp.broadcast_to(a, (*x.shape[:-1], *a.shape))
 
 
 def _evaluated(layers: Sequence[xla.Layer], activations: Sequence[Function], x: Array) -> Iterator[Layer]:
@@ -168,9 +173,8 @@ def _of_callable(z: Array, function: Function) -> tuple[Array, Local]:
     """Of any function of a row of z, by JAX's derivatives."""
     y, push = jax.linearize(function, z)
 
-    def over_rows(of_one: Function, rows: Array) -> Array:
-        rows = jnp.broadcast_to(rows, (*z.shape[:-1], *rows.shape[-2:]))
-        return jax.vmap(of_one, in_axes=-2, out_axes=-2)(rows)
+    def of_each(of_one: Function) -> Function:
+        return jax.vmap(of_one, in_axes=-2, out_axes=-2)
 
     def pull(row: Array) -> Array:
         (found,) = jax.vjp(function, z)[1](row)
@@ -180,9 +184,9 @@ def _of_callable(z: Array, function: Function) -> tuple[Array, Local]:
         return jax.jvp(lambda z: jax.jvp(function, (z,), (tangent,))[1], (z,), (tangent,))[1]
 
     def bend(tangents: Array, second: Array) -> Array:
-        return push(jnp.broadcast_to(second, z.shape)) + jnp.sum(over_rows(along, tangents), axis=-2)
+        return push(second) + jnp.sum(of_each(along)(tangents), axis=-2)
 
-    return y, Local(functools.partial(over_rows, push), functools.partial(over_rows, pull), bend)
+    return y, Local(of_each(push), of_each(pull), bend)
 
 
 def _product(rows: Array, w: Array) -> Array:

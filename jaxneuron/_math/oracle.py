@@ -260,14 +260,17 @@ def sum_dtype(dtype: str) -> str:
     return dtype if dtype in ("float32", "float64") else "float32"
 
 
+def sums(w: Any, b: Any, x: Any, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
+    """x @ w + b, and how far a sum for a result of `dtype` may be from it, when x is off by `x_error`."""
+    reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
+    carried = np.broadcast_to(x_error, np.shape(x)) @ np.abs(np.asarray(w, np.float64))
+    return affine(w, b, x), affine_error(w, b, reach, dtype) + carried
+
+
 def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
     """activation(x @ w + b) and how far a result of `dtype` may be from it, when x is off by `x_error`."""
     name = in_format(name, dtype)
-    z = affine(w, b, x)
-    reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
-    z_error = affine_error(w, b, reach, dtype) + np.broadcast_to(x_error, np.shape(x)) @ np.abs(
-        np.asarray(w, np.float64)
-    )
+    z, z_error = sums(w, b, x, dtype, x_error)
     y = activation(name, z)
     return y, neuron_error(name, z, y, z_error, dtype)
 
