@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import derivatives as derivatives  # for the rules it gives JAX
-from jaxneuron._kernels import gpu, library, primitive, xla, xla_derivatives
+from jaxneuron._kernels import gpu, library, primitive, products, xla, xla_derivatives
 
 
 def forward(
@@ -28,6 +28,9 @@ def value_and_jacobian(
     layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
 ) -> tuple[Array, Array]:
     """y (..., n_out) and J (..., n_out, n_in), in the dtype of sums; shapes fit, w (n_in, n_out)."""
+    if _serves_derivatives(layers, activations, x):
+        y, jacobian = products.value_and_jacobian(layers, activations, x)
+        return y, jacobian
     y, jacobian = xla_derivatives.value_and_jacobian(layers, activations, x)
     return y if y.dtype.itemsize > 2 else forward(layers, activations, x), jacobian
 
@@ -36,8 +39,18 @@ def laplacian(
     layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
 ) -> tuple[Array, Array, Array]:
     """y, J, and L (..., n_out), of each output the sum of its second derivatives."""
+    if _serves_derivatives(layers, activations, x):
+        y, jacobian, second = products.value_and_jacobian(layers, activations, x, laplacian=True)
+        return y, jacobian, second
     y, jacobian, second = xla_derivatives.laplacian(layers, activations, x)
     return y if y.dtype.itemsize > 2 else forward(layers, activations, x), jacobian, second
+
+
+def _serves_derivatives(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> bool:
+    reason = primitive.reason_against(layers, activations, x) or products.reason_against(layers, x)
+    return reason is None and library.missing() is None
 
 
 def default_platform() -> str:
@@ -63,3 +76,20 @@ def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], 
     if reason:
         return f"XLA, layer by layer: {reason}"
     return f"{kernel}: all {len(layers)} layers in one call"
+
+
+def derivative_choice(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> str:
+    """What `value_and_jacobian` chooses on the platform of JAX's default device, in words."""
+    platform = default_platform()
+    reason = primitive.reason_against(layers, activations, x) or products.reason_against(layers, x)
+    reason = reason or (library.missing() if platform == "cpu" else f"the platform is {platform}")
+    if reason:
+        return f"XLA, layer by layer: {reason}"
+    widths = [x.shape[-1], *(math.prod(w.shape[1:]) for w, _ in layers)]
+    way = "backward" if xla_derivatives.backward_is_cheaper(widths) else "forward"
+    return (
+        f"fused CPU kernel, {library.instruction_sets()[-1]}: "
+        f"value and Jacobian of all {len(layers)} layers in one call, {way}"
+    )

@@ -130,4 +130,23 @@ void to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t
   }
 }
 
+// to[c][r] = from[r][c], for rows that start `stride` and columns that start `to_stride` numbers apart.
+template <class T>
+void transpose(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, T* to,
+               std::int64_t to_stride) {
+  constexpr int W = lanes<T>;
+  if (rows < W || columns < W) {
+    for (std::int64_t c = 0; c < columns; ++c)
+      for (std::int64_t r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * stride + c];
+    return;
+  }
+  for (std::int64_t r = 0; r < rows; r += W) {
+    const std::int64_t row = min(r, rows - W);  // the last blocks overlap those before
+    for (std::int64_t c = 0; c < columns; c += W) {
+      const std::int64_t column = min(c, columns - W);
+      block_to_columns<T, W>(from + row * stride + column, stride, to + column * to_stride + row, to_stride);
+    }
+  }
+}
+
 }  // namespace jaxneuron::ISA
