@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxneuron import MLP, init_mlp, mlp_forward, mlp_laplacian, mlp_value_and_jacobian
+from jaxneuron import MLP, explain, init_mlp, mlp_forward, mlp_laplacian, mlp_value_and_jacobian
 from jaxneuron._kernels import xla_derivatives
 from jaxneuron._names import resolve
 from jaxneuron.testing import assert_jacobian_within_bound, assert_laplacian_within_bound
@@ -250,6 +250,17 @@ def test_divided_rows():
     )
     for found in (jax.jit(lambda x: mlp_laplacian(mlp, x))(x), jax.jit(mapped)(x)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+
+def test_explain_says_what_evaluates_derivatives():
+    mlp, x = init_mlp(jax.random.key(0), (3, 2)), np.ones(3, np.float32)
+    own = init_mlp(jax.random.key(0), (3, 2), final_activation=jnp.sin)
+    assert explain(mlp, x, derivatives=True) == explain(mlp, x)
+    assert explain(own, x, derivatives=True) == (
+        "XLA, layer by layer: layer 0's activation is not in the kernel's list"
+    )
+    narrow = init_mlp(jax.random.key(0), (3, 2), dtype=jnp.bfloat16)
+    assert explain(narrow, jnp.ones(3, jnp.bfloat16), derivatives=True).startswith("XLA, layer by layer: ")
 
 
 # --- refusals ---

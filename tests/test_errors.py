@@ -135,7 +135,7 @@ FUNCTIONS = [
     Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
     Public(jaxneuron.mlp_value_and_jacobian, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
     Public(jaxneuron.mlp_laplacian, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
-    Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS}),
+    Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS, "derivatives": (1, None, "yes")}),
     Public(jaxneuron.evaluate, {"mlp": NETWORK, "rows": np.ones((4, 2))}, {
         "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]], np.ma.ones((4, 2)), scipy.sparse.csr_array(np.eye(2)), BCOO.fromdense(np.eye(2)), [np.ma.ones((4, 2))]),
         "out": (object(), [0.0], np.ones((4, 2)), np.ones((3, 1)), np.ones((4, 1), int)), "tile": (0, -1, 1.5, "16"), "devices": ((), [0], "cpu"),

@@ -63,7 +63,9 @@ def test_slopes_and_curvature_within_bound(name, dtype, instruction_set):
     with jax.enable_x64(True):
         z = inputs(name, dtype, 60)
         terms = [oracle.slopes(oracle.in_format(name, dtype), float(v)) for v in z]
-        one = MLP([(jnp.ones((1, 1), dtype), None)], "identity", name)  # whose J is the slope, and L the curvature
+        one = MLP(
+            [(jnp.ones((1, 1), dtype), None)], "identity", name
+        )  # whose J is the slope, and L the curvature
         _, *found = evaluate(one, jnp.asarray(z)[:, None], True, instruction_set)
         for order in (0, 1):
             exact = [sum(each[order]) for each in terms]
