@@ -344,7 +344,7 @@ inline Vector<T> hard_sigmoid(Vector<T>) {
 
 template <class T>
 inline Vector<T> hard_swish(Vector<T> z) {
-  return slope::hard_tanh<T>(z, -3, 3) * T(1.0 / 3);
+  return z <= -3 ? splat<T>(0) : z >= 3 ? splat<T>(0) : splat<T>(T(1.0 / 3));
 }
 
 template <class T>
