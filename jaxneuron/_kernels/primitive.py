@@ -173,8 +173,8 @@ def batched(
 ) -> tuple[list[Array], list[int]]:
     """The results of `bind` under vmap, all of which have rows, and their mapped axes.
 
-    The first `with_rows` operands have rows: a mapped axis of theirs is folded into rows; one of the parameters
-    becomes or multiplies the member axis.
+    The first `with_rows` operands have rows: a mapped axis of theirs is folded into rows; one of the
+    parameters becomes or multiplies the member axis.
     """
     mapped = [axis is not None for axis in axes]
     front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]

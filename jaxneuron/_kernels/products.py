@@ -227,6 +227,8 @@ def product(x: Array, d: Array, *arrays: Array, backward: bool, **params: Any) -
 
 def times(jacobian: Array, d: Array, backward: bool) -> Array:
     """J d or d J, of J (..., n_out, n_in) and d (..., directions, n_in or n_out)."""
+    if jacobian.ndim != d.ndim:  # one of them has members
+        jacobian, d = (a if a.ndim == 4 else a[None] for a in (jacobian, d))
     if backward and jacobian.shape[-2] == 1:
         return d * jacobian
     if not backward and d.shape[-2] == 1:  # XLA multiplies small matrices one by one

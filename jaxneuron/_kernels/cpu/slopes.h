@@ -174,7 +174,10 @@ inline Vector<T> leaky_relu(Vector<T> z, T slope) {
 
 template <class T>
 inline Vector<T> hard_tanh(Vector<T> z, T low, T high) {
-  return z > low ? (z < high ? splat<T>(1) : splat<T>(0)) : splat<T>(0);
+  const Vector<T> inside = z > low ? (z < high ? splat<T>(1) : splat<T>(0)) : splat<T>(0);
+  // at its ends that of jax.nn, which has a hard_tanh from -1 to 1 alone
+  const T at_ends = low == -1 && high == 1 ? 1 : 0;
+  return z == low ? splat<T>(at_ends) : z == high ? splat<T>(at_ends) : inside;
 }
 
 template <class T>
@@ -199,6 +202,13 @@ template <class T>
 inline Vector<T> softsign(Vector<T> z) {
   const Vector<T> r = reciprocal_of_one_more<T>(absolute<T>(z));
   return r * r;
+}
+
+// t / sqrt(z^2 + 4), t = squareplus(-|z|), below 0, and 1 less that above
+template <class T>
+inline Vector<T> squareplus(Vector<T> z) {
+  const Vector<T> small = ISA::squareplus<T>(-absolute<T>(z)) / sqrt(fma(z, z, splat<T>(4)));
+  return z < 0 ? small : 1 - small;
 }
 
 template <class T>
@@ -344,7 +354,7 @@ inline Vector<T> hard_sigmoid(Vector<T>) {
 
 template <class T>
 inline Vector<T> hard_swish(Vector<T> z) {
-  return slope::hard_tanh<T>(z, -3, 3) * T(1.0 / 3);
+  return z <= -3 ? splat<T>(0) : z >= 3 ? splat<T>(0) : splat<T>(T(1.0 / 3));
 }
 
 template <class T>
@@ -358,6 +368,12 @@ inline Vector<T> softsign(Vector<T> z) {
   const Vector<T> r = reciprocal_of_one_more<T>(absolute<T>(z));
   const Vector<T> size = 2 * r * r * r;
   return z > 0 ? -size : z < 0 ? size : z;
+}
+
+template <class T>
+inline Vector<T> squareplus(Vector<T> z) {
+  const Vector<T> square = fma(z, z, splat<T>(4));
+  return 2 / (square * sqrt(square));
 }
 
 template <class T>

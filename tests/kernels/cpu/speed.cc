@@ -3,8 +3,8 @@
 //
 // Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
 // beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds. Full tiles have the
-// rows that tuning.h gives them. Then the same for values and Jacobians of few directions. DTYPE is float32, or 16-bit: then
-// there are no Jacobians, and `packed` are microseconds to pack the weights.
+// rows that tuning.h gives them. Then the same for values and Jacobians of few directions. DTYPE is float32,
+// or 16-bit: then there are no Jacobians, and `packed` are microseconds to pack the weights.
 
 #include <algorithm>
 #include <chrono>
@@ -144,7 +144,8 @@ int main(int arguments, char** values) {
     const auto room = aligned(kernel->derivative_scratch(network, wanted, c.rows));
     const double with_jacobian = seconds(
         1 + 4e7 / (products + 1e4), [&] { kernel->differentiate(network, batch, wanted, tile, room.get()); });
-    std::printf("%30s and J  %9.2f us %9.1f ns a row %7.1f GFLOP/s\n", wanted.backward ? "backward" : "forward",
-                with_jacobian * 1e6, with_jacobian * 1e9 / c.rows, products / with_jacobian * 1e-9);
+    std::printf("%30s and J  %9.2f us %9.1f ns a row %7.1f GFLOP/s\n",
+                wanted.backward ? "backward" : "forward", with_jacobian * 1e6, with_jacobian * 1e9 / c.rows,
+                products / with_jacobian * 1e-9);
   }
 }
