@@ -1,6 +1,7 @@
 """Derivatives with respect to the inputs on the CPU kernel: right, of the same bits, and where JAX's transforms land."""
 
 import functools
+import itertools
 import re
 
 import jax
