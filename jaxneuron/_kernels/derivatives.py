@@ -37,8 +37,7 @@ def _function_of(varying: Sequence[int], operands: Sequence[Any], params: Any) -
 
 def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tuple[Array, Any]:
     varying = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
-    # Where it can be compiled for another platform, XLA's path shares the values with the derivatives.
-    if varying == [0] and jax.default_backend() == "cpu" and products.serves(primals, params["biases"]):
+    if varying == [0] and products.pays(primals, params["biases"]):
         return _along_x(primals, tangents[0], **params)
     function = _function_of(varying, primals, params)
     return jax.jvp(function, [primals[i] for i in varying], [tangents[i] for i in varying])
@@ -46,7 +45,9 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tu
 
 def _along_x(primals: Sequence[Array], tangent: Array, **params: Any) -> tuple[Array, Array]:
     x, *arrays = primals
-    if min(x.shape[-1], n_out_of(primals, params["biases"])) == 1:  # J takes no more than a product with it
+    if (
+        min(x.shape[-1], n_out_of(primals, params["biases"])) <= 2
+    ):  # y and J take no more than y and a product
         backward = products.backward_is_cheaper(primals, params["biases"])
         y, jacobian = products.jacobian_p.bind(*primals, backward=backward, laplacian=False, **params)
         dy = products.times(jacobian, tangent[..., None, :], backward=False)
