@@ -45,9 +45,8 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tu
 
 def _along_x(primals: Sequence[Array], tangent: Array, **params: Any) -> tuple[Array, Array]:
     x, *arrays = primals
-    if (
-        min(x.shape[-1], n_out_of(primals, params["biases"])) <= 2
-    ):  # y and J take no more than y and a product
+    # Of one input or output y and J take no more than y and a product.
+    if min(x.shape[-1], n_out_of(primals, params["biases"])) == 1:
         backward = products.backward_is_cheaper(primals, params["biases"])
         y, jacobian = products.jacobian_p.bind(*primals, backward=backward, laplacian=False, **params)
         dy = products.times(jacobian, tangent[..., None, :], backward=False)

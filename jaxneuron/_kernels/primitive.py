@@ -267,7 +267,9 @@ def kernel_call(
 ) -> Any:
     """The call of one of the library's handlers, of so many multiplications, for results of these shapes."""
     codes, parameters = zip(*map(library.coded, activations), strict=True)
-    return jax.ffi.ffi_call(target, jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), results))(
+    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), results)
+    call: Callable[..., Any] = jax.ffi.ffi_call(target, shapes)
+    return call(
         *operands,
         *([_thousand_operations(operands[0])] if work > LONG else []),
         activations=np.array(codes, np.int64),

@@ -254,15 +254,23 @@ def product(x: Array, d: Array, *arrays: Array, backward: bool, **params: Any) -
 
 def times(jacobian: Array, d: Array, backward: bool) -> Array:
     """J d or d J, of J (..., n_out, n_in) and d (..., directions, n_in or n_out)."""
+    others = -2 if backward else -1
+
+    def of_row(jacobian: Array, d: Array) -> Array:  # J on the left: under vmap it has the rows
+        return jnp.moveaxis(jnp.tensordot(jacobian, d, (others, -1), precision=lax.Precision.HIGHEST), 0, 1)
+
     if jacobian.ndim != d.ndim:  # one of them has members
         jacobian, d = (a if a.ndim == 4 else a[None] for a in (jacobian, d))
-    if backward and jacobian.shape[-2] == 1:
+    if d.shape[-3] == 1 and d.ndim == 3:
+        return of_row(jacobian[0], d[0])[None]
+    if backward and jacobian.shape[-2] == 1:  # XLA multiplies small matrices one by one
         return d * jacobian
-    if not backward and d.shape[-2] == 1:  # XLA multiplies small matrices one by one
+    if not backward and d.shape[-2] == 1:
         return jnp.sum(jacobian * d, axis=-1)[..., None, :]
-    return jnp.matmul(
-        d, jacobian if backward else jnp.swapaxes(jacobian, -1, -2), precision=lax.Precision.HIGHEST
-    )
+    over_rows = jax.vmap(of_row)
+    if d.ndim == 4:
+        over_rows = jax.vmap(over_rows, tuple(0 if len(a) > 1 else None for a in (jacobian, d)))
+    return over_rows(jacobian, d)
 
 
 def _jvp_by_xla(primitive: Any, by_xla: Callable[..., Any]) -> Callable[..., Any]:
