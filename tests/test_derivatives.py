@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from jaxneuron import MLP, explain, init_mlp, mlp_forward, mlp_laplacian, mlp_value_and_jacobian
+from jaxneuron import MLP, HardTanh, explain, init_mlp, mlp_forward, mlp_laplacian, mlp_value_and_jacobian
 from jaxneuron._kernels import xla_derivatives
 from jaxneuron._names import resolve
 from jaxneuron.testing import assert_jacobian_within_bound, assert_laplacian_within_bound
@@ -75,6 +75,21 @@ def test_every_activation_within_bound(ways, first):
         sizes = (3, *[4] * len(names), width)
         mlp = init_mlp(jax.random.key(first), sizes, activation=names, final_activation=last, dtype=dtype)
         check(ways, mlp, RNG.normal(size=(5, 3)).astype(dtype))
+
+
+def test_kinks_are_the_same_by_kernel_and_xla():
+    z = np.array([[-6, -3, -2, -1, -0.3, -0.0, 0, 0.5, 1, 2, 3, 6]], np.float32).T
+    networks = [
+        MLP([([[np.float32(1)]], None)], final_activation=name)
+        for name in (*ELEMENTWISE, *VALUES, HardTanh(-2, 0.5))
+    ]
+    for function, by_xla in zip(*WAYS.values(), strict=True):
+        found, expected = (
+            jax.jit(lambda z, f=f: [f(mlp, z)[1:] for mlp in networks])(z) for f in (function, by_xla)
+        )
+        for mlp, ours, other in zip(networks, found, expected, strict=True):
+            for a, b in zip(ours, other, strict=True):
+                np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6, err_msg=str(mlp.activations))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

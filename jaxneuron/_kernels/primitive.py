@@ -180,12 +180,12 @@ def batched(
     front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
     size = next(len(a) for a, m in zip(front, mapped, strict=True) if m)
     if not any(mapped[with_rows:]):
+        rows = front[0].shape[-2]
         for i, rank in enumerate(ranks[:with_rows]):
             if not mapped[i]:
                 front[i] = jnp.broadcast_to(front[i], (size, *front[i].shape))
             a = jnp.moveaxis(front[i], 0, -rank - 1)  # (members,) size, rows, ...
             front[i] = a.reshape(*a.shape[: -rank - 1], size * a.shape[-rank], *a.shape[a.ndim - rank + 1 :])
-        rows = front[0].shape[-2] // size
         several = len(members_of(front, ranks))
         found = bind(*front)
         return [y.reshape(*y.shape[:several], size, rows, *y.shape[several + 1 :]) for y in found], [
