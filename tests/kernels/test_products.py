@@ -150,6 +150,7 @@ def test_values_jacobians_and_laplacians_are_right(instruction_set, drawn):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13 * (1 + np.abs(b).max()) * x.shape[1])
 
 
+@settings(max_examples=12)
 @given(networks, st.sampled_from((1, 2, 11)))
 def test_products_are_those_with_the_jacobian(drawn, directions):
     with jax.enable_x64(True):
