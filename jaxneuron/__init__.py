@@ -36,6 +36,7 @@ from jaxneuron._activations import (
     tanh,
 )
 from jaxneuron._counts import dense_parameter_count, parameter_count, summary
+from jaxneuron._derivatives import mlp_laplacian, mlp_value_and_jacobian
 from jaxneuron._evaluate import Evaluator, RowEvaluator, evaluate
 from jaxneuron._files import load, save
 from jaxneuron._forward import affine, explain, mlp_forward, neuron
@@ -80,6 +81,8 @@ __all__ = [
     "log_softmax",
     "mish",
     "mlp_forward",
+    "mlp_laplacian",
+    "mlp_value_and_jacobian",
     "neuron",
     "parameter_count",
     "relu",

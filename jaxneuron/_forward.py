@@ -18,7 +18,7 @@ from jax import Array
 from jaxneuron import _kernels
 from jaxneuron._activations import identity, log_softmax, sigmoid, softmax
 from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
-from jaxneuron._errors import REFUSALS, BadValue, check_transform, public, with_name
+from jaxneuron._errors import REFUSALS, BadType, BadValue, check_transform, public, with_name
 from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_columns, check_mlp
 
@@ -134,30 +134,35 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
 
 
 @public
-def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct) -> str:
+def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct, *, derivatives: bool = False) -> str:
     """Says what evaluates `mlp_forward(mlp, batch)`, and why.
 
     Args:
       mlp: an `MLP`.
       batch: inputs, `(..., n_in)`, or a `jax.ShapeDtypeStruct` in their place; no number is looked at.
+      derivatives: whether to say it of `mlp_value_and_jacobian(mlp, batch)` and `mlp_laplacian(mlp, batch)`.
 
     Returns:
       One line: the fused CPU kernel with its instruction set, the fused GPU kernel, or XLA with the reason.
 
     Raises:
       ValueError: shapes that do not fit. TypeError: an `mlp` that is not an `MLP`, a `batch` that is not an
-        array of real numbers.
+        array of real numbers, `derivatives` that are not True or False.
 
     Example:
       >>> explain(MLP([([[1.0], [2.0]], None)], final_activation=jnp.sin), [1.0, 2.0])
       "XLA, layer by layer: layer 0's activation is not in the kernel's list"
     """
     check_mlp(mlp)
+    if not isinstance(derivatives, bool):
+        raise BadType(f"derivatives must be True or False, got {derivatives!r}")
     found = []
 
     def forward(mlp: MLP, x: Array) -> None:
         activations = [resolve(activation) for activation in mlp.activations]
-        found.append(_kernels.choice(_checked(mlp.layers, activations, x.shape, "batch"), activations, x))
+        found.append(
+            _kernels.choice(checked(mlp.layers, activations, x.shape, "batch"), activations, x, derivatives)
+        )
 
     x = batch if isinstance(batch, jax.ShapeDtypeStruct) else as_operand(batch, "batch")
     jax.eval_shape(forward, mlp, x)
@@ -185,10 +190,10 @@ def _forward(
     x: ArrayLike,
 ) -> Array:
     arrays = jnp.asarray(as_array(x, "x"))
-    return _kernels.forward(_checked(layers, activations, arrays.shape, "x"), activations, arrays)
+    return _kernels.forward(checked(layers, activations, arrays.shape, "x"), activations, arrays)
 
 
-def _checked(
+def checked(
     layers: Sequence[AffineLike],
     activations: Sequence[Callable[[Array], Array]],
     shape: tuple[int, ...],

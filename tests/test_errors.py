@@ -107,6 +107,13 @@ def evaluator(x, out=None):
 evaluator.__name__ = "Evaluator"  # as its refusals open
 
 
+def value_and_jacobian(x):
+    return jaxneuron.Evaluator(NETWORK).value_and_jacobian(x)
+
+
+value_and_jacobian.__name__ = "Evaluator.value_and_jacobian"
+
+
 class Public(NamedTuple):
     """A public function with good arguments, and bad ones to put in the place of each."""
 
@@ -128,13 +135,16 @@ FUNCTIONS = [
     Public(jaxneuron.affine, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS}),
     Public(jaxneuron.neuron, {"params": LAYER, "x": np.ones(2)}, {"params": NOT_PARAMS, "x": ROWS, "activation": (*NOT_ACTIVATIONS, np.sum, lambda z: z.astype(complex))}),
     Public(jaxneuron.mlp_forward, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
-    Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS}),
+    Public(jaxneuron.mlp_value_and_jacobian, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
+    Public(jaxneuron.mlp_laplacian, {"mlp": NETWORK, "x": np.ones(2)}, {"mlp": NOT_NETWORKS, "x": ROWS}),
+    Public(jaxneuron.explain, {"mlp": NETWORK, "batch": np.ones(2)}, {"mlp": NOT_NETWORKS, "batch": ROWS, "derivatives": (1, None, "yes")}),
     Public(jaxneuron.evaluate, {"mlp": NETWORK, "rows": np.ones((4, 2))}, {
         "mlp": NOT_NETWORKS, "rows": (object(), None, np.ones(2), np.ones((4, 3)), np.ones((4, 2), complex), [["a", "b"]], np.ma.ones((4, 2)), scipy.sparse.csr_array(np.eye(2)), BCOO.fromdense(np.eye(2)), [np.ma.ones((4, 2))]),
         "out": (object(), [0.0], np.ones((4, 2)), np.ones((3, 1)), np.ones((4, 1), int)), "tile": (0, -1, 1.5, "16"), "devices": ((), [0], "cpu"),
     }),
     Public(jaxneuron.Evaluator, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS, "each": (1, None, "yes", True), "threads": (0, -1, 1.5, "2", object())}),
     Public(evaluator, {"x": np.ones((4, 2))}, {"x": ROWS, "out": (object(), [0.0], np.ones((4, 2)), np.ones(4), np.ones((4, 1), int))}),
+    Public(value_and_jacobian, {"x": np.ones((4, 2))}, {"x": ROWS}),
     Public(jaxneuron.init_mlp, {"key": jax.random.key(0), "sizes": (2, 1)}, {
         "key": (object(), None, 0, np.ones(3)), "sizes": NOT_SIZES, "activation": (*NOT_ACTIVATIONS, "softmax", ("relu",)), "final_activation": NOT_ACTIVATIONS, "dtype": NOT_DTYPES,
     }),

@@ -27,6 +27,8 @@ PUBLIC = [
     "init_mlp",
     "load",
     "mlp_forward",
+    "mlp_laplacian",
+    "mlp_value_and_jacobian",
     "neuron",
     "parameter_count",
     "save",

@@ -148,7 +148,7 @@ def hard_sigmoid(z: Array) -> Array:
       >>> hard_sigmoid([-3.0, 0.0, 3.0])
       Array([0. , 0.5, 1. ], dtype=float32)
     """
-    return scaled.hard_tanh(0.0, 6.0)(z + 3) / 6
+    return elementary.hard_sigmoid(z)
 
 
 @activation

@@ -15,8 +15,9 @@ import numpy as np
 from numpy import empty, ndarray
 
 from jaxneuron._arrays import ArrayLike, as_operand, is_jax_array
+from jaxneuron._derivatives import _value_and_jacobian
 from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
-from jaxneuron._forward import _checked, _mlp_forward
+from jaxneuron._forward import _mlp_forward, checked
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
 from jaxneuron._members import as_members, members_of, one_of
@@ -117,6 +118,38 @@ class Evaluator:
                 f"Evaluator: x must leave memory for the outputs ({error}); pass fewer rows"
             ) from None
 
+    @public
+    def value_and_jacobian(self, x: ArrayLike) -> tuple[ndarray, ndarray]:
+        """The outputs for `x`, and their derivatives with respect to it, as NumPy arrays.
+
+            y, jacobian = mlp_value_and_jacobian(mlp, x)
+
+        For an implicit solver's Newton iterations, as in `scipy.integrate.solve_ivp(jac=)`. A call goes
+        through JAX, and is not for forked processes.
+
+        Args:
+          x: inputs as in a call: `(..., n_in)`, with `each` `(members, ..., n_in)`.
+
+        Returns:
+          `(y, J)`: `y (..., n_out)` and `J (..., n_out, n_in)`, of a stacked network with `members` in front.
+          J has y's dtype, float32 where that is bfloat16 or float16.
+
+        Raises:
+          ValueError: shapes that do not fit. TypeError: an `x` that is not an array of real numbers, or
+            carries more than numbers, such as a mask or units; a tracer.
+
+        Numerics: what `mlp_value_and_jacobian` gives on the CPU. Held by tests/evaluate/test_jacobians.py.
+
+        Example:
+          >>> square = Evaluator(MLP([([[1.0, 2.0]], None)], final_activation="square"))
+          >>> y, jacobian = square.value_and_jacobian(np.array([3.0]))
+          >>> jacobian.tolist()
+          [[6.0], [24.0]]
+        """
+        found = self._by_jax(self._rows(x), _value_and_jacobian)
+        y, jacobian = (np.array(each) for each in found)  # which may be written to
+        return y, jacobian
+
     def __reduce__(self) -> Any:
         return functools.partial(Evaluator, each=self._network.each, threads=self._threads), (self._mlp,)
 
@@ -125,13 +158,7 @@ class Evaluator:
 
     def _call(self, x: Any, out: Any) -> ndarray:
         """A call with any `x` and `out`."""
-        if type(x) is not ndarray or x.dtype not in host.FLOATING:
-            check_columns(self._mlp, x, "x")
-            x = as_operand(x, "x")
-            if isinstance(x, jax.core.Tracer):
-                raise BadType("x must hold numbers, got a tracer; inside jit call mlp_forward")
-            x = np.asarray(x)
-        self._check(x.shape)
+        x = self._rows(x)
         plan = self._network.plan(x.dtype)
         dtype = plan.dtype if plan else self._network.result(x.dtype)
         shape = self._before + x.shape[:-1] + self._units
@@ -142,8 +169,19 @@ class Evaluator:
         if plan:
             host.forward(plan, x, out)
         else:
-            out[...] = self._by_jax(x)
+            out[...] = self._by_jax(x, _mlp_forward)
         return out
+
+    def _rows(self, x: Any) -> ndarray:
+        """Any `x` as a NumPy array that fits."""
+        if type(x) is not ndarray or x.dtype not in host.FLOATING:
+            check_columns(self._mlp, x, "x")
+            x = as_operand(x, "x")
+            if isinstance(x, jax.core.Tracer):
+                raise BadType("x must hold numbers, got a tracer; inside jit call mlp_forward")
+            x = np.asarray(x)
+        self._check(x.shape)
+        return x
 
     def _check(self, shape: tuple[int, ...]) -> None:
         """Refuses a shape that x can't have."""
@@ -155,26 +193,30 @@ class Evaluator:
                 f"got {shape}; leave out each=True if they share their rows"
             )
         if not shape or shape[-1] != n_in:
-            _checked(one_of(layers), self._network.functions, shape, "x")
+            checked(one_of(layers), self._network.functions, shape, "x")
 
-    def _by_jax(self, x: ndarray) -> ndarray:
-        """What `mlp_forward` gives."""
+    def _by_jax(self, x: ndarray, function: Callable[..., Any]) -> Any:
+        """What `mlp_forward` or another function of JAX gives."""
         key = host.x64()
         with jax.core.eval_context():  # inside a trace too
             if key not in self._on_device:
                 self._on_device[key] = jax.device_put(self._mlp)
             mlp = self._on_device[key]
-            return np.asarray(_of_any(mlp, x, self._network.each))
+            return jax.tree.map(np.asarray, _of_any(mlp, x, function, self._network.each))
 
 
 def forward_of(mlp: MLP, each: bool = False) -> Callable[[MLP, Any], Any]:
     """`mlp_forward`, of one network or of all members of a stack; `each` has rows of its own."""
-    return _mlp_forward if members_of(mlp) is None else jax.vmap(_mlp_forward, (0, 0 if each else None))
+    return _over_members(_mlp_forward, mlp, each)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _of_any(mlp: MLP, x: Any, each: bool) -> Any:
-    return forward_of(mlp, each)(mlp, x)
+def _over_members(function: Callable[..., Any], mlp: MLP, each: bool) -> Callable[[MLP, Any], Any]:
+    return function if members_of(mlp) is None else jax.vmap(function, (0, 0 if each else None))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _of_any(mlp: MLP, x: Any, function: Callable[..., Any], each: bool) -> Any:
+    return _over_members(function, mlp, each)(mlp, x)
 
 
 def fitting(mlp: MLP) -> Sequence[Affine]:

@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import derivatives as derivatives  # for the rules it gives JAX
-from jaxneuron._kernels import gpu, library, primitive, xla
+from jaxneuron._kernels import gpu, library, primitive, products, xla, xla_derivatives
 
 
 def forward(
@@ -24,17 +24,55 @@ def forward(
     return xla.forward(layers, activations, x)
 
 
+def value_and_jacobian(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> tuple[Array, Array]:
+    """y (..., n_out) and J (..., n_out, n_in), in the dtype of sums; shapes fit, w (n_in, n_out)."""
+    if _serves_derivatives(layers, activations, x):
+        y, jacobian = products.value_and_jacobian(layers, activations, x)
+        return y, jacobian
+    y, jacobian = xla_derivatives.value_and_jacobian(layers, activations, x)
+    return y if y.dtype.itemsize > 2 else forward(layers, activations, x), jacobian
+
+
+def laplacian(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> tuple[Array, Array, Array]:
+    """y, J, and L (..., n_out), of each output the sum of its second derivatives."""
+    if _serves_derivatives(layers, activations, x):
+        y, jacobian, second = products.value_and_jacobian(layers, activations, x, laplacian=True)
+        return y, jacobian, second
+    y, jacobian, second = xla_derivatives.laplacian(layers, activations, x)
+    return y if y.dtype.itemsize > 2 else forward(layers, activations, x), jacobian, second
+
+
+def _serves_derivatives(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> bool:
+    reason = primitive.reason_against(layers, activations, x) or products.reason_against(layers, x)
+    return reason is None and library.missing() is None
+
+
 def default_platform() -> str:
     """The platform of the device that JAX computes on unless an array is on another."""
     device = jax.config.jax_default_device  # type: ignore[attr-defined] # None, a Device, or a platform
     return jax.default_backend() if device is None else str(getattr(device, "platform", device))
 
 
-def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
-    """What `forward` chooses on the platform of JAX's default device, in words."""
+def choice(
+    layers: Sequence[xla.Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    derivatives: bool = False,
+) -> str:
+    """What `forward` or `value_and_jacobian` chooses on the platform of JAX's default device, in words."""
     platform = default_platform()
     kernel = f"fused {platform.upper()} kernel"
     reason = primitive.reason_against(layers, activations, x)
+    if derivatives and reason is None:
+        reason = products.reason_against(layers, x)
+        if platform == "gpu":
+            reason = reason or "the GPU kernel has no derivatives"
     if reason is None and platform == "cpu":
         reason = library.missing()
         kernel = f"{kernel}, {''.join(library.instruction_sets()[-1:])}"
@@ -47,3 +85,20 @@ def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], 
     if reason:
         return f"XLA, layer by layer: {reason}"
     return f"{kernel}: all {len(layers)} layers in one call"
+
+
+def derivative_choice(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> str:
+    """What `value_and_jacobian` chooses on the platform of JAX's default device, in words."""
+    platform = default_platform()
+    reason = primitive.reason_against(layers, activations, x) or products.reason_against(layers, x)
+    reason = reason or (library.missing() if platform == "cpu" else f"the platform is {platform}")
+    if reason:
+        return f"XLA, layer by layer: {reason}"
+    widths = [x.shape[-1], *(math.prod(w.shape[1:]) for w, _ in layers)]
+    way = "backward" if xla_derivatives.backward_is_cheaper(widths) else "forward"
+    return (
+        f"fused CPU kernel, {library.instruction_sets()[-1]}: "
+        f"value and Jacobian of all {len(layers)} layers in one call, {way}"
+    )

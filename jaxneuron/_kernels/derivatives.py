@@ -1,10 +1,11 @@
-"""What JAX's transforms make of the kernels' primitive: the value by the kernel, the rest by XLA's own path.
+"""What JAX's transforms make of the kernels' primitive.
 
     y = f(x)      dy = df/dx dx                  jax.jvp, and what is built on it: grad, vjp, jacfwd, jacrev
                   x' = f^T y', for a linear f    jax.linear_transpose
                   y + y1 t + y2 t^2 + ...        jax.experimental.jet, along x + x1 t + x2 t^2 + ...
 
-x stands for all operands of the primitive; any of them may vary.
+Where x alone varies, the CPU kernel has y and dy, by the primitives of products.py. x stands for all operands
+otherwise; any of them may vary, and XLA's own path has the derivatives.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxneuron._kernels.primitive import forward_p, on_xla, ranks_of
+from jaxneuron._kernels import products
+from jaxneuron._kernels.primitive import forward_p, n_out_of, on_xla, ranks_of
 from jaxneuron._kernels.private_jax import ad, jet_rules, nan_checks
 
 
@@ -35,8 +37,23 @@ def _function_of(varying: Sequence[int], operands: Sequence[Any], params: Any) -
 
 def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tuple[Array, Any]:
     varying = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+    if varying == [0] and products.pays(primals, params["biases"]):
+        return _along_x(primals, tangents[0], **params)
     function = _function_of(varying, primals, params)
     return jax.jvp(function, [primals[i] for i in varying], [tangents[i] for i in varying])
+
+
+def _along_x(primals: Sequence[Array], tangent: Array, **params: Any) -> tuple[Array, Array]:
+    x, *arrays = primals
+    # Of one input or output y and J take no more than y and a product.
+    if min(x.shape[-1], n_out_of(primals, params["biases"])) == 1:
+        backward = products.backward_is_cheaper(primals, params["biases"])
+        y, jacobian = products.jacobian_p.bind(*primals, backward=backward, laplacian=False, **params)
+        dy = products.times(jacobian, tangent[..., None, :], backward=False)
+    else:
+        y = forward_p.bind(*primals, **params)
+        dy = products.product_p.bind(x, tangent[..., None, :], *arrays, backward=False, **params)
+    return y, dy[..., 0, :]
 
 
 def _transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Array | None]:

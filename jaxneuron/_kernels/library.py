@@ -21,8 +21,11 @@ import jaxneuron._kernels
 from jaxneuron._math.activations import in_kernel
 from jaxneuron._math.tables import fingerprint
 
-TARGET = "jaxneuron_forward"  # the handler's name in ffi.cc, and what XLA knows it by
-INTERFACE = 5  # as JAXNEURON_INTERFACE in cpu/plan.h
+# The handlers' names in ffi.cc, and what XLA knows them by.
+TARGET = "jaxneuron_forward"
+JACOBIAN = "jaxneuron_jacobian"
+PRODUCT = "jaxneuron_product"
+INTERFACE = 6  # as JAXNEURON_INTERFACE in cpu/plan.h
 MOST_PARAMETERS = 2  # as in cpu/network.h
 
 _lock = threading.Lock()
@@ -100,7 +103,8 @@ def _unregistered() -> str | None:
     # start of the backend fails.
     jax.local_devices(backend="cpu")
     try:
-        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library[TARGET]), platform="cpu")
+        for target in (TARGET, JACOBIAN, PRODUCT):
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library[target]), platform="cpu")
     except (AttributeError, RuntimeError) as error:  # it is for another XLA
         return f"{library._name} can't be used: {error}"
     return None

@@ -72,7 +72,18 @@ def forward(
 
     `instruction_set` is an index of `library.instruction_sets()`; the CPU's best if None.
     """
-    units = layers[-1][0].shape[1:]
+    operands, params = bound(layers, activations, x, instruction_set)
+    y: Array = forward_p.bind(*operands, **params)
+    return y.reshape(*x.shape[:-1], *layers[-1][0].shape[1:])
+
+
+def bound(
+    layers: Sequence[xla.Layer],
+    activations: Sequence[Callable[[Array], Array]],
+    x: Array,
+    instruction_set: int | None = None,
+) -> tuple[list[Array], dict[str, Any]]:
+    """The operands and parameters of `forward_p`, with x as rows (rows, n_in)."""
     dtype = result_dtype(x, *jax.tree.leaves(layers))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     # A neuron is a layer of one.
@@ -81,25 +92,23 @@ def forward(
         for w, b in layers
     ]
     best = len(library.instruction_sets()) - 1
-    y: Array = forward_p.bind(
-        *(a.astype(dtype) for a in jax.tree.leaves((rows, columns))),
-        activations=tuple(NAMES.get(activation, activation) for activation in activations),
-        biases=tuple(b is not None for _, b in layers),
-        instruction_set=best if instruction_set is None else instruction_set,
-        partitioned=False,
-    )
-    return y.reshape(*x.shape[:-1], *units)
+    return [a.astype(dtype) for a in jax.tree.leaves((rows, columns))], {
+        "activations": tuple(NAMES.get(activation, activation) for activation in activations),
+        "biases": tuple(b is not None for _, b in layers),
+        "instruction_set": best if instruction_set is None else instruction_set,
+        "partitioned": False,
+    }
 
 
-def _pairs(operands: Sequence[Any], biases: Sequence[bool]) -> list[tuple[Any, Any]]:
+def pairs(operands: Sequence[Any], biases: Sequence[bool]) -> list[tuple[Any, Any]]:
     """The operands after x, as (w, b) for each layer."""
     each = iter(operands)
     return [(next(each), next(each) if has_bias else None) for has_bias in biases]
 
 
-def ranks_of(biases: Sequence[bool]) -> list[int]:
-    """The ranks of x and of each w and b, an axis of members apart."""
-    return [2] + [rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,))]
+def ranks_of(biases: Sequence[bool], of_rows: Sequence[int] = (2,)) -> list[int]:
+    """The ranks of what has rows, x alone or more, and of each w and b, an axis of members apart."""
+    return [*of_rows, *(rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,)))]
 
 
 def on_xla(
@@ -111,46 +120,81 @@ def on_xla(
 ) -> Array:
     def one(x: Array, *arrays: Array) -> Array:
         functions = [resolve(activation) for activation in activations]
-        return xla.forward(_pairs(arrays, biases), functions, x, on_gpu)
+        return xla.forward(pairs(arrays, biases), functions, x, on_gpu)
 
-    return _of_each_member(one, operands, biases)
+    y: Array = of_each_member(one, operands, ranks_of(biases))
+    return y
 
 
-def _of_each_member(one: Callable[..., Array], operands: Sequence[Array], biases: Sequence[bool]) -> Array:
+def of_each_member(one: Callable[..., Any], operands: Sequence[Array], ranks: Sequence[int]) -> Any:
     """`one`, which takes operands without members, for each of them."""
-    ranks = ranks_of(biases)
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]
     return jax.vmap(one, axes)(*operands) if 0 in axes else one(*operands)
 
 
+def members_of(operands: Sequence[Any], ranks: Sequence[int]) -> tuple[int, ...]:
+    """The axis of members that a result has."""
+    return next(((a.shape[0],) for a, rank in zip(operands, ranks, strict=True) if a.ndim > rank), ())
+
+
+def n_out_of(operands: Sequence[Any], biases: Sequence[bool]) -> int:
+    n_out: int = operands[-2 if biases[-1] else -1].shape[-1]
+    return n_out
+
+
 def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
-    ranks = ranks_of(biases)
-    members = [a.shape[0] for a, rank in zip(operands, ranks, strict=True) if a.ndim > rank]
-    n_out = operands[-2 if biases[-1] else -1].shape[-1]
     x = operands[0]
-    return jax.core.ShapedArray((*members[:1], x.shape[-2], n_out), x.dtype)
+    members = members_of(operands, ranks_of(biases))
+    return jax.core.ShapedArray((*members, x.shape[-2], n_out_of(operands, biases)), x.dtype)
 
 
-def _eager(*operands: Array, **params: Any) -> Array:
-    """The call outside of jit."""
-    with jax.disable_jit(False):
-        return jax.jit(functools.partial(forward_p.bind, **params))(*operands)
+def eager(primitive: Any) -> Callable[..., Any]:
+    """Calls of a primitive outside of jit."""
+
+    def call(*operands: Array, **params: Any) -> Any:
+        with jax.disable_jit(False):
+            return jax.jit(functools.partial(primitive.bind, **params))(*operands)
+
+    return call
 
 
 def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any) -> tuple[Array, int]:
-    """A mapped axis of x is folded into rows; one of the parameters becomes or multiplies the member axis."""
-    ranks = ranks_of(params["biases"])
+    bind = functools.partial(forward_p.bind, **params)
+    (y,), (axis,) = batched(lambda *a: [bind(*a)], operands, axes, ranks_of(params["biases"]), 1)
+    return y, axis
+
+
+def batched(
+    bind: Callable[..., Sequence[Array]],
+    operands: Sequence[Array],
+    axes: Sequence[int | None],
+    ranks: Sequence[int],
+    with_rows: int,
+) -> tuple[list[Array], list[int]]:
+    """The results of `bind` under vmap, all of which have rows, and their mapped axes.
+
+    The first `with_rows` operands have rows: a mapped axis of theirs is folded into rows; one of the
+    parameters becomes or multiplies the member axis.
+    """
     mapped = [axis is not None for axis in axes]
     front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
-    if not any(mapped[1:]):
-        x = jnp.moveaxis(front[0], 0, -3)  # (members,) size, rows, n_in
-        *several, size, rows, n_in = x.shape
-        y = forward_p.bind(x.reshape(*several, size * rows, n_in), *front[1:], **params)
-        return y.reshape(*y.shape[:-2], size, rows, y.shape[-1]), y.ndim - 2
+    size = next(len(a) for a, m in zip(front, mapped, strict=True) if m)
+    if not any(mapped[with_rows:]):
+        rows = front[0].shape[-2]
+        for i, rank in enumerate(ranks[:with_rows]):
+            if not mapped[i]:
+                front[i] = jnp.broadcast_to(front[i], (size, *front[i].shape))
+            a = jnp.moveaxis(front[i], 0, -rank - 1)  # (members,) size, rows, ...
+            front[i] = a.reshape(*a.shape[: -rank - 1], size * a.shape[-rank], *a.shape[a.ndim - rank + 1 :])
+        several = len(members_of(front, ranks))
+        found = bind(*front)
+        return [y.reshape(*y.shape[:several], size, rows, *y.shape[several + 1 :]) for y in found], [
+            several
+        ] * len(found)
     apart = [a.ndim - m > rank for a, m, rank in zip(front, mapped, ranks, strict=True)]
     if not any(apart):
-        return forward_p.bind(*front, **params), 0
-    size = next(len(a) for a, m in zip(front, mapped, strict=True) if m)
+        found = list(bind(*front))
+        return found, [0] * len(found)
     members = next(a.shape[-rank - 1] for a, rank, has in zip(front, ranks, apart, strict=True) if has)
     # Each of the members at each place of the mapped axis: what has one of the two is repeated for the other.
     for i, rank in enumerate(ranks):
@@ -158,8 +202,8 @@ def _batch(operands: Sequence[Array], axes: Sequence[int | None], **params: Any)
             shape = front[i].shape[-rank:]
             both = front[i].reshape(size if mapped[i] else 1, members if apart[i] else 1, *shape)
             front[i] = jnp.broadcast_to(both, (size, members, *shape)).reshape(size * members, *shape)
-    y = forward_p.bind(*front, **params)
-    return y.reshape(size, members, *y.shape[1:]), 0
+    found = bind(*front)
+    return [y.reshape(size, members, *y.shape[1:]) for y in found], [0] * len(found)
 
 
 def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
@@ -184,7 +228,7 @@ def _reason_against_gpu(
     x = operands[0]
     if 0 in _shape(*operands, biases=biases).shape:
         return "the result is empty"
-    widths = [x.shape[-1], *(w.shape[-1] for w, _ in _pairs(operands[1:], biases))]
+    widths = [x.shape[-1], *(w.shape[-1] for w, _ in pairs(operands[1:], biases))]
     return gpu.reason_against(widths, x.dtype, biases, [resolve(activation) for activation in activations])
 
 
@@ -193,19 +237,38 @@ def _call_gpu(*operands: Array, activations: Sequence[Any], biases: Sequence[boo
 
     def one(x: Array, *arrays: Array) -> Array:
         functions = [resolve(activation) for activation in activations]
-        return gpu.forward(x, _pairs(arrays, biases), functions, members)
+        return gpu.forward(x, pairs(arrays, biases), functions, members)
 
-    return _of_each_member(one, operands, biases)
+    y: Array = of_each_member(one, operands, ranks_of(biases))
+    return y
 
 
-def _call(
-    *operands: Array, activations: Sequence[Any], biases: Sequence[bool], instruction_set: int, **_: Any
-) -> Array:
-    y = _shape(*operands, biases=biases)
-    rows = math.prod(y.shape[:-1])
-    work = rows * sum(math.prod(w.shape[-2:]) for w, _ in _pairs(operands[1:], biases))
-    call = jax.ffi.ffi_call(library.TARGET, jax.ShapeDtypeStruct(y.shape, y.dtype))
+def _call(*operands: Array, **params: Any) -> Array:
+    y = _shape(*operands, **params)
+    work = math.prod(y.shape[:-1]) * row_work(operands[1:], params["biases"])
+    found: Array = kernel_call(library.TARGET, y, operands, work, **params)
+    return found
+
+
+def row_work(arrays: Sequence[Any], biases: Sequence[bool]) -> int:
+    """The multiplications that a row takes."""
+    return sum(math.prod(w.shape[-2:]) for w, _ in pairs(arrays, biases))
+
+
+def kernel_call(
+    target: str,
+    results: Any,
+    operands: Sequence[Array],
+    work: int,
+    activations: Sequence[Any],
+    biases: Sequence[bool],
+    instruction_set: int,
+    **params: Any,
+) -> Any:
+    """The call of one of the library's handlers, of so many multiplications, for results of these shapes."""
     codes, parameters = zip(*map(library.coded, activations), strict=True)
+    shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), results)
+    call: Callable[..., Any] = jax.ffi.ffi_call(target, shapes)
     return call(
         *operands,
         *([_thousand_operations(operands[0])] if work > LONG else []),
@@ -213,6 +276,7 @@ def _call(
         parameters=np.concatenate(parameters),
         biases=np.array(biases, np.int64),
         instruction_set=np.int64(instruction_set),
+        **{name: value for name, value in params.items() if name == "backward"},
     )
 
 
@@ -228,33 +292,58 @@ def _thousand_operations(x: Array) -> Array:
 
 
 def _partitioned(*operands: Array, **params: Any) -> Array:
-    """Each device evaluates its rows, of its members; nothing else is divided."""
-    axes = []  # the names of each operand's, and of the result's
-    for i, (a, rank) in enumerate(zip(operands, ranks_of(params["biases"]), strict=True)):
-        own = [f"whole{i}_{k}" for k in range(rank)]
-        axes.append(["members"] * (a.ndim > rank) + (["rows", own[1]] if i == 0 else own))
-    axes.append(["members"] * any("members" in names for names in axes) + ["rows", "whole"])
-
-    def partition(mesh: Any, _: Any, y: Any) -> tuple[Any, Any, Any, Any]:
-        divided = dict(zip(axes[-1][:-1], y.sharding.spec, strict=False))
-        *each, result = (
-            NamedSharding(mesh, PartitionSpec(*(divided.get(name) for name in names))) for names in axes
-        )
-        return mesh, local, result, tuple(each)
-
     local = functools.partial(forward_p.bind, **{**params, "partitioned": True})
+    y: Array = partitioned(local, operands, ranks_of(params["biases"]), 1, 2)
+    return y
+
+
+def partitioned(
+    local: Callable[..., Any],
+    operands: Sequence[Array],
+    ranks: Sequence[int],
+    with_rows: int,
+    result_ranks: int | Sequence[int],
+) -> Any:
+    """`local`, where each device evaluates its rows, of its members; nothing else is divided.
+
+    The first `with_rows` operands have rows, and all results: several, if their ranks are a sequence.
+    """
+
+    def names(i: str, rank: int, has_members: bool, has_rows: bool) -> list[str]:
+        own = [f"whole{i}_{k}" for k in range(rank)]
+        return ["members"] * has_members + (["rows", *own[1:]] if has_rows else own)
+
+    sides = [
+        names(str(i), rank, a.ndim > rank, i < with_rows)
+        for i, (a, rank) in enumerate(zip(operands, ranks, strict=True))
+    ]
+    several = [result_ranks] if isinstance(result_ranks, int) else result_ranks
+    has_members = any("members" in axes for axes in sides)
+    results = [names(f"y{i}", rank, has_members, True) for i, rank in enumerate(several)]
+
+    def partition(mesh: Any, _: Any, found: Any) -> tuple[Any, Any, Any, Any]:
+        first = found if isinstance(result_ranks, int) else found[0]
+        divided = dict(zip(results[0][: has_members + 1], first.sharding.spec, strict=False))
+
+        def sharding(axes: Sequence[str]) -> NamedSharding:
+            return NamedSharding(mesh, PartitionSpec(*(divided.get(name) for name in axes)))
+
+        each = [sharding(axes) for axes in results]
+        return mesh, local, each[0] if isinstance(result_ranks, int) else each, tuple(map(sharding, sides))
+
     function = custom_partitioning(local)
-    *sides, result = (" ".join(names) for names in axes)
     function.def_partition(
         partition,
-        sharding_rule=f"{', '.join(sides)} -> {result}",
+        sharding_rule=" -> ".join(", ".join(" ".join(axes) for axes in side) for side in (sides, results)),
         # in the order of their appearance, each once
-        need_replication_factors=tuple(n for names in axes for n in names if n.startswith("whole")),
+        need_replication_factors=tuple(
+            name for axes in (*sides, *results) for name in axes if name.startswith("whole")
+        ),
     )
     return function(*operands)
 
 
-forward_p.def_impl(_eager)
+forward_p.def_impl(eager(forward_p))
 forward_p.def_abstract_eval(_shape)
 batching.primitive_batchers[forward_p] = _batch
 requires_devices_during_lowering(forward_p)  # as custom_partitioning does

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxneuron import _activations
@@ -73,28 +74,37 @@ def _layer(
     memory, and 16-bit ones are written and read in half the time; bias and the activations of IN_PRODUCT it
     then computes within the product.
     """
-    # float32 means float32 on every device; a precision that the user has set is left alone.
-    lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    # (..., n_in) x (n_in, *out) -> (..., *out)
-    z = lax.dot_general(
-        x,
-        w,
-        (((x.ndim - 1,), (0,)), ((), ())),
-        precision=lax.Precision.HIGHEST if lowered is None and not narrow else None,
-        preferred_element_type=x.dtype if narrow else sum_dtype(x.dtype),
-    )
-    if b is not None:
-        z = z + jnp.broadcast_to(b.astype(z.dtype), z.shape)
+    z = sums(x, w, b, narrow)
     if narrow and activation in IN_PRODUCT:
         return IN_PRODUCT[activation](z)
     if narrow and activation is not _activations.softmax:
         activation = FORMULAS.get(activation, activation)
     elif x.dtype.itemsize == 2:
         activation = NARROW.get(activation, activation)
-    return _activated(z.astype(sum_dtype(x.dtype)), activation).astype(x.dtype)
+    return activated(z.astype(sum_dtype(x.dtype)), activation).astype(x.dtype)
 
 
-def _activated(z: Array, activation: Callable[[Array], Array]) -> Array:
+def sums(x: Array, w: Array, b: Array | None = None, narrow: bool = False) -> Array:
+    """x @ w + b, of one dtype, in the dtype of sums unless `narrow`."""
+    z = product(x, w, x.dtype if narrow else sum_dtype(x.dtype), narrow)
+    return z if b is None else z + jnp.broadcast_to(b.astype(z.dtype), z.shape)
+
+
+def product(x: Array, w: Array, dtype: np.dtype, narrow: bool = False) -> Array:
+    """x (..., n_in) @ w (n_in, *out), summed in `dtype`."""
+    # float32 means float32 on every device; a precision that the user has set is left alone.
+    lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return lax.dot_general(
+        x,
+        w,
+        (((x.ndim - 1,), (0,)), ((), ())),
+        precision=lax.Precision.HIGHEST if lowered is None and not narrow else None,
+        preferred_element_type=dtype,
+    )
+
+
+def activated(z: Array, activation: Callable[[Array], Array]) -> Array:
+    """activation(z), if that is an array of z's shape."""
     y: Any = activation(z)
     if not isinstance(y, jax.Array) or not jnp.isrealobj(y):
         kind = f"{y.dtype.name} numbers" if isinstance(y, jax.Array) else type(y).__name__

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from jax import Array, lax
 
 from jaxneuron._math.formats import FLOAT32, FLOAT64, LOG2_E, Format, Polynomial
 
-Derivative = Callable[[Array, Array], Array]
+Function = Callable[[Array], Array]
 
 
 def exp_parts(x: Array, low: Array | float = 0.0) -> tuple[Array, Array, Array]:
@@ -120,17 +119,21 @@ def number_of(bits: Array) -> Array:
     return lax.bitcast_convert_type(bits, jnp.float64 if bits.dtype == jnp.int64 else jnp.float32)
 
 
-def derivative(slope: Derivative) -> Callable[[Callable[[Array], Array]], Any]:
-    """dy = slope(z, y) dz, for those who differentiate: bit patterns have no derivative."""
+def has_slope(function: jax.custom_jvp[Array], slope: Function) -> None:
+    """dy = slope(z) dz, for those who differentiate: bit patterns have no derivative."""
 
-    def decorate(function: Callable[[Array], Array]) -> Any:
-        differentiable = jax.custom_jvp(function)
+    def jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        return function(*primals), tangents[0] * slope(*primals)
 
-        def jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-            y = differentiable(*primals)
-            return y, tangents[0] * slope(*primals, y)
+    function.defjvp(jvp)
 
-        differentiable.defjvp(jvp)
-        return differentiable
+
+def differentiable(slope: Function) -> Callable[[Function], Function]:
+    """A function with its slope, which may be differentiable in turn."""
+
+    def decorate(function: Function) -> Function:
+        with_slope = jax.custom_jvp(function)
+        has_slope(with_slope, slope)
+        return with_slope
 
     return decorate

@@ -14,7 +14,6 @@ from jaxneuron._math import elementary
 from jaxneuron._math.arithmetic import (
     at_most,
     bits_of,
-    derivative,
     exp_parts,
     leading,
     newton,
@@ -28,7 +27,7 @@ from jaxneuron._math.arithmetic import (
 from jaxneuron._math.formats import FLOAT32, FLOAT64
 
 
-@derivative(lambda z, y: y * (1 - y))
+@jax.custom_jvp
 def cr_sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)) of a float32 or float64 array."""
     if z.dtype == jnp.float64:
@@ -49,7 +48,7 @@ def cr_sigmoid(z: Array) -> Array:
         return jnp.where(x < -FLOAT32.normal, tiny, y.astype(jnp.float32))
 
 
-@derivative(lambda z, y: 1 - y * y)
+@jax.custom_jvp
 def cr_tanh(z: Array) -> Array:
     """tanh of a float32 or float64 array; of the latter not correctly rounded."""
     if z.dtype == jnp.float64:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from jaxneuron._math.arithmetic import (
     at_least,
     at_most,
     bits_of,
-    derivative,
+    differentiable,
     exp_parts,
     format_of,
     leading,
@@ -38,8 +38,11 @@ from jaxneuron._math.formats import (
     SQRT_8_PI_CUBIC,
 )
 
+BITS = 64  # slopes are computed times 2^BITS, as their products may be normal numbers where they are none
+SCALE = 2.0**-BITS
 
-@derivative(lambda z, y: y * (1 - y))
+
+@jax.custom_jvp
 def sigmoid(z: Array) -> Array:
     """1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z); nothing is flushed to 0."""
     f = format_of(z)
@@ -53,6 +56,7 @@ def sigmoid(z: Array) -> Array:
     return jnp.where(z < 0, small, 1 - small)
 
 
+@jax.custom_jvp
 def sigmoid_16(z: Array) -> Array:
     """sigmoid of float16 or bfloat16 numbers in float32, never in the middle of two such numbers.
 
@@ -61,14 +65,12 @@ def sigmoid_16(z: Array) -> Array:
     return jnp.where(jnp.abs(z) < 2.0**-5, 0.5 + z * (0.25 - 2.0**-14), sigmoid(z))
 
 
-@derivative(lambda z, y: 1 - y * y)
+@jax.custom_jvp
 def tanh(z: Array) -> Array:
     """z + z^3 TANH(z^2), and 1 - 2 / (1 + exp(2z)) for large z."""
     f = format_of(z)
     a = jnp.abs(z)
-    n, r, rest = exp_parts(at_most(2 * a, f.one))
-    c = power_of_two(0, n, -1)
-    large = 1 - 2 * c / ((1 + (r + rest)) + c)
+    large = 1 - tanh_half(a) * (2 * SCALE)
     sign = bits_of(z) & -(1 << (8 * z.dtype.itemsize - 1))
     square = z * z
     small = z + (z * square) * polynomial(f.tanh, square)
@@ -76,53 +78,70 @@ def tanh(z: Array) -> Array:
     return jnp.where(a < 2.0 ** -(f.fraction_bits // 2 + 2), z, y)
 
 
-def _silu_slope(z: Array, _: Array) -> Array:
-    s = sigmoid(z)
-    return s * (1 + z * (1 - s))
+def tanh_half(a: Array) -> Array:
+    """2^BITS / (1 + exp(2a)), a >= 0: what tanh and its slope share, if XLA computes both."""
+    n, r, rest = exp_parts(at_most(2 * a, max(format_of(a).gated_zero)))
+    return power_of_two(BITS, n, -1) / ((1 + (r + rest)) + power_of_two(0, n, -1))
 
 
-@derivative(_silu_slope)
+@jax.custom_jvp
 def silu(z: Array) -> Array:
     """z sigmoid(z)."""
     a = at_most(jnp.abs(z), format_of(z).gated_zero.xla)
     return _gated(z, a, a, *exp_parts(a))
 
 
-def _gelu_tanh_slope(z: Array, _: Array) -> Array:
-    s = sigmoid(z * (SQRT_8_PI[0] + SQRT_8_PI_CUBIC[0] * z * z))
-    return s + z * s * (1 - s) * (SQRT_8_PI[0] + 3 * SQRT_8_PI_CUBIC[0] * z * z)
-
-
-@derivative(_gelu_tanh_slope)
+@jax.custom_jvp
 def gelu_tanh(z: Array) -> Array:
     """z/2 (1 + tanh(u/2)) = z sigmoid(u), u = sqrt(8 / pi) (z + 0.044715 z^3)."""
-    f = format_of(z)
-    a = at_most(jnp.abs(z), f.gelu_tanh_zero.xla)
+    a = at_most(jnp.abs(z), max(format_of(z).gelu_tanh_zero))
+    u, u_rest = cubic(a)
+    return _gated(z, a, u, *exp_parts(u, u_rest))
+
+
+def cubic(a: Array) -> tuple[Array, Array]:
+    """u = sqrt(8 / pi) (a + 0.044715 a^3) in two parts."""
+    first, (ratio, rest) = leading(a), cubic_ratio(a)
+    return first * ratio, (a - first) * ratio + a * rest
+
+
+def cubic_ratio(a: Array) -> tuple[Array, Array]:
+    """u / a in two parts."""
+    f = format_of(a)
     (k1, k1_rest), (k3, k3_rest) = split(SQRT_8_PI, f), split(SQRT_8_PI_CUBIC, f)
     first = leading(a)
     square, square_rest = first * first, (a - first) * (a + first)
     square_first = leading(square)
-    slope = leading((k1 + k1_rest) + (k3 + k3_rest) * (square + square_rest))
-    slope_rest = (k1 - slope) + k3 * square_first
-    slope_rest = slope_rest + (
+    ratio = leading((k1 + k1_rest) + (k3 + k3_rest) * (square + square_rest))
+    ratio_rest = (k1 - ratio) + k3 * square_first
+    return ratio, ratio_rest + (
         (k3 * ((square - square_first) + square_rest) + k3_rest * (square + square_rest)) + k1_rest
     )
-    u = first * slope
-    return _gated(z, a, u, *exp_parts(u, (a - first) * slope + a * slope_rest))
 
 
-def _gelu_slope(z: Array, _: Array) -> Array:
-    return 0.5 * lax.erfc(-z * 0.5**0.5) + z * jnp.exp(-0.5 * z * z) * (2 * jnp.pi) ** -0.5
-
-
-@derivative(_gelu_slope)
+@jax.custom_jvp
 def gelu(z: Array) -> Array:
     """z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)."""
-    f = format_of(z)
-    a = at_most(jnp.abs(z), f.gelu_zero.xla)
+    a = at_most(jnp.abs(z), max(format_of(z).gelu_zero))
+    n, q, y, y_first, y_rest = normal_tail(a)
     first = leading(a)
-    a_rest = a - first
-    n, r, rest = exp_parts(-0.5 * (first * first), -0.5 * (a_rest * (a + first)))
+    x = first * q
+    x_first = leading(x)
+    x_rest = (x - x_first) + (a - first) * q
+    small = power_of_two(-1, n, 1) * (x_first * y_first + (x_first * y_rest + x_rest * y))
+    return _with_limit(z, jnp.where(z < 0, -small, z - small))
+
+
+def exp_of_square(a: Array) -> tuple[Array, Array, Array]:
+    """n, r, rest with exp(-a^2 / 2) = 2^m (1 + r + rest)."""
+    first = leading(a)
+    return exp_parts(-0.5 * (first * first), -0.5 * ((a - first) * (a + first)))
+
+
+def normal_tail(a: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """n, q, y, and y in two parts, with Phi(-a) = erfc(a / sqrt(2)) / 2 = 2^(m - 1) q y."""
+    f = format_of(a)
+    n, r, rest = exp_of_square(a)
     # 1 / (13/16 + a) = q + q p, and 13/16 + t GELU = 1 + scale
     d = a + GELU_PLACE
     d_first = leading(d)
@@ -132,15 +151,10 @@ def gelu(z: Array) -> Array:
     scale = t * polynomial(f.gelu, t - 0.375) + (GELU_PLACE - 1)
     # 2^m (1 + r + rest) (1 + p) (1 + scale) is 2^m (1 + r + rest) again
     rest = rest + (1 + (r + rest)) * (p + (scale + scale * p))
-    y, y_first, y_rest = one_plus(r, rest)
-    x = first * q
-    x_first = leading(x)
-    x_rest = (x - x_first) + a_rest * q
-    small = power_of_two(-1, n, 1) * (x_first * y_first + (x_first * y_rest + x_rest * y))
-    return _with_limit(z, jnp.where(z < 0, -small, z - small))
+    return n, q, *one_plus(r, rest)
 
 
-@derivative(lambda z, y: sigmoid(z))
+@jax.custom_jvp
 def softplus(z: Array) -> Array:
     """max(z, 0) + log1p(exp(-|z|))."""
     total, rest, (c, y, y_rest) = softplus_parts(z)
@@ -172,13 +186,13 @@ def softplus_parts(z: Array, low: Array | None = None) -> tuple[Array, Array, tu
     return total, (smaller - (total - larger)) + (rest + ln2_rest), (c, y, y_rest)
 
 
-@derivative(lambda z, y: sigmoid(-z))
+@differentiable(lambda z: sigmoid(-z))
 def log_sigmoid(z: Array) -> Array:
     """-softplus(-z)."""
     return -softplus(-z)
 
 
-@derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(jnp.minimum(z, 0))))
+@jax.custom_jvp
 def elu(z: Array) -> Array:
     """z, and exp(z) - 1 below 0."""
     f = format_of(z)
@@ -187,7 +201,7 @@ def elu(z: Array) -> Array:
     return jnp.where(z > -(2.0 ** -(f.fraction_bits + 2)), z, c * (r + rest) + (c - 1))
 
 
-@derivative(lambda z, y: jnp.where(z > 0, SELU_SCALE.value, SELU_LIMIT * jnp.exp(jnp.minimum(z, 0))))
+@jax.custom_jvp
 def selu(z: Array) -> Array:
     """1.0507 z, and 1.7581 (exp(z) - 1) below 0."""
     f = format_of(z)
@@ -204,7 +218,7 @@ def selu(z: Array) -> Array:
     return jnp.where(z > 0, positive, negative)
 
 
-@derivative(lambda z, y: y)
+@differentiable(lambda z: exp(z))
 def exp(z: Array) -> Array:
     """2^m (1 + r + rest), in two steps where 2^m is too large."""
     f = format_of(z)
@@ -214,19 +228,20 @@ def exp(z: Array) -> Array:
     return jnp.where(z < 0, y * power_of_two(0, n, 1), (y * power_of_two(-1, n, 1)) * 2)
 
 
-@derivative(lambda z, y: 1 / jnp.square(1 + jnp.abs(z)))
+@jax.custom_jvp
 def softsign(z: Array) -> Array:
     """z / (1 + |z|); from 2^60 on it is 1."""
     z = at_least(at_most(z, 2.0**60), -(2.0**60))
     return z / (1 + jnp.abs(z))
 
 
-def _squareplus_slope(z: Array, y: Array) -> Array:
-    t = jnp.where(z < 0, y, 1 / jnp.where(z < 0, 1, y))
-    return jnp.where(z < 0, t * t, 1) / (1 + t * t)
+@differentiable(lambda z: jnp.where((z > -3) & (z < 3), 1 / 6, 0).astype(z.dtype))
+def hard_sigmoid(z: Array) -> Array:
+    """min(max(z + 3, 0), 6) / 6."""
+    return jnp.clip(z + 3, 0, 6) / 6
 
 
-@derivative(_squareplus_slope)
+@jax.custom_jvp
 def squareplus(z: Array) -> Array:
     """(z + sqrt(z^2 + 4)) / 2: t below 0 and |z| + t above, t = 2 / (|z| + sqrt(z^2 + 4)), 1/|z| far out.
 
@@ -245,7 +260,7 @@ def squareplus(z: Array) -> Array:
     return jnp.where(a > 2.0**60, jnp.where(z < 0, t, z), y)
 
 
-@derivative(lambda z, y: jnp.where(z < 3, jnp.where(z > -3, z / 3 + 0.5, 0), 1))
+@differentiable(lambda z: jnp.where(z >= 3, 1, jnp.where(z <= -3, 0, z / 3 + 0.5)))
 def hard_swish(z: Array) -> Array:
     """z (z + 3) / 6, from 0 to z."""
     f = format_of(z)
@@ -261,14 +276,7 @@ def hard_swish(z: Array) -> Array:
     return jnp.where(z >= 3, z, _with_limit(z, y))
 
 
-def _mish_slope(z: Array, _: Array) -> Array:
-    far = format_of(z).gated_zero.xla
-    z = at_least(at_most(z, far), -far)
-    t = jnp.tanh(softplus(z))
-    return t + z * sigmoid(z) * (1 - t * t)
-
-
-@derivative(_mish_slope)
+@jax.custom_jvp
 def mish(z: Array) -> Array:
     """z tanh(softplus(z)) = max(z, 0) - |z| N / D, with E = exp(-|z|).
 
@@ -354,6 +362,12 @@ def smaller_half(n: Array, r: Array, rest: Array) -> tuple[Array, Array, Array]:
     y, first, y_rest = one_plus(r, rest)
     q = quotient(y + c)
     return c, q, newton(((1 - q * first) - q * c) - q * y_rest)
+
+
+def scaled_half(n: Array, r: Array, rest: Array, bits: int = BITS) -> Array:
+    """2^bits / (1 + 2^m (1 + r + rest)), m >= 0."""
+    _, q, p = smaller_half(n, r, rest)
+    return power_of_two(bits, n, -1) * (q + q * p)
 
 
 def _gated(z: Array, x: Array, a: Array, n: Array, r: Array, rest: Array) -> Array:

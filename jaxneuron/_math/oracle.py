@@ -62,6 +62,104 @@ FAMILY_FORMULAS: dict[str, Callable[..., Any]] = {
 }
 
 
+def _bell(z: Any) -> Any:
+    return 1 / (2 + MP.exp(z) + MP.exp(-z))  # sigmoid(z) sigmoid(-z)
+
+
+def _gelu_tanh_slopes(z: Any) -> Terms:
+    k = MP.sqrt(8 / MP.pi)
+    u, slope = k * (z + MP.mpf("0.044715") * z**3), k * (1 + 3 * MP.mpf("0.044715") * z**2)
+    change = 2 * k * (1 + 6 * MP.mpf("0.044715") * z**2)  # 2 u' + z u''
+    first = [1 / (1 + MP.exp(-u)), z * slope * _bell(u)]
+    return first, [_bell(u) * change, -_bell(u) * z * slope**2 * MP.tanh(u / 2)]
+
+
+def _gelu_slopes(z: Any) -> Terms:
+    phi = MP.exp(-z * z / 2) / MP.sqrt(2 * MP.pi)
+    return [MP.erfc(-z / MP.sqrt(2)) / 2, z * phi], [2 * phi, -z * z * phi]
+
+
+def _mish_slopes(z: Any) -> Terms:
+    e = MP.exp(z)
+    d = 2 + 2 * e + e * e
+    rate = 4 * e * (1 + e) / d**2  # of T = tanh(softplus(z))
+    return [e * (2 + e) / d, z * rate], [
+        2 * rate,
+        z * rate * (1 + e / (1 + e)),
+        -4 * z * rate * e * (1 + e) / d,
+    ]
+
+
+def _elu_slopes(z: Any, alpha: Any, scale: Any = MP.one) -> Terms:
+    return ([scale], [MP.zero]) if z > 0 else ([scale * alpha * MP.exp(z)],) * 2
+
+
+def _hard_swish_slopes(z: Any) -> Terms:
+    return ([z / 3, MP.mpf(0.5)], [MP.one / 3]) if abs(z) < 3 else _straight(z >= 3)
+
+
+def _squareplus_slopes(z: Any) -> Terms:
+    root = MP.sqrt(z * z + 4)
+    small = 2 / (root * (root + abs(z)))
+    return [small if z < 0 else 1 - small], [2 / root**3]
+
+
+def _straight(slope: Any) -> Terms:
+    return [MP.mpf(slope)], [MP.zero]
+
+
+# The terms whose sums are the first and the second derivative; at a kink, what jax.nn gives.
+Terms = tuple[list[Any], list[Any]]
+SLOPES: dict[str, Callable[[Any], Terms]] = {
+    "sigmoid": lambda z: ([_bell(z)], [-_bell(z) * MP.tanh(z / 2)]),
+    "tanh": lambda z: ([4 * _bell(2 * z)], [-8 * _bell(2 * z) * MP.tanh(z)]),
+    "softplus": lambda z: ([1 / (1 + MP.exp(-z))], [_bell(z)]),
+    "log_sigmoid": lambda z: ([1 / (1 + MP.exp(z))], [-_bell(z)]),
+    "silu": lambda z: (
+        [1 / (1 + MP.exp(-z)), z * _bell(z)],
+        [2 * _bell(z), -_bell(z) * z * MP.tanh(z / 2)],
+    ),
+    "gelu": _gelu_slopes,
+    "gelu_tanh": _gelu_tanh_slopes,
+    "mish": _mish_slopes,
+    "elu": lambda z: _elu_slopes(z, MP.one),
+    "selu": lambda z: _elu_slopes(z, SELU_ALPHA, SELU_SCALE),
+    "exp": lambda z: ([MP.exp(z)],) * 2,
+    "sin": lambda z: ([MP.cos(z)], [-MP.sin(z)]),
+    "softsign": lambda z: ([1 / (1 + abs(z)) ** 2], [-2 * MP.sign(z) / (1 + abs(z)) ** 3]),
+    "squareplus": _squareplus_slopes,
+    "square": lambda z: ([2 * z], [MP.mpf(2)]),
+    "identity": lambda z: _straight(1),
+    "relu": lambda z: _straight(z > 0),
+    "leaky_relu": lambda z: _straight(1 if z >= 0 else MP.mpf("0.01")),
+    "relu6": lambda z: _straight(0 < z < 6),
+    "hard_tanh": lambda z: _straight(abs(z) <= 1),
+    "hard_sigmoid": lambda z: _straight(MP.one / 6 if abs(z) < 3 else 0),
+    "hard_swish": _hard_swish_slopes,
+}
+SLOPES |= {f"cr_{name}": SLOPES[name] for name in ("sigmoid", "tanh")}
+FAMILY_SLOPES: dict[str, Callable[..., Terms]] = {
+    "leaky_relu": lambda z, slope: _straight(1 if z >= 0 else slope),
+    "elu": _elu_slopes,
+    "celu": lambda z, alpha: (
+        ([MP.one], [MP.zero]) if z > 0 else ([MP.exp(z / MP.mpf(alpha))], [MP.exp(z / MP.mpf(alpha)) / alpha])
+    ),
+    "softplus": lambda z, beta: ([1 / (1 + MP.exp(-beta * z))], [beta * _bell(beta * z)]),
+    "hard_tanh": lambda z, low, high: _straight(low < z < high),
+    "sin": lambda z, frequency: (
+        [frequency * MP.cos(frequency * z)],
+        [-(MP.mpf(frequency) ** 2) * MP.sin(frequency * z)],
+    ),
+}
+
+
+def slopes(name: str | Member, z: float) -> Terms:
+    """The terms of the first and of the second derivative at one number."""
+    if isinstance(name, str):
+        return SLOPES[name](MP.mpf(z))
+    return FAMILY_SLOPES[name.family](MP.mpf(z), *name.parameters)
+
+
 def formula(name: str | Member) -> Callable[[Any], Any]:
     """The exact function of one number, of mpmath."""
     if isinstance(name, str):
@@ -170,14 +268,17 @@ def sum_dtype(dtype: str) -> str:
     return dtype if dtype in ("float32", "float64") else "float32"
 
 
+def sums(w: Any, b: Any, x: Any, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
+    """x @ w + b, and how far a sum for a result of `dtype` may be from it, when x is off by `x_error`."""
+    reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
+    carried = np.broadcast_to(x_error, np.shape(x)) @ np.abs(np.asarray(w, np.float64))
+    return affine(w, b, x), affine_error(w, b, reach, dtype) + carried
+
+
 def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
     """activation(x @ w + b) and how far a result of `dtype` may be from it, when x is off by `x_error`."""
     name = in_format(name, dtype)
-    z = affine(w, b, x)
-    reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
-    z_error = affine_error(w, b, reach, dtype) + np.broadcast_to(x_error, np.shape(x)) @ np.abs(
-        np.asarray(w, np.float64)
-    )
+    z, z_error = sums(w, b, x, dtype, x_error)
     y = activation(name, z)
     return y, neuron_error(name, z, y, z_error, dtype)
 

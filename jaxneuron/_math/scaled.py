@@ -15,17 +15,18 @@ from fractions import Fraction
 import jax.numpy as jnp
 from jax import Array
 
+from jaxneuron._math import slopes
 from jaxneuron._math.arithmetic import (
     at_least,
     at_most,
-    derivative,
+    differentiable,
     exp_parts,
     format_of,
     leading,
     power_of_two,
     split,
 )
-from jaxneuron._math.elementary import sigmoid, softplus_parts
+from jaxneuron._math.elementary import scaled_half, softplus_parts, tanh
 from jaxneuron._math.formats import Format
 
 Formula = Callable[[Array], Array]
@@ -34,24 +35,25 @@ Formula = Callable[[Array], Array]
 @functools.cache
 def leaky_relu(slope: float) -> Formula:
     """z, and slope z below 0."""
-    return derivative(lambda z, y: jnp.where(z >= 0, 1, slope).astype(z.dtype))(lambda z: _bent(z, slope))
+    return differentiable(lambda z: jnp.where(z >= 0, 1, slope).astype(z.dtype))(lambda z: _bent(z, slope))
 
 
 @functools.cache
 def hard_tanh(low: float, high: float, at_ends: float = 0.0) -> Formula:
     """z, from low to high; its derivative at both is `at_ends`."""
 
-    def slope(z: Array, y: Array) -> Array:
-        return jnp.where((z > low) & (z < high), 1, jnp.where(z == y, at_ends, 0)).astype(z.dtype)
+    def slope(z: Array) -> Array:
+        ends = jnp.where((z == low) | (z == high), at_ends, 0)
+        return jnp.where((z > low) & (z < high), 1, ends).astype(z.dtype)
 
-    return derivative(slope)(lambda z: at_most(at_least(z, low), high))
+    return differentiable(slope)(lambda z: at_most(at_least(z, low), high))
 
 
 @functools.cache
 def elu(alpha: float) -> Formula:
     """z, and alpha (exp(z) - 1) below 0."""
 
-    @derivative(lambda z, y: jnp.where(z > 0, 1, alpha * jnp.exp(jnp.minimum(z, 0))))
+    @differentiable(lambda z: slopes.exp_below(1.0, float(format_of(z).number(alpha)))(z))
     def formula(z: Array) -> Array:
         x = at_least(at_most(z, 0), -format_of(z).one)
         y = _exp_minus_1(x, 0.0, alpha)
@@ -65,12 +67,31 @@ def elu(alpha: float) -> Formula:
 def celu(alpha: float) -> Formula:
     """z, and alpha (exp(z / alpha) - 1) below 0."""
 
-    @derivative(lambda z, y: jnp.where(z > 0, 1, jnp.exp(jnp.minimum(z, 0) / alpha)))
-    def formula(z: Array) -> Array:
+    bits = slopes.exponent(1 / alpha)
+
+    def quotient(z: Array, least: float) -> tuple[Array, Array, float]:
+        """z / alpha in two parts, from `least` to 0, and alpha."""
         f = format_of(z)
         number = float(f.number(alpha))
-        least = -f.one * number
-        x, low = _product(at_least(at_most(z, 0), least), _reciprocal(number), f)
+        return *_product(at_least(at_most(z, 0), least * number), _reciprocal(number), f), number
+
+    @differentiable(lambda z: power(z) / float(format_of(z).number(alpha)))
+    def power(z: Array) -> Array:
+        """exp(z / alpha) 2^bits."""
+        x, low, _ = quotient(z, -(format_of(z).zero + bits))
+        n, r, rest = exp_parts(x, low)
+        return power_of_two(bits, n, 1) * (1 + (r + rest))
+
+    @differentiable(
+        lambda z: jnp.where(z > 0, 0, power(z) * (2.0**-bits / float(format_of(z).number(alpha))))
+    )
+    def slope(z: Array) -> Array:
+        return jnp.where(z > 0, 1, power(z) * 2.0**-bits)
+
+    @differentiable(slope)
+    def formula(z: Array) -> Array:
+        f = format_of(z)
+        x, low, number = quotient(z, -f.one)
         y = _exp_minus_1(x, low, number)
         return jnp.where(z > -(2.0 ** -(f.fraction_bits + 2)) * number, z, y)
 
@@ -81,13 +102,31 @@ def celu(alpha: float) -> Formula:
 def softplus(beta: float) -> Formula:
     """softplus(beta z) / beta."""
 
-    @derivative(lambda z, y: sigmoid(beta * z))
-    def formula(z: Array) -> Array:
+    bits = slopes.exponent(beta)
+
+    def product(z: Array, most: float = 0.0) -> tuple[Array, Array, float, float]:
+        """beta z in two parts, as far as its exponential counts, the limit of z for that, and beta."""
         f = format_of(z)
         number = float(f.number(beta))
+        limit = (f.zero + most) / number
+        return *_product(at_least(at_most(z, limit), -limit), (number, 0.0), f), limit, number
+
+    def half(z: Array) -> Array:
+        x, low, _, _ = product(z, bits)
+        return scaled_half(*exp_parts(jnp.abs(x), jnp.where(x < 0, -low, low)), bits)
+
+    bell = slopes.bell_of(half, lambda z: tanh(0.5 * product(z)[0]), beta, bits)
+
+    @differentiable(lambda z: bell(z) * (beta * 2.0**-bits))
+    def sigmoid(z: Array) -> Array:
+        small = half(z) * 2.0**-bits
+        return jnp.where(z < 0, small, 1 - small)
+
+    @differentiable(sigmoid)
+    def formula(z: Array) -> Array:
+        f = format_of(z)
+        x, low, limit, number = product(z)
         inverse, inverse_rest = split(_reciprocal(number), f)
-        limit = f.zero / number
-        x, low = _product(at_least(at_most(z, limit), -limit), (number, 0.0), f)
         total, rest, (c, y, y_rest) = softplus_parts(x, low)
         rest = rest + jnp.where(x > 0, low, 0)
         first = leading(total)

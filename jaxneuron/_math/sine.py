@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxneuron._math.arithmetic import derivative, leading, polynomial, split
+from jaxneuron._math.arithmetic import differentiable, leading, polynomial, split
 from jaxneuron._math.formats import FLOAT64, HALF_PI, LARGE_SINE
 
 PART_BITS = 36  # of a part of pi / 2: its product with k, of 17 bits, is exact
@@ -36,10 +36,10 @@ PARTS = _parts()
 
 
 @functools.cache
-def sin(frequency: float) -> Callable[[Array], Array]:
-    """sin(frequency z)."""
+def sin(frequency: float, quarters: int = 0) -> Callable[[Array], Array]:
+    """sin(frequency z + quarters pi / 2), whose slope is frequency times that of one more quarter."""
 
-    @derivative(lambda z, y: frequency * jnp.cos(frequency * z))
+    @differentiable(lambda z: frequency * sin(frequency, (quarters + 1) % 4)(z))
     def formula(z: Array) -> Array:
         with jax.enable_x64(True):
             wide, number = z.astype(jnp.float64), float(z.dtype.type(frequency))
@@ -47,16 +47,21 @@ def sin(frequency: float) -> Callable[[Array], Array]:
                 _product(wide, number) if z.dtype == jnp.float64 else (wide * number, jnp.zeros_like(wide))
             )
             large = ~(jnp.abs(x) <= LARGE_SINE)
-            y = jnp.where(jnp.abs(x) < 2.0**-30, wide * number, _sine(jnp.where(large, 0, x), low))
-            y = lax.cond(jnp.any(large), lambda: jnp.where(large, _large(x, low), y), lambda: y)
+            y = _sine(jnp.where(large, 0, x), low, quarters)
+            if quarters % 2 == 0:
+                y = jnp.where(jnp.abs(x) < 2.0**-30, (1 - quarters) * (wide * number), y)
+            y = lax.cond(jnp.any(large), lambda: jnp.where(large, _large(x, low, quarters), y), lambda: y)
             return y.astype(z.dtype)
 
     return formula
 
 
-def _large(x: Array, low: Array) -> Array:
-    """sin(x + low), of the backend's functions."""
-    return jnp.sin(x) * jnp.cos(low) + jnp.cos(x) * jnp.sin(low)
+def _large(x: Array, low: Array, quarters: int) -> Array:
+    """sin(x + low + quarters pi / 2), of the backend's functions."""
+    sine, cosine = jnp.sin(x), jnp.cos(x)
+    for _ in range(quarters):
+        sine, cosine = cosine, -sine
+    return sine * jnp.cos(low) + cosine * jnp.sin(low)
 
 
 def _product(z: Array, frequency: float) -> tuple[Array, Array]:
@@ -69,7 +74,7 @@ def _product(z: Array, frequency: float) -> tuple[Array, Array]:
     return x, ((z_first * first - x) + (z_first * rest + z_rest * first)) + z_rest * rest
 
 
-def _sine(x: Array, low: Array) -> Array:
+def _sine(x: Array, low: Array, quarters: int) -> Array:
     shift = 1.5 * 2.0**FLOAT64.fraction_bits
     pattern = lax.bitcast_convert_type(x * float(1 / HALF_PI) + shift, jnp.int64)
     quarter = pattern - int(FLOAT64.number(shift).view(FLOAT64.integer))
@@ -86,5 +91,6 @@ def _sine(x: Array, low: Array) -> Array:
     half = 0.5 * square
     first = 1 - half
     cosine = first + (square * square * polynomial(FLOAT64.cos, square) + (((1 - first) - half) - r * rest))
+    quarter = quarter + quarters
     y = jnp.where(quarter & 1 != 0, cosine, sine)
     return jnp.where(quarter & 2 != 0, -y, y)

@@ -22,7 +22,9 @@ from jaxneuron.testing._elementwise import (
 )
 from jaxneuron.testing._laws import (
     assert_compiles_once,
+    assert_jacobian_within_bound,
     assert_jit_consistent,
+    assert_laplacian_within_bound,
     assert_rows_independent,
     assert_vmap_consistent,
     assert_within_error_bound,
@@ -42,7 +44,9 @@ from jaxneuron.testing._strategies import (
 __all__ = [
     "assert_bounded",
     "assert_compiles_once",
+    "assert_jacobian_within_bound",
     "assert_jit_consistent",
+    "assert_laplacian_within_bound",
     "assert_monotone",
     "assert_odd_about",
     "assert_rows_independent",

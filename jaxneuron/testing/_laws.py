@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxneuron._arrays import result_dtype
 from jaxneuron._errors import BadType, BadValue, public
-from jaxneuron._math import oracle
+from jaxneuron._math import jacobians, oracle
 from jaxneuron._math.activations import ACTIVATIONS
 from jaxneuron._names import Activation, Parametric
-from jaxneuron._params import MLP, Affine
+from jaxneuron._params import MLP, Affine, check_mlp
 
 Function = Callable[..., Any]
 
@@ -54,22 +55,65 @@ def assert_within_error_bound(
         )
     affines = [params] if isinstance(params, Affine) else list(params.layers)
     names: list[Any] = [activation] if isinstance(params, Affine) else list(params.activations)
-    for name in names:
-        if name not in ACTIVATIONS and not isinstance(name, Parametric):
-            raise BadValue(
-                f"activations must be jaxneuron's, got {name!r}; "
-                f"check the layers below it, or compare with a reference of your own"
-            )
-    x, found = _numbers(x), np.asarray(y)
-    if not all(np.isfinite(_numbers(leaf)).all() for leaf in (x, *jax.tree.leaves(affines))):
-        raise BadValue("params and x must be finite; draw them without nan and infinity")
-    n_in = len(affines[0].w)
-    if x.shape[-1:] != (n_in,):
-        raise BadValue(f"x must have shape (..., {n_in}), got {x.shape}")
+    x, found = _checked(affines, names, x), np.asarray(y)
     if found.dtype.name not in oracle.U:
         raise AssertionError(f"y must hold floats, got {found.dtype}")
     exact, error = oracle.mlp(affines, names, x, found.dtype.name)
     _assert_within(found, exact, error, float(jnp.finfo(found.dtype).max))
+
+
+@public
+def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
+    """`jacobian` is that of `mlp` at `x`, within the bound that rounding error leaves it.
+
+    A bound of running error analysis: every product, sum and slope adds u times its size, and s for what may
+    underflow; a slope is off by as much as it changes over the error of its z, and by the whole jump where a
+    kink is that near. u and s are those of `jaxneuron.affine`. It holds whether the Jacobian is formed from
+    the first layer on or from the last. The exact one comes from integers, mpmath and float64, not from JAX.
+
+    Args:
+      mlp: an `MLP` of jaxneuron's activations.
+      x: inputs `(..., n_in)`, finite.
+      jacobian: what is claimed to be the Jacobian, `(..., n_out, n_in)`; its dtype tells which rounding
+        errors it may hold: those of 16-bit layers where network and inputs are 16-bit.
+
+    Raises:
+      AssertionError, naming row, output and input, and what is allowed there.
+
+    Source: Wilkinson (1963), "Rounding errors in algebraic processes".
+
+    Example:
+      >>> mlp = jaxneuron.gates.XOR
+      >>> y, jacobian = jaxneuron.mlp_value_and_jacobian(mlp, [0.0, 1.0])
+      >>> assert_jacobian_within_bound(mlp, [0.0, 1.0], jacobian)
+    """
+    _assert_derivative(jacobians.jacobian, mlp, x, np.asarray(jacobian), "jacobian")
+
+
+@public
+def assert_laplacian_within_bound(mlp: MLP, x: Any, laplacian: Any) -> None:
+    """`laplacian` is that of `mlp` at `x`, within the bound that rounding error leaves it.
+
+    The bound of `assert_jacobian_within_bound`, carried through second derivatives as well, from the first
+    layer to the last.
+
+    Args:
+      mlp: an `MLP` of jaxneuron's activations.
+      x: inputs `(..., n_in)`, finite.
+      laplacian: what is claimed to be the sum of each output's second derivatives, `(..., n_out)`; its dtype
+        tells which rounding errors it may hold.
+
+    Raises:
+      AssertionError, naming row and output, and what is allowed there.
+
+    Source: Wilkinson (1963), "Rounding errors in algebraic processes".
+
+    Example:
+      >>> mlp = jaxneuron.gates.XOR
+      >>> *_, laplacian = jaxneuron.mlp_laplacian(mlp, [0.0, 1.0])
+      >>> assert_laplacian_within_bound(mlp, [0.0, 1.0], laplacian)
+    """
+    _assert_derivative(jacobians.laplacian, mlp, x, np.asarray(laplacian), "laplacian")
 
 
 @public
@@ -198,6 +242,36 @@ def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
             )
 
 
+def _checked(affines: Sequence[Affine], names: Sequence[Any], x: Any) -> np.ndarray:
+    """x in float64, if the oracle has the truth of these layers at it."""
+    for name in names:
+        if name not in ACTIVATIONS and not isinstance(name, Parametric):
+            raise BadValue(
+                f"activations must be jaxneuron's, got {name!r}; "
+                f"check the layers below it, or compare with a reference of your own"
+            )
+    x = _numbers(x)
+    if not all(np.isfinite(_numbers(leaf)).all() for leaf in (x, *jax.tree.leaves(affines))):
+        raise BadValue("params and x must be finite; draw them without nan and infinity")
+    n_in = len(affines[0].w)
+    if x.shape[-1:] != (n_in,):
+        raise BadValue(f"x must have shape (..., {n_in}), got {x.shape}")
+    return x
+
+
+def _assert_derivative(
+    truth: Callable[..., tuple[np.ndarray, np.ndarray]], mlp: MLP, x: Any, found: np.ndarray, what: str
+) -> None:
+    check_mlp(mlp)
+    layers = list(mlp.layers)
+    at = _checked(layers, mlp.activations, x)
+    if found.dtype.name not in oracle.U:
+        raise AssertionError(f"{what} must hold floats, got {found.dtype}")
+    given = result_dtype(jnp.asarray(x), *jax.tree.leaves(layers))
+    exact, error = truth(layers, mlp.activations, at, given.name if given.itemsize == 2 else found.dtype.name)
+    _assert_within(found, exact, error, float(jnp.finfo(found.dtype).max), what)
+
+
 def _numbers(value: Any) -> np.ndarray:
     return np.asarray(value).astype(np.float64)
 
@@ -224,9 +298,11 @@ def _assert_close(found: np.ndarray, expected: np.ndarray, ulps: float, law: str
         )
 
 
-def _assert_within(found: np.ndarray, exact: np.ndarray, error: np.ndarray, largest: float) -> None:
+def _assert_within(
+    found: np.ndarray, exact: np.ndarray, error: np.ndarray, largest: float, what: str = "y"
+) -> None:
     if found.shape != exact.shape:
-        raise AssertionError(f"y must have shape {exact.shape}, got {found.shape}")
+        raise AssertionError(f"{what} must have shape {exact.shape}, got {found.shape}")
     y = found.astype(np.float64)
     with np.errstate(invalid="ignore"):
         overflowed = np.isinf(y) & (np.sign(y) == np.sign(exact)) & (np.abs(exact) + error > largest)
@@ -234,17 +310,15 @@ def _assert_within(found: np.ndarray, exact: np.ndarray, error: np.ndarray, larg
     if (excess <= 1).all():
         return
     worst = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), np.inf, excess))), excess.shape)
-    *row, unit = worst if len(worst) else ((),)
-    place = (
-        f"row {tuple(map(int, row))}, unit {unit}"
-        if len(worst) > 1
-        else f"unit {unit}"
-        if worst
-        else "the output"
+    units = ("output", "input") if what == "jacobian" else ("unit",)
+    row, own = worst[: len(worst) - len(units)], worst[max(0, len(worst) - len(units)) :]
+    place = ", ".join(
+        [f"row {tuple(map(int, row))}"] * bool(row) + [f"{n} {i}" for n, i in zip(units, own, strict=False)]
     )
     ulp = float(oracle.ulp(exact[worst], found.dtype.name))
     raise AssertionError(
-        f"y must be within its error bound: {place} is {y[worst]}, exactly {exact[worst]}; "
+        f"{what} must be within its error bound: "
+        f"{place or 'the output'} is {y[worst]}, exactly {exact[worst]}; "
         f"off by {abs(y[worst] - exact[worst]) / ulp:.3g} ULP where {error[worst] / ulp:.3g} are allowed "
         f"({int((~(excess <= 1)).sum())} of {excess.size} outputs are outside)"
     )

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxneuron import MLP, Affine
+from jaxneuron import MLP, Affine, mlp_laplacian, mlp_value_and_jacobian
 from jaxneuron.testing import (
     assert_compiles_once,
+    assert_jacobian_within_bound,
     assert_jit_consistent,
+    assert_laplacian_within_bound,
     assert_rows_independent,
     assert_vmap_consistent,
     assert_within_error_bound,
@@ -45,6 +47,39 @@ def test_error_bound_is_tight_enough_to_see_a_lower_precision():
         assert_within_error_bound(
             Affine(w), x, (x.astype(jnp.bfloat16).astype(np.float32) @ w).astype(np.float32)
         )
+
+
+def test_derivative_bounds_name_row_output_and_input():
+    mlp = MLP([(np.array([[1.0, 2.0]], np.float32), None)], final_activation="square")
+    x = np.array([[1], [3]], np.float32)
+    jacobian, laplacian = np.array([[[2], [8]], [[6], [24]]], np.float32), np.array([[2, 8]] * 2, np.float32)
+    assert_jacobian_within_bound(mlp, x, jacobian)
+    assert_laplacian_within_bound(mlp, x, laplacian)
+    wrong = jacobian.copy()
+    wrong[1, 1, 0] += 2e-4
+    message = (
+        r"jacobian must be within its error bound: row \(1,\), output 1, input 0 is 24.0002\d*, exactly 24.0"
+    )
+    with pytest.raises(AssertionError, match=message):
+        assert_jacobian_within_bound(mlp, x, wrong)
+    message = r"laplacian must be within its error bound: row \(0,\), unit 0 is 2.0002\d*, exactly 2.0"
+    with pytest.raises(AssertionError, match=message):
+        assert_laplacian_within_bound(mlp, x, laplacian + np.float32(2e-4))
+    with pytest.raises(AssertionError, match=re.escape("jacobian must have shape (2, 2, 1), got (2, 2)")):
+        assert_jacobian_within_bound(mlp, x, jacobian[..., 0])
+
+
+def test_the_bound_of_a_jacobian_is_tight_enough_to_see_a_lower_precision():
+    rng = np.random.default_rng(0)
+    w = [rng.normal(size=shape).astype(np.float32) / 3 for shape in ((9, 9), (9, 9), (9, 2))]
+    mlp = MLP([(each, None) for each in w], activation="tanh", final_activation="identity")
+    x = rng.normal(size=(3, 9)).astype(np.float32)
+    assert_jacobian_within_bound(mlp, x, mlp_value_and_jacobian(mlp, x)[1])
+    rough = jax.tree.map(lambda a: a.astype(jnp.bfloat16).astype(np.float32), mlp)
+    with pytest.raises(AssertionError, match="jacobian must be within its error bound"):
+        assert_jacobian_within_bound(mlp, x, mlp_value_and_jacobian(rough, x)[1])
+    with pytest.raises(AssertionError, match="laplacian must be within its error bound"):
+        assert_laplacian_within_bound(mlp, x, mlp_laplacian(rough, x)[2])
 
 
 def test_infinity_is_within_the_bound_where_the_truth_overflows():

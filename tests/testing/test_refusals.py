@@ -6,10 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxneuron import Affine
+from jaxneuron import MLP, Affine
+from jaxneuron.gates import XOR
 from jaxneuron.testing import (
     assert_bounded,
     assert_compiles_once,
+    assert_jacobian_within_bound,
+    assert_laplacian_within_bound,
     assert_monotone,
     assert_rows_independent,
     assert_vmap_consistent,
@@ -75,6 +78,11 @@ pytestmark = pytest.mark.usefixtures("x64")
         (lambda: assert_within_error_bound([1.0], [1.0], 1.0), TypeError, "assert_within_error_bound: params must be an Affine or an MLP, got list; pass MLP(layers) for a list of layers"),
         (lambda: assert_within_error_bound(Affine([1.0, 2.0]), [1.0], 1.0), ValueError, "assert_within_error_bound: x must have shape (..., 2), got (1,)"),
         (lambda: assert_within_error_bound(Affine([1.0]), [1.0], 1), AssertionError, "y must hold floats, got int64"),
+        (lambda: assert_jacobian_within_bound([1.0], [1.0], 1.0), TypeError, "assert_jacobian_within_bound: mlp must be an MLP, got list"),
+        (lambda: assert_jacobian_within_bound(XOR, [1.0], [[1.0]]), ValueError, "assert_jacobian_within_bound: x must have shape (..., 2), got (1,)"),
+        (lambda: assert_jacobian_within_bound(XOR, [1.0, np.nan], [[1.0]]), ValueError, "assert_jacobian_within_bound: params and x must be finite"),
+        (lambda: assert_laplacian_within_bound(XOR, [1.0, 0.0], [1]), AssertionError, "laplacian must hold floats, got int64"),
+        (lambda: assert_laplacian_within_bound(MLP([([[1.0]], None)], final_activation=jnp.sin), [1.0], [1.0]), ValueError, "assert_laplacian_within_bound: activations must be jaxneuron's, got <"),
         (lambda: assert_compiles_once(jnp.tanh, (1.0,)), ValueError, "assert_compiles_once: calls must be at least 2 tuples of arguments, got 1"),
         (lambda: max_ulp_error(jnp.tanh, "tahn"), ValueError, "max_ulp_error: reference must be a function or one of sigmoid,"),
         (lambda: max_ulp_error(jnp.tanh, "tanh", over=np.array([np.inf], np.float32)), ValueError, "max_ulp_error: over must hold a number whose exact result is finite, got none"),

@@ -91,9 +91,9 @@ inline Vector<T> exp(Vector<T> z) {
   return fma(scaled, p, scaled) * (is_negative ? splat<T>(power<T>(-64)) : splat<T>(power<T>(64)));
 }
 
-// 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z): c / d, d = 1 + exp(u) + c, c = 2^k
+// sigmoid(-|z|) = c / d, d = 1 + exp(u) + c, c = 2^k
 template <class T>
-inline Vector<T> sigmoid(Vector<T> z) {
+inline Vector<T> smaller_sigmoid(Vector<T> z) {
   using F = Format<T>;
   constexpr T one = -power<T>(F::scale_exponent);  // scales all parts of d, so that c is never subnormal
   const Reduced<T> x = reduce<T, -1, F::scale_exponent>(at_most<T>(absolute<T>(z), F::zero));
@@ -102,7 +102,13 @@ inline Vector<T> sigmoid(Vector<T> z) {
   const Vector<T> d = (one - x.c) + (first + tail);
   const Vector<T> d_rest = ((one - d) - x.c) + first + tail;
   const auto [q, e] = negative_reciprocal<T>(d, d_rest);
-  const Vector<T> small = fma(q, e, q) * x.c;
+  return fma(q, e, q) * x.c;
+}
+
+// 1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z)
+template <class T>
+inline Vector<T> sigmoid(Vector<T> z) {
+  const Vector<T> small = smaller_sigmoid<T>(z);
   return z < 0 ? small : 1 - small;
 }
 
@@ -144,30 +150,43 @@ inline Vector<T> silu(Vector<T> z) {
   return gated<T>(z, a, exp_parts<T, -1, F::scale_exponent>(a));
 }
 
-// z sigmoid(u), u = sqrt(8 / pi) (z + 0.044715 z^3) = z k
+// exp(u) for u = sqrt(8 / pi) (a + 0.044715 a^3) = a k
 template <class T>
-inline Vector<T> gelu_tanh(Vector<T> z) {
+inline Exp<T> exp_of_cubic(Vector<T> a) {
   using F = Format<T>;
   constexpr T k1 = F::sqrt_8_pi[0];
   constexpr T k1_rest = F::sqrt_8_pi[1];
   constexpr T k3 = F::sqrt_8_pi_cubic[0];
   constexpr T k3_rest = F::sqrt_8_pi_cubic[1];
-  const Vector<T> a = at_most<T>(absolute<T>(z), F::gelu_tanh_zero);
   const auto [square, square_rest] = two_product<T>(a, a);
   const Vector<T> k = fma(square, splat<T>(k3), splat<T>(k1));
   const Vector<T> k_rest = residual<T>(square, splat<T>(k3), k1 - k) +
                            fma(square, splat<T>(k3_rest), fma(square_rest, splat<T>(k3), splat<T>(k1_rest)));
   const auto [u, u_rest] = two_product<T>(a, k);
-  return gated<T>(z, a, exp_parts<T, -1, F::scale_exponent>(u, fma(a, k_rest, u_rest)));
+  return exp_parts<T, -1, F::scale_exponent>(u, fma(a, k_rest, u_rest));
 }
 
-// z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2)) = a/2 exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)
+// z sigmoid(u)
 template <class T>
-inline Vector<T> gelu(Vector<T> z) {
+inline Vector<T> gelu_tanh(Vector<T> z) {
+  const Vector<T> a = at_most<T>(absolute<T>(z), Format<T>::gelu_tanh_zero);
+  return gated<T>(z, a, exp_of_cubic<T>(a));
+}
+
+// erfc(a / sqrt(2)) = c q (y + y_rest) 2^-scale_exponent, and exp(-a^2/2) = c (1 + p) 2^-scale_exponent
+template <class T>
+struct NormalTail {
+  Vector<T> c;
+  Vector<T> p;
+  Vector<T> q;
+  Vector<T> y;
+  Vector<T> y_rest;
+};
+
+// erfc(a / sqrt(2)) = exp(-a^2/2) (13/16 + t GELU) / (13/16 + a)
+template <class T>
+inline NormalTail<T> normal_tail(Vector<T> a) {
   using F = Format<T>;
-  if constexpr (sizeof(T) == 4 && !has_fma)
-    return by_double<gelu<double>>(z);  // without FMA a float's polynomial loses too much
-  const Vector<T> a = at_most<T>(absolute<T>(z), F::gelu_zero);
   const auto [square, square_rest] = two_product<T>(T(-0.5) * a, a);
   const Reduced<T> x = reduce<T, 1, F::scale_exponent>(square, square_rest);
   const Vector<T> tail = x.u * x.u * polynomial<T>(F::exp, x.u);
@@ -177,12 +196,23 @@ inline Vector<T> gelu(Vector<T> z) {
   const Vector<T> t = a / (a + 4);
   const Vector<T> scale = fma(t, polynomial<T>(F::gelu, t - T(0.375)), splat<T>(F::gelu_place - 1));
   // (1 + u + tail) (1 + e) (1 + scale) = 1 + u + s = y
-  const Vector<T> s = fma(1 + (x.u + tail), scale + fma(scale, e, e), tail);
+  const Vector<T> p = x.u + tail;
+  const Vector<T> s = fma(1 + p, scale + fma(scale, e, e), tail);
   const Vector<T> y = 1 + (x.u + s);
-  const Vector<T> y_rest = ((1 - y) + x.u) + s;
-  const auto [aq, aq_rest] = two_product<T>(a, q);
-  const Vector<T> small = accurate_fma<T>(aq, y, fma(aq, y_rest, aq_rest * y));
-  return at_least<T>(z, T(-0.0)) - small * x.c * power<T>(-F::scale_exponent - 1);
+  return {x.c, p, q, y, ((1 - y) + x.u) + s};
+}
+
+// z/2 erfc(-z / sqrt(2)), from a/2 erfc(a / sqrt(2))
+template <class T>
+inline Vector<T> gelu(Vector<T> z) {
+  using F = Format<T>;
+  if constexpr (sizeof(T) == 4 && !has_fma)
+    return by_double<gelu<double>>(z);  // without FMA a float's polynomial loses too much
+  const Vector<T> a = at_most<T>(absolute<T>(z), F::gelu_zero);
+  const NormalTail<T> tail = normal_tail<T>(a);
+  const auto [aq, aq_rest] = two_product<T>(a, tail.q);
+  const Vector<T> small = accurate_fma<T>(aq, tail.y, fma(aq, tail.y_rest, aq_rest * tail.y));
+  return at_least<T>(z, T(-0.0)) - small * tail.c * power<T>(-F::scale_exponent - 1);
 }
 
 // max(z, 0) + log1p(exp(-|z|))

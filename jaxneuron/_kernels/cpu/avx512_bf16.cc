@@ -29,6 +29,15 @@ void run(const Network& network, const Batch& batch, const Tile& tile, void* mem
                    : avx512.run(network, batch, tile, memory, packed);
 }
 
+std::size_t derivative_scratch(const Network& network, const Derivatives& wanted, std::int64_t rows) {
+  return avx512.derivative_scratch(network, wanted, rows);
+}
+
+void differentiate(const Network& network, const Batch& batch, const Derivatives& wanted, const Tile& tile,
+                   void* memory) {
+  avx512.differentiate(network, batch, wanted, tile, memory);
+}
+
 // Numbers at the edges of the format, and about 2^-75, whose products are about half the spacing of the
 // smallest sums; of either sign.
 constexpr std::uint16_t EDGES[] = {0,      0x0001, 0x007f, 0x0080, 0x0081, 0x00ff, 0x1a00,
@@ -80,6 +89,7 @@ bool pairs_are_exact() {
   return true;
 }
 
-const Kernel avx512_bf16 = {"avx512_bf16", scratch, packed_bytes, pack, run};
+const Kernel avx512_bf16 = {"avx512_bf16",      scratch,      packed_bytes, pack, run,
+                            derivative_scratch, differentiate};
 
 }  // namespace jaxneuron

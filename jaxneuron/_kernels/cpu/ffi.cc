@@ -1,9 +1,13 @@
-// The custom call that XLA makes: its operands are parsed to a network and rows, which plan.cc evaluates.
+// The custom calls that XLA makes: their operands are parsed to a network and rows, which plan.cc evaluates.
 //
-//     x, then w and b of each layer -> y        x (rows, n_in), w (n_in, n_out), b (n_out,), y (rows, n_out)
+//     forward        x, then w and b of each layer -> y
+//     jacobian       the same -> y and J, or y, J and L
+//     product        x, tangents or cotangents d, then w and b of each layer -> J d or J^T d
 //
-// Any of them may have a leading axis of members, which y has if one of the operands has it. A number may
-// follow them; it is ignored (primitive.py says what it is for).
+// x (rows, n_in), w (n_in, n_out), b (n_out,), y and L (rows, n_out), J (rows, n_out, n_in), d and the
+// product (rows, directions, n_in or n_out). Any of them may have a leading axis of members, which the
+// results have if one of the operands has it. A number may follow the operands; it is ignored (primitive.py
+// says what it is for).
 
 #include "xla/ffi/api/ffi.h"
 
@@ -19,14 +23,6 @@ namespace jaxneuron {
 namespace {
 
 namespace ffi = xla::ffi;
-
-ffi::Error invalid(const std::string& what) {
-  return ffi::Error::InvalidArgument("jaxneuron_forward: " + what);
-}
-
-ffi::Error invalid_layer(std::size_t i, const std::string& what) {
-  return invalid("layer " + std::to_string(i) + ": " + what);
-}
 
 std::string shape(ffi::AnyBuffer buffer) {
   std::string text;
@@ -49,22 +45,30 @@ std::optional<Dtype> dtype_of(ffi::AnyBuffer buffer) {
   }
 }
 
+std::int64_t count(void* pool) { return static_cast<ffi::ThreadPool*>(pool)->num_threads(); }
+
+void schedule(void* pool, void (*task)(void*), void* argument) {
+  static_cast<ffi::ThreadPool*>(pool)->Schedule([task, argument] { task(argument); });
+}
+
 // A network and its rows as the operands have them.
 class Call {
  public:
-  Call(ffi::RemainingArgs operands, ffi::Result<ffi::AnyBuffer> result)
-      : operands_(operands), result_(result) {}
+  Call(const char* name, ffi::RemainingArgs operands, ffi::RemainingRets results)
+      : name_(name), operands_(operands), results_(results) {}
 
   Network network{};  // points into this call
   Batch batch{};
+  Derivatives wanted{};
 
-  // `parameters` has MOST_PARAMETERS numbers for each layer.
+  // `parameters` has MOST_PARAMETERS numbers for each layer. If `with_directions`, d follows x.
   ffi::Error parse(ffi::Span<const std::int64_t> activations, ffi::Span<const double> parameters,
-                   ffi::Span<const std::int64_t> biases) {
+                   ffi::Span<const std::int64_t> biases, bool with_directions) {
     const std::size_t depth = activations.size();
     if (depth == 0 || biases.size() != depth || parameters.size() != MOST_PARAMETERS * depth)
       return invalid("activations, their parameters and biases must be given for each layer");
     if (ffi::Error error = parse_x(); error.failure()) return error;
+    const auto d = with_directions ? next() : ffi::ErrorOr<ffi::AnyBuffer>(ffi::Error());
     layers_.resize(depth);
     for (std::size_t i = 0; i < depth; ++i) {
       layers_[i].activation = Activation(activations[i]);
@@ -76,11 +80,57 @@ class Call {
       return invalid("more operands than layers take, and a number to ignore");
     network.layers = layers_.data();
     network.depth = depth;
+    if (with_directions)
+      if (ffi::Error error = parse_directions(d); error.failure()) return error;
     network.members = members_ < 0 ? 1 : members_;
-    return parse_y();
+    return ffi::Error::Success();
+  }
+
+  std::int64_t n_in() const { return layers_.front().n_in; }
+  std::int64_t n_out() const { return layers_.back().n_out; }
+
+  // Has `*to` point to result i, of this shape apart from members.
+  ffi::Error parse_result(std::size_t i, const char* what, std::initializer_list<std::int64_t> wanted,
+                          void** to) {
+    auto found = results_.get<ffi::AnyBuffer>(i);
+    if (!found) return invalid(std::string(what) + " is missing");
+    const ffi::AnyBuffer buffer = **found;
+    const std::size_t rank = wanted.size() + (members_ >= 0);
+    if (buffer.dimensions().size() != rank || member_stride(buffer, wanted) < 0 ||
+        buffer.element_type() != type_)
+      return invalid(std::string(what) + " " + shape(buffer) + " does not fit");
+    *to = buffer.untyped_data();
+    return ffi::Error::Success();
+  }
+
+  ffi::Error parse_y() { return parse_result(0, "y", {batch.rows, n_out()}, &batch.y); }
+
+  // Evaluates what has been parsed, derivatives too if there is a place for them.
+  ffi::Error evaluate(std::int64_t instruction_set, ffi::ThreadPool pool) const {
+    Plan plan;
+    jaxneuron::Error error;
+    if (make_plan(network, instruction_set, &plan, &error)) return invalid(error.text);
+    const Threads threads{count, schedule, &pool, AWAKE_THREAD_WORK};
+    switch (wanted.result ? differentiate(plan, batch, wanted, &threads, &error)
+                          : run_plan(plan, batch, &threads, &error)) {
+      case OK:
+        return ffi::Error::Success();
+      case NO_MEMORY:
+        return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string(name_) + ": " + error.text);
+      default:
+        return invalid(error.text);
+    }
+  }
+
+  ffi::Error invalid(const std::string& what) const {
+    return ffi::Error::InvalidArgument(std::string(name_) + ": " + what);
   }
 
  private:
+  ffi::Error invalid_layer(std::size_t i, const std::string& what) const {
+    return invalid("layer " + std::to_string(i) + ": " + what);
+  }
+
   ffi::ErrorOr<ffi::AnyBuffer> next() { return operands_.get<ffi::AnyBuffer>(next_++); }
 
   // Numbers of an operand from one member to the next: 0 without an axis of members, -1 for a wrong shape.
@@ -136,17 +186,20 @@ class Call {
     return ffi::Error::Success();
   }
 
-  ffi::Error parse_y() {
-    const std::size_t rank = members_ < 0 ? 2 : 3;
-    if (result_->dimensions().size() != rank || member_stride(*result_, {batch.rows, width_}) < 0 ||
-        result_->element_type() != type_)
-      return invalid("y " + shape(*result_) + " does not fit");
-    batch.y = result_->untyped_data();
-    return ffi::Error::Success();
+  ffi::Error parse_directions(const ffi::ErrorOr<ffi::AnyBuffer>& d) {
+    if (!d || d->dimensions().size() < 2 || d->element_type() != type_)
+      return invalid("tangents must be (rows, directions, n), of x's dtype");
+    const auto found = d->dimensions();
+    wanted.directions = found[found.size() - 2];
+    wanted.given = d->untyped_data();
+    wanted.given_stride =
+        member_stride(*d, {batch.rows, wanted.directions, wanted.backward ? n_out() : n_in()});
+    return wanted.given_stride < 0 ? invalid("tangents " + shape(*d) + " do not fit") : ffi::Error::Success();
   }
 
+  const char* const name_;
   ffi::RemainingArgs operands_;
-  ffi::Result<ffi::AnyBuffer> result_;
+  ffi::RemainingRets results_;
   std::size_t next_ = 0;       // of operands_
   std::int64_t members_ = -1;  // -1 where no operand has had an axis of them
   std::int64_t width_ = 0;     // of what goes into the next layer
@@ -154,25 +207,58 @@ class Call {
   std::vector<Layer> layers_;
 };
 
-std::int64_t count(void* pool) { return static_cast<ffi::ThreadPool*>(pool)->num_threads(); }
-
-void schedule(void* pool, void (*task)(void*), void* argument) {
-  static_cast<ffi::ThreadPool*>(pool)->Schedule([task, argument] { task(argument); });
-}
-
 ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
                    ffi::Span<const double> parameters, ffi::Span<const std::int64_t> biases,
-                   std::int64_t instruction_set, ffi::RemainingArgs operands,
-                   ffi::Result<ffi::AnyBuffer> result) {
-  Call call(operands, result);
-  if (ffi::Error error = call.parse(activations, parameters, biases); error.failure()) return error;
-  Plan plan;
-  Error error;
-  if (make_plan(call.network, instruction_set, &plan, &error)) return invalid(error.text);
-  const Threads threads{count, schedule, &pool, AWAKE_THREAD_WORK};
-  if (run_plan(plan, call.batch, &threads, &error))
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string("jaxneuron_forward: ") + error.text);
-  return ffi::Error::Success();
+                   std::int64_t instruction_set, ffi::RemainingArgs operands, ffi::RemainingRets results) {
+  Call call("jaxneuron_forward", operands, results);
+  if (ffi::Error error = call.parse(activations, parameters, biases, false); error.failure()) return error;
+  if (ffi::Error error = call.parse_y(); error.failure()) return error;
+  return call.evaluate(instruction_set, pool);
+}
+
+ffi::Error jacobian(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
+                    ffi::Span<const double> parameters, ffi::Span<const std::int64_t> biases,
+                    std::int64_t instruction_set, bool backward, ffi::RemainingArgs operands,
+                    ffi::RemainingRets results) {
+  Call call("jaxneuron_jacobian", operands, results);
+  if (ffi::Error error = call.parse(activations, parameters, biases, false); error.failure()) return error;
+  if (ffi::Error error = call.parse_y(); error.failure()) return error;
+  const std::int64_t rows = call.batch.rows;
+  Derivatives& wanted = call.wanted;
+  wanted.backward = backward;
+  wanted.directions = backward ? call.n_out() : call.n_in();
+  if (ffi::Error error = call.parse_result(1, "J", {rows, call.n_out(), call.n_in()}, &wanted.result);
+      error.failure())
+    return error;
+  if (results.size() == 2) return call.evaluate(instruction_set, pool);
+  if (backward) return call.invalid("a Laplacian goes forward");
+  if (ffi::Error error = call.parse_result(2, "L", {rows, call.n_out()}, &wanted.laplacian); error.failure())
+    return error;
+  return call.evaluate(instruction_set, pool);
+}
+
+ffi::Error product(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activations,
+                   ffi::Span<const double> parameters, ffi::Span<const std::int64_t> biases,
+                   std::int64_t instruction_set, bool backward, ffi::RemainingArgs operands,
+                   ffi::RemainingRets results) {
+  Call call("jaxneuron_product", operands, results);
+  call.wanted.backward = backward;
+  if (ffi::Error error = call.parse(activations, parameters, biases, true); error.failure()) return error;
+  if (ffi::Error error = call.parse_result(
+          0, "the product", {call.batch.rows, call.wanted.directions, backward ? call.n_in() : call.n_out()},
+          &call.wanted.result);
+      error.failure())
+    return error;
+  return call.evaluate(instruction_set, pool);
+}
+
+auto binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Attr<ffi::Span<const std::int64_t>>("activations")
+      .Attr<ffi::Span<const double>>("parameters")
+      .Attr<ffi::Span<const std::int64_t>>("biases")
+      .Attr<std::int64_t>("instruction_set");
 }
 
 }  // namespace
@@ -180,11 +266,12 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::Span<const std::int64_t> activatio
 
 EXPORTED XLA_FFI_Error* jaxneuron_forward(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxneuron_forward, jaxneuron::forward,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Attr<xla::ffi::Span<const std::int64_t>>("activations")
-                                  .Attr<xla::ffi::Span<const double>>("parameters")
-                                  .Attr<xla::ffi::Span<const std::int64_t>>("biases")
-                                  .Attr<std::int64_t>("instruction_set")
-                                  .RemainingArgs()
-                                  .Ret<xla::ffi::AnyBuffer>());
+                              jaxneuron::binding().RemainingArgs().RemainingRets());
+
+EXPORTED XLA_FFI_Error* jaxneuron_jacobian(XLA_FFI_CallFrame*);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxneuron_jacobian, jaxneuron::jacobian,
+                              jaxneuron::binding().Attr<bool>("backward").RemainingArgs().RemainingRets());
+
+EXPORTED XLA_FFI_Error* jaxneuron_product(XLA_FFI_CallFrame*);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxneuron_product, jaxneuron::product,
+                              jaxneuron::binding().Attr<bool>("backward").RemainingArgs().RemainingRets());

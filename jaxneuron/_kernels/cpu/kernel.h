@@ -108,7 +108,7 @@ struct Ends {
   Ends(const Network& network, const Batch& batch, const Tile& tile)
       : n_in(network.layers[0].n_in), n_out(network.layers[network.depth - 1].n_out) {
     x = static_cast<const Stored*>(batch.x) + tile.member * batch.x_stride + tile.first * n_in;
-    y = static_cast<Stored*>(batch.y) + (tile.member * batch.rows + tile.first) * n_out;
+    y = batch.y ? static_cast<Stored*>(batch.y) + (tile.member * batch.rows + tile.first) * n_out : nullptr;
   }
 
   std::int64_t n_in;

@@ -1,6 +1,12 @@
 #define ISA isa_neon
 #define BYTES 16
 
-#include "kernel.h"
+#include "derivatives.h"
 
-const jaxneuron::Kernel jaxneuron::neon = {"neon", ISA::scratch, ISA::packed_bytes, ISA::pack, ISA::run};
+const jaxneuron::Kernel jaxneuron::neon = {"neon",
+                                           ISA::scratch,
+                                           ISA::packed_bytes,
+                                           ISA::pack,
+                                           ISA::run,
+                                           ISA::derivative_scratch,
+                                           ISA::differentiate};

@@ -51,6 +51,10 @@ double sine_of_large(double x, double low) {
   return low == 0 ? std::sin(x) : std::sin(x) * std::cos(low) + std::cos(x) * std::sin(low);
 }
 
+double cosine_of_large(double x, double low) {
+  return low == 0 ? std::cos(x) : std::cos(x) * std::cos(low) - std::sin(x) * std::sin(low);
+}
+
 std::int64_t widest(const Network& network) {
   std::int64_t most = network.layers[0].n_in;
   for (std::int64_t i = 0; i < network.depth; ++i) most = std::max(most, network.layers[i].n_out);
@@ -62,6 +66,16 @@ std::int64_t tile_rows(const Network& network) {
   const std::int64_t row_bytes = widest(network) * (network.dtype == Dtype::float64 ? 8 : 4);
   std::int64_t rows = is_16_bit || row_bytes > LONG_ROW ? PACKED_TILE_ROWS : TILE_ROWS;
   while (is_16_bit && rows > TILE_ROWS && rows * row_bytes > SMALL_TILE_BYTES) rows /= 2;
+  while (rows > MIN_TILE_ROWS && rows * row_bytes > TILE_BYTES) rows /= 2;
+  return rows;
+}
+
+std::int64_t derivative_tile_rows(const Network& network, const Derivatives& wanted) {
+  std::int64_t units = 0;
+  for (std::int64_t i = 0; i < network.depth; ++i) units += network.layers[i].n_out;
+  const std::int64_t numbers = units * (wanted.laplacian ? 3 : 1) + 2 * widest(network);
+  const std::int64_t row_bytes = numbers * (network.dtype == Dtype::float64 ? 8 : 4);
+  std::int64_t rows = TILE_ROWS;
   while (rows > MIN_TILE_ROWS && rows * row_bytes > TILE_BYTES) rows /= 2;
   return rows;
 }

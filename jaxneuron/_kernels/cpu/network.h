@@ -77,6 +77,19 @@ struct Batch {
   std::int64_t x_stride;  // numbers from one member's x to the next one's; 0 if they share it
 };
 
+// The derivatives with respect to x that are wanted of a batch: of each row the Jacobian, or its product with
+// tangents or cotangents that are given.
+struct Derivatives {
+  bool backward;              // cotangents go back from y to x, or else tangents forward
+  std::int64_t directions;    // tangents or cotangents of each row; without given ones all, n_in or n_out
+  const void* given;          // (rows, directions, n_in), backward n_out, for each member; null: unit vectors
+  std::int64_t given_stride;  // numbers from one member's to the next one's; 0 if they share them
+  void* result;     // (members, rows, directions, n_out), backward n_in; without given ones the Jacobian,
+                    // (members, rows, n_out, n_in)
+  void* laplacian;  // (members, rows, n_out): the sums of second derivatives over the inputs; or null. Only
+                    // forward, and of unit vectors
+};
+
 // Rows of one member: first, first + 1, ..., first + count - 1.
 struct Tile {
   std::int64_t member;
@@ -102,6 +115,11 @@ struct Kernel {
   // member's packed weights; allocates nothing. Subnormal numbers count if the calling thread's
   // floating-point mode lets them, but never in bfloat16's sums if there is FMA.
   void (*run)(const Network&, const Batch&, const Tile&, void* memory, const void* packed);
+
+  // The same with derivatives, of float32 and float64 networks that have a unit in every layer. batch.y may
+  // be null.
+  std::size_t (*derivative_scratch)(const Network&, const Derivatives&, std::int64_t rows);
+  void (*differentiate)(const Network&, const Batch&, const Derivatives&, const Tile&, void* memory);
 };
 
 // Those of the CPU's family are defined.
@@ -117,10 +135,12 @@ bool pairs_are_exact();
 int kernel_count();            // how many of them this CPU has
 const Kernel& kernel_of(int);  // each of those, the best one last
 
-// sin(x + low), by the C library.
+// sin(x + low) and cos(x + low), by the C library.
 double sine_of_large(double x, double low);
+double cosine_of_large(double x, double low);
 
 std::int64_t widest(const Network&);  // the most numbers that a row has between two layers, x and y included
 std::int64_t tile_rows(const Network&);  // rows of a tile that fits in L2
+std::int64_t derivative_tile_rows(const Network&, const Derivatives&);
 
 }  // namespace jaxneuron

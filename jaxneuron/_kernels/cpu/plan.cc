@@ -43,13 +43,13 @@ std::size_t up_to_64(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 // memory for a tile and, unless the plan has them, for a member's packed weights.
 class Worker {
  public:
-  Worker(const Plan& plan, const Batch& batch, std::int64_t tile_rows, std::atomic<bool>& failed)
-      : plan_(plan), batch_(batch), tile_rows_(tile_rows), packed_(plan.packed) {
-    std::size_t bytes = plan.kernel->scratch(plan.network, tile_rows);
-    if (const std::int64_t last_rows = batch.rows % tile_rows)
-      bytes = std::max(bytes, plan.kernel->scratch(plan.network, last_rows));
+  Worker(const Plan& plan, const Batch& batch, const Derivatives* wanted, std::int64_t tile_rows,
+         std::atomic<bool>& failed)
+      : plan_(plan), batch_(batch), wanted_(wanted), tile_rows_(tile_rows), packed_(plan.packed) {
+    std::size_t bytes = scratch(tile_rows);
+    if (const std::int64_t last_rows = batch.rows % tile_rows) bytes = std::max(bytes, scratch(last_rows));
     bytes = up_to_64(bytes);
-    const std::size_t packed_bytes = plan.packed ? 0 : plan.kernel->packed_bytes(plan.network);
+    const std::size_t packed_bytes = plan.packed || wanted ? 0 : plan.kernel->packed_bytes(plan.network);
     void* memory = small_;
     if (bytes + packed_bytes > sizeof small_) {
       large_.reset(std::aligned_alloc(64, bytes + up_to_64(packed_bytes)));
@@ -75,13 +75,22 @@ class Worker {
         packed_ = own_;
         member_ = tile.member;
       }
-      plan_.kernel->run(plan_.network, batch_, tile, memory_, packed_);
+      if (wanted_)
+        plan_.kernel->differentiate(plan_.network, batch_, *wanted_, tile, memory_);
+      else
+        plan_.kernel->run(plan_.network, batch_, tile, memory_, packed_);
     }
   }
 
  private:
+  std::size_t scratch(std::int64_t rows) const {
+    return wanted_ ? plan_.kernel->derivative_scratch(plan_.network, *wanted_, rows)
+                   : plan_.kernel->scratch(plan_.network, rows);
+  }
+
   const Plan& plan_;
   const Batch& batch_;
+  const Derivatives* const wanted_;
   const std::int64_t tile_rows_;
   const Subnormals count_{true};
   Memory large_;
@@ -188,7 +197,11 @@ double work(const Plan& plan, std::int64_t rows) {
   return network.members * (plan.row_work * rows + LAYER_WORK * network.depth * tiles);
 }
 
-Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Error* error) {
+namespace {
+
+// The values of all rows and, unless it is null, what is wanted of their derivatives.
+Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const Threads* threads,
+         Error* error) {
   const Network& network = plan.network;
   if (batch.rows < 0) return invalid(error, "rows must be 0 or more, got %lld", (long long)batch.rows);
   if (batch.rows == 0 || network.members == 0 || network.layers[network.depth - 1].n_out == 0) return OK;
@@ -196,13 +209,13 @@ Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Erro
   const std::int64_t items = network.members * quotient_up(batch.rows, division.tile_rows);
   std::atomic<bool> failed{false};
   Plan shared = plan;
-  const auto make = [&] { return Worker(shared, batch, division.tile_rows, failed); };
+  const auto make = [&] { return Worker(shared, batch, wanted, division.tile_rows, failed); };
   if (division.helpers > 0) {
     std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
     if (work(plan, batch.rows) > CHUNK_WORK * items) chunk = 1;
     try {
       Memory packed;
-      if (!plan.packed) packed = pack(plan, threads, division.helpers);
+      if (!plan.packed && !wanted) packed = pack(plan, threads, division.helpers);
       if (packed) shared.packed = packed.get();
       parallel(*threads, division.helpers, items, chunk, make);
     } catch (const std::bad_alloc&) {
@@ -212,6 +225,28 @@ Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Erro
     make()(0, items);  // which packs by itself
   }
   return failed ? no_memory(error, "a tile of rows") : OK;
+}
+
+}  // namespace
+
+Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Error* error) {
+  return run(plan, batch, nullptr, threads, error);
+}
+
+Code differentiate(const Plan& plan, const Batch& batch, const Derivatives& wanted, const Threads* threads,
+                   Error* error) {
+  const Network& network = plan.network;
+  if (network.dtype > Dtype::float64) return invalid(error, "derivatives are those of float32 and float64");
+  Plan with_derivatives = plan;
+  with_derivatives.tile_rows = derivative_tile_rows(network, wanted);
+  for (std::int64_t i = 0; i < network.depth; ++i) {
+    const Layer& layer = network.layers[i];
+    if (layer.n_in < 1 || layer.n_out < 1)
+      return invalid(error, "derivatives need a unit in every layer, layer %lld goes from %lld to %lld",
+                     (long long)i, (long long)layer.n_in, (long long)layer.n_out);
+    with_derivatives.row_work += double(wanted.directions) * layer.n_in * layer.n_out;
+  }
+  return run(with_derivatives, batch, &wanted, threads, error);
 }
 
 }  // namespace jaxneuron

@@ -18,7 +18,7 @@
 namespace jaxneuron {
 
 // To be counted up when a struct, a function or the handler's operands and attributes change.
-#define JAXNEURON_INTERFACE "5"
+#define JAXNEURON_INTERFACE "6"
 
 enum Code : std::int32_t { OK = 0, INVALID = 1, NO_MEMORY = 2 };
 
@@ -56,6 +56,10 @@ double work(const Plan& plan, std::int64_t rows);
 // Evaluates all rows of all members, on the calling thread and, where it pays and `threads` is not null, on
 // others. x and y must not overlap, unless every row of y is to take the place of its row of x.
 Code run_plan(const Plan& plan, const Batch& batch, const Threads* threads, Error* error);
+
+// The same with derivatives; batch.y may be null. Refuses 16-bit numbers, and layers without units.
+Code differentiate(const Plan& plan, const Batch& batch, const Derivatives& wanted, const Threads* threads,
+                   Error* error);
 
 }  // namespace jaxneuron
 

@@ -1,4 +1,4 @@
-// The sine of frequency z, the product in two parts.
+// The sine and the cosine of frequency z, the product in two parts.
 #pragma once
 
 #include "arithmetic.h"
@@ -6,22 +6,25 @@
 
 namespace jaxneuron::ISA {
 
-// y with the sines of large numbers in their lanes: few have them, and they cost some 20 ns each.
+// y with the sines, or cosines, of large numbers in their lanes: few have them, and they cost some 20 ns
+// each.
 template <class T>
-__attribute__((noinline)) Vector<T> with_large_sines(Vector<T> y, Vector<T> x, Vector<T> low) {
+__attribute__((noinline)) Vector<T> with_large_sines(Vector<T> y, Vector<T> x, Vector<T> low,
+                                                     bool is_cosine) {
   for (int i = 0; i < lanes<T>; ++i)
     if (!(x[i] <= Format<T>::large_sine && x[i] >= -Format<T>::large_sine))
-      y[i] = T(sine_of_large(x[i], low[i]));
+      y[i] = T(is_cosine ? cosine_of_large(x[i], low[i]) : sine_of_large(x[i], low[i]));
   return y;
 }
 
-// sin(frequency z): |frequency z| = k pi / 2 + r, and sin(r) or cos(r) by k, each by its polynomial
-template <class T>
-inline Vector<T> sin(Vector<T> z, T frequency) {
+// sin(frequency z), or cos(frequency z), the sine of a quarter turn more: |frequency z| = k pi / 2 + r, and
+// sin(r) or cos(r) by k, each by its polynomial
+template <class T, bool is_cosine>
+inline Vector<T> sine(Vector<T> z, T frequency) {
   using F = Format<T>;
   using Integer = typename Lanes<T>::Integer;
   if constexpr (sizeof(T) == 4 && !has_fma) {  // three parts of pi / 2 are too few without FMA
-    return by_double<sin<double>>(z, double(frequency));
+    return by_double<sine<double, is_cosine>>(z, double(frequency));
   } else {
     constexpr T shift =
         T(1.5) * power<T>(F::fraction_bits);  // adding it rounds to an integer, and leaves its bits
@@ -31,7 +34,7 @@ inline Vector<T> sin(Vector<T> z, T frequency) {
     const Vector<T> low = bit_cast<T>(bit_cast<T>(x_rest) ^ sign);
     const Vector<T> shifted = fma(a, splat<T>(F::two_over_pi), splat<T>(shift));
     const Vector<T> k = shifted - shift;
-    const Integers<T> bits = bit_cast<T>(shifted);
+    const Integers<T> bits = bit_cast<T>(shifted) + Integer(is_cosine);
     const Vector<T> difference = residual<T>(k, splat<T>(-F::half_pi[0]), a);  // exactly
     const auto [second, second_rest] = two_product<T>(k, splat<T>(-F::half_pi[1]));
     const auto [near, near_rest] = two_sum<T>(difference, second);
@@ -45,10 +48,15 @@ inline Vector<T> sin(Vector<T> z, T frequency) {
     const Vector<T> cosine = first + fma(square * square, polynomial<T>(F::cos, square), first_rest);
     const Vector<T> size = (bits & 1) != 0 ? cosine : sine;
     const Integers<T> turned = (bits & 2) << (8 * sizeof(Integer) - 2);
-    const Vector<T> y = bit_cast<T>(bit_cast<T>(size) ^ turned ^ sign);
+    const Vector<T> y = bit_cast<T>(bit_cast<T>(size) ^ turned ^ (is_cosine ? Integers<T>{} : sign));
     const auto is_large = !(a <= F::large_sine);
-    return any<T>(is_large) ? with_large_sines<T>(y, x, x_rest) : y;
+    return any<T>(is_large) ? with_large_sines<T>(y, x, x_rest, is_cosine) : y;
   }
+}
+
+template <class T>
+inline Vector<T> sin(Vector<T> z, T frequency) {
+  return sine<T, false>(z, frequency);
 }
 
 }  // namespace jaxneuron::ISA

@@ -60,6 +60,65 @@ inline void join(Vector<T> (&v)[C]) {
   }
 }
 
+// Numbers of 16 bytes.
+template <class T>
+constexpr int PART = 16 / sizeof(T);
+
+template <class V, class H, int... I>
+inline V joined(H a, H b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, I...);
+}
+
+// `count` parts that start `stride` numbers apart, side by side.
+template <class T, int count, class V>
+inline V load_parts(const T* from, std::int64_t stride) {
+  V v;
+  if constexpr (count == 1) {
+    std::memcpy(&v, from, sizeof v);
+  } else {
+    typedef T Half __attribute__((vector_size(count / 2 * 16)));
+    const Half a = load_parts<T, count / 2, Half>(from, stride);
+    const Half b = load_parts<T, count / 2, Half>(from + count / 2 * stride, stride);
+    v = joined<V>(a, b, std::make_integer_sequence<int, count * PART<T>>());
+  }
+  return v;
+}
+
+// In each part, groups of `size` numbers of a and b by turns: those of their first halves, or the second.
+template <class T, int size, int half, int... I>
+inline Vector<T> interleaved(Vector<T> a, Vector<T> b, std::integer_sequence<int, I...>) {
+  constexpr int Q = PART<T>;
+  return __builtin_shufflevector(
+      a, b, (I / Q * Q + half * Q / 2 + I % Q / (2 * size) * size + I % size + I / size % 2 * lanes<T>)...);
+}
+
+// to[c][r] = from[r][c] for a block of W rows and columns. Each part of a row is loaded to where the vectors
+// of the result have that row, so that only numbers within parts are left to exchange.
+template <class T>
+inline void transpose_block(const T* from, std::int64_t stride, T* to, std::int64_t to_stride) {
+  constexpr int Q = PART<T>;
+  for (int c = 0; c < lanes<T>; c += Q) {
+    Vector<T> v[Q];
+    for (int r = 0; r < Q; ++r)
+      v[r] = load_parts<T, lanes<T> / Q, Vector<T>>(from + r * stride + c, Q * stride);
+    if constexpr (Q == 4) {
+      const Vector<T> a = interleaved<T, 1, 0>(v[0], v[1], Places<T>());
+      const Vector<T> b = interleaved<T, 1, 1>(v[0], v[1], Places<T>());
+      const Vector<T> d = interleaved<T, 1, 0>(v[2], v[3], Places<T>());
+      const Vector<T> e = interleaved<T, 1, 1>(v[2], v[3], Places<T>());
+      v[0] = interleaved<T, 2, 0>(a, d, Places<T>());
+      v[1] = interleaved<T, 2, 1>(a, d, Places<T>());
+      v[2] = interleaved<T, 2, 0>(b, e, Places<T>());
+      v[3] = interleaved<T, 2, 1>(b, e, Places<T>());
+    } else {
+      const Vector<T> a = interleaved<T, 1, 0>(v[0], v[1], Places<T>());
+      v[1] = interleaved<T, 1, 1>(v[0], v[1], Places<T>());
+      v[0] = a;
+    }
+    for (int k = 0; k < Q; ++k) store(to + (c + k) * to_stride, v[k]);
+  }
+}
+
 // C features of W rows, whose vectors start `stride` numbers apart, to columns that start `column_stride`
 // numbers apart.
 template <class T, int C>
@@ -127,6 +186,25 @@ void to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t
     if (whole) continue;
     for (std::int64_t i = 0; i < W && r + i < count; ++i)
       for (std::int64_t f = 0; f < n; ++f) to[i * n + f] = columns[f * column_stride + r + i];
+  }
+}
+
+// to[c][r] = from[r][c], for rows that start `stride` and columns that start `to_stride` numbers apart.
+template <class T>
+void transpose(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, T* to,
+               std::int64_t to_stride) {
+  constexpr int W = lanes<T>;
+  if (rows < W || columns < W) {
+    for (std::int64_t c = 0; c < columns; ++c)
+      for (std::int64_t r = 0; r < rows; ++r) to[c * to_stride + r] = from[r * stride + c];
+    return;
+  }
+  for (std::int64_t r = 0; r < rows; r += W) {
+    const std::int64_t row = min(r, rows - W);  // the last blocks overlap those before
+    for (std::int64_t c = 0; c < columns; c += W) {
+      const std::int64_t column = min(c, columns - W);
+      transpose_block(from + row * stride + column, stride, to + column * to_stride + row, to_stride);
+    }
   }
 }
 

@@ -58,6 +58,11 @@ constexpr std::int64_t SMALL_TILE_BYTES = std::int64_t{1} << 16;
 constexpr std::int64_t TILE_BYTES = std::int64_t{1} << 20;
 constexpr std::int64_t MIN_TILE_ROWS = 16;
 
+// Columns of a tile of directions, each of them a row and a tangent or cotangent of it: as many directions go
+// through the layers together as fit, at least one. Of rows side by side, and of units.
+constexpr std::int64_t DIRECTION_COLUMNS = 64;
+constexpr std::int64_t DIRECTION_ROWS = 256;
+
 // Bytes of the stack that a thread uses for its tile; it allocates memory for a larger one. 64 rows of 32
 // units fit twice. One row of a small network is a matter of 0.1 us, as long as an allocation.
 constexpr std::int64_t STACK_SCRATCH = std::int64_t{1} << 14;

@@ -3,8 +3,8 @@
 //
 // Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
 // beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds. Full tiles have the
-// rows that tuning.h gives them. DTYPE is float32, or 16-bit: then `packed` are microseconds to pack the
-// weights.
+// rows that tuning.h gives them. Then the same for values and Jacobians of few directions. DTYPE is float32,
+// or 16-bit: then there are no Jacobians, and `packed` are microseconds to pack the weights.
 
 #include <algorithm>
 #include <chrono>
@@ -92,7 +92,10 @@ int main(int arguments, char** values) {
                                          {qlknn, 1},
                                          {qlknn, 25},
                                          {qlknn, TILE_ROWS},
-                                         {{784, 256, 128, 10}, TILE_ROWS}}) {
+                                         {{784, 256, 128, 10}, TILE_ROWS},
+                                         {{64, 64, 64, 1}, 1},
+                                         {{64, 64, 64, 1}, TILE_ROWS},
+                                         {{3, 64, 64, 64, 64, 1}, TILE_ROWS}}) {
     std::vector<std::vector<char>> arrays;
     const auto array = [&](std::int64_t size) {
       arrays.emplace_back(size * reference::size_of(dtype));
@@ -130,5 +133,19 @@ int main(int arguments, char** values) {
                 time * 1e6, time * 1e9 / c.rows, products / time * 1e-9);
     if (kernel->packed_bytes(network)) std::printf(", packed in %.2f us", pack * 1e6);
     std::printf("\n");
+    if (dtype != Dtype::float32 || std::min(c.sizes.back(), c.sizes.front()) > 16) continue;
+    Derivatives wanted{};
+    wanted.backward = c.sizes.back() <= c.sizes.front();
+    wanted.directions = std::min(c.sizes.back(), c.sizes.front());
+    wanted.result = array(c.rows * c.sizes.front() * c.sizes.back());
+    for (std::size_t i = 0; i < layers.size(); ++i)  // the first products of unit vectors are the weights
+      if (i != (wanted.backward ? layers.size() - 1 : 0))
+        products += 2.0 * layers[i].n_in * layers[i].n_out * c.rows * wanted.directions;
+    const auto room = aligned(kernel->derivative_scratch(network, wanted, c.rows));
+    const double with_jacobian = seconds(
+        1 + 4e7 / (products + 1e4), [&] { kernel->differentiate(network, batch, wanted, tile, room.get()); });
+    std::printf("%30s and J  %9.2f us %9.1f ns a row %7.1f GFLOP/s\n",
+                wanted.backward ? "backward" : "forward", with_jacobian * 1e6, with_jacobian * 1e9 / c.rows,
+                products / with_jacobian * 1e-9);
   }
 }

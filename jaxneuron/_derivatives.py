@@ -1,0 +1,118 @@
+"""Derivatives of a network with respect to its inputs: value and Jacobian, and the Laplacian, in one pass.
+
+J = diag(a'(z)) w^T J_before                                   layer after layer, or backward
+L = a'(z) (w^T L_before) + a''(z) (sum_i (dz/dx_i)^2)
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxneuron import _kernels
+from jaxneuron._arrays import ArrayLike, as_array, as_operand
+from jaxneuron._errors import public
+from jaxneuron._forward import checked
+from jaxneuron._names import resolve
+from jaxneuron._params import MLP, check_columns, check_mlp
+
+
+@public
+def mlp_value_and_jacobian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array]:
+    """The output of a multilayer perceptron, and its derivatives with respect to the inputs.
+
+        J[..., j, i] = d y[..., j] / d x[..., i],  a product of diag(activation'(z)) w^T over the layers
+
+    It is formed from the first layer on or from the last, whichever takes fewer multiplications: the widths
+    decide, not the number of rows. An activation of your own is differentiated by JAX, and must give each row
+    by that row alone.
+
+    Args:
+      mlp: an `MLP`. A single layer is `MLP([layer], final_activation=...)`.
+      x: inputs, `(..., n_in)`: any number of leading batch axes, none included.
+
+    Returns:
+      `(y, J)`: `y (..., n_out)` as `mlp_forward` gives it, and `J (..., n_out, n_in)` in the same dtype,
+      float32 where that is bfloat16 or float16.
+
+    Raises:
+      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer;
+        a data frame whose columns are not the network's `inputs` in order.
+      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
+        than numbers, such as a mask or units.
+
+    Numerics: slopes of the package's activations are at most 4 ULP off, or 4 u of their terms' absolute
+    values, at the z that was computed; sums are in the dtype of J. What that comes to,
+    `jaxneuron.testing.assert_jacobian_within_bound` carries from layer to layer. At a kink the slope is that
+    of jax.nn, see docs/numerics.md. Held by tests/test_derivatives.py.
+
+    Example:
+      >>> square = MLP([([[1.0, 2.0]], None)], final_activation="square")
+      >>> y, jacobian = mlp_value_and_jacobian(square, [3.0])
+      >>> y, jacobian
+      (Array([ 9., 36.], dtype=float32), Array([[ 6.],
+             [24.]], dtype=float32))
+    """
+    return _value_and_jacobian(*_arguments(mlp, x))
+
+
+@public
+def mlp_laplacian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array, Array]:
+    """The output of a multilayer perceptron, its Jacobian, and the Laplacian of each output.
+
+        L[..., j] = sum_i d^2 y[..., j] / d x[..., i]^2
+
+    Args:
+      mlp: an `MLP`. A single layer is `MLP([layer], final_activation=...)`.
+      x: inputs, `(..., n_in)`: any number of leading batch axes, none included.
+
+    Returns:
+      `(y, J, L)`: `y (..., n_out)` and `J (..., n_out, n_in)` as `mlp_value_and_jacobian` gives them, and
+      `L (..., n_out)` in the dtype of J.
+
+    Raises:
+      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer;
+        a data frame whose columns are not the network's `inputs` in order.
+      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
+        than numbers, such as a mask or units.
+
+    Numerics: first and second derivatives of the package's activations are at most 4 ULP off, or 4 u of their
+    terms' absolute values, at the z that was computed. What that comes to,
+    `jaxneuron.testing.assert_laplacian_within_bound` carries from layer to layer. Held by
+    tests/test_derivatives.py.
+
+    Source: Li, Ye, Chen and others (2024), "A computational framework for neural network-based variational
+    Monte Carlo with Forward Laplacian".
+
+    Example:
+      >>> square = MLP([([[1.0], [2.0]], None)], final_activation="square")
+      >>> mlp_laplacian(square, [3.0, 0.5])
+      (Array([16.], dtype=float32), Array([[ 8., 16.]], dtype=float32), Array([10.], dtype=float32))
+    """
+    return _laplacian(*_arguments(mlp, x))
+
+
+def _arguments(mlp: MLP, x: ArrayLike) -> tuple[MLP, Any]:
+    check_mlp(mlp, "pass MLP(layers), parameters first")
+    check_columns(mlp, x, "x")
+    return mlp, as_operand(x, "x")
+
+
+def _network(mlp: MLP, x: ArrayLike) -> tuple[Any, Any, Array]:
+    activations = [resolve(activation) for activation in mlp.activations]
+    arrays = jnp.asarray(as_array(x, "x"))
+    return checked(mlp.layers, activations, arrays.shape, "x"), activations, arrays
+
+
+@functools.partial(jax.jit, inline=True)
+def _value_and_jacobian(mlp: MLP, x: Array) -> tuple[Array, Array]:
+    return _kernels.value_and_jacobian(*_network(mlp, x))
+
+
+@functools.partial(jax.jit, inline=True)
+def _laplacian(mlp: MLP, x: Array) -> tuple[Array, Array, Array]:
+    return _kernels.laplacian(*_network(mlp, x))

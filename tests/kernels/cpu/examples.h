@@ -1,0 +1,171 @@
+// Random networks for the driver, and what it compares.
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "network.h"
+#include "reference.h"
+
+namespace jaxneuron {
+namespace {
+
+using reference::Real;
+using Bytes = std::unique_ptr<char[]>;
+
+std::mt19937_64 source;
+
+std::int64_t random(std::int64_t low, std::int64_t high) {
+  return std::uniform_int_distribution<std::int64_t>(low, high)(source);
+}
+
+struct Example {
+  Network network{};
+  Batch batch{};
+  std::vector<Layer> layers;
+  std::vector<Bytes> arrays;
+  std::int64_t strange = -1;  // a row of infinities, NaNs, subnormal and huge numbers
+
+  // `count` random numbers of about `size`, the same on every machine.
+  void* array(std::int64_t count, double size) {
+    arrays.emplace_back(new char[count * reference::size_of(network.dtype)]);
+    for (std::int64_t i = 0; i < count; ++i) {
+      double sum = 0;
+      for (int times = 0; times < 3; ++times) sum += random(-(1 << 24), 1 << 24);
+      reference::put(arrays.back().get(), network.dtype, i, sum * 0x1p-24 * size);
+    }
+    return arrays.back().get();
+  }
+
+  std::int64_t bytes() const {
+    return network.members * batch.rows * layers.back().n_out * reference::size_of(network.dtype);
+  }
+};
+
+[[noreturn]] void fail(const Kernel& kernel, const Example& example, const char* what) {
+  const Network& network = example.network;
+  std::fprintf(stderr, "%s: %s\n  dtype %d, %lld members, %lld rows", kernel.name, what, int(network.dtype),
+               (long long)network.members, (long long)example.batch.rows);
+  for (std::int64_t l = 0; l < network.depth; ++l) {
+    const Layer& layer = network.layers[l];
+    std::fprintf(stderr, "; %lld to %lld, activation %lld%s%s", (long long)layer.n_in, (long long)layer.n_out,
+                 (long long)layer.activation, layer.b ? "" : ", no bias", layer.w_stride ? "" : ", shared");
+  }
+  std::fprintf(stderr, "\n");
+  std::exit(1);
+}
+
+std::vector<const Kernel*> kernels() {
+  std::vector<const Kernel*> found;
+  for (int i = 0; i < kernel_count(); ++i) found.push_back(&kernel_of(i));
+  return found;
+}
+
+bool fuses(const Kernel& kernel) { return std::strcmp(kernel.name, "baseline") != 0; }
+
+std::int64_t random_width() {
+  static const std::int64_t beside[] = {7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 133};
+  switch (random(0, 9)) {
+    case 0:
+      return random(150, 300);
+    case 1:
+    case 2:
+    case 3:
+      return beside[random(0, 14)];
+    default:
+      return random(1, 24);
+  }
+}
+
+// Those of whole rows at the end of a network only, where the bound of their error needs no slope, and there
+// those that grow so fast that one after another overflows.
+Activation random_activation(bool last) {
+  std::vector<Activation> candidates;
+  for (std::int64_t code = 0; code < ACTIVATIONS; ++code) {
+    const Activation activation{code};
+    const bool grows = activation == Activation::exp || activation == Activation::square;
+    if (last || !(is_of_rows(activation) || grows)) candidates.push_back(activation);
+  }
+  return candidates[random(0, std::int64_t(candidates.size()) - 1)];
+}
+
+Example random_example() {
+  Example example;
+  Network& network = example.network;
+  Batch& batch = example.batch;
+  network.dtype = Dtype(random(0, 3));
+  network.members = random(0, 2) ? 1 : random(2, 4);
+  network.depth = random(1, 5);
+  const std::int64_t most = random(0, 3) ? 20 : 200;
+  batch.rows = random(1, most);
+  const std::int64_t n_in = random_width();
+  const double tiny =
+      random(0, 5) ? 1 : std::ldexp(1.0, random(-135, -60));  // so that there are subnormal numbers
+  std::int64_t width = n_in;
+  for (std::int64_t l = 0; l < network.depth; ++l) {
+    Layer layer{};
+    layer.n_in = width;
+    const bool last = l + 1 == network.depth;
+    layer.n_out = width = last && random(0, 3) == 0 ? n_in : random_width();
+    const bool population = network.members > 1;
+    layer.activation = random_activation(last);
+    for (int i = 0; i < parameters_of(layer.activation); ++i)  // floats, and the second above the first
+      layer.parameters[i] = i + random(1, 1 << 12) * 0x1p-11;
+    layer.w_stride = population && random(0, 2) ? layer.n_in * layer.n_out : 0;
+    layer.w = example.array(layer.n_in * layer.n_out * (layer.w_stride ? network.members : 1),
+                            (l == 0 ? tiny : 1) * 1.5 / std::sqrt(double(layer.n_in)));
+    if (random(0, 3)) {
+      layer.b_stride = population && random(0, 2) ? layer.n_out : 0;
+      layer.b = example.array(layer.n_out * (layer.b_stride ? network.members : 1), 1);
+    }
+    example.layers.push_back(layer);
+  }
+  network.layers = example.layers.data();
+  batch.x_stride = network.members > 1 && random(0, 1) ? batch.rows * n_in : 0;
+  const double size = tiny < 1 && random(0, 1) ? std::ldexp(1.0, random(0, 90)) : 2;
+  void* x = example.array(batch.rows * n_in * (batch.x_stride ? network.members : 1), size);
+  batch.x = x;
+  if (random(0, 3) == 0) {
+    static const double strange[] = {INFINITY, -INFINITY, NAN, 3e38, -3e38, 1e-40, -1e-7, -0.0};
+    example.strange = random(0, batch.rows - 1);
+    for (std::int64_t i = 0; i < n_in; ++i)
+      reference::put(x, network.dtype, example.strange * n_in + i, strange[random(0, 7)]);
+  }
+  return example;
+}
+
+std::unique_ptr<void, decltype(&std::free)> aligned(std::size_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 64, bytes)) std::abort();
+  return {memory, &std::free};
+}
+
+// NaN is NaN, whichever.
+bool same(Dtype dtype, std::int64_t bytes, const Bytes& a, const Bytes& b) {
+  if (std::memcmp(a.get(), b.get(), bytes) == 0) return true;
+  const std::int64_t width = reference::size_of(dtype);
+  for (std::int64_t i = 0; i < bytes / width; ++i)
+    if (std::memcmp(a.get() + i * width, b.get() + i * width, width) != 0 &&
+        !(std::isnan(reference::get(a.get(), dtype, i)) && std::isnan(reference::get(b.get(), dtype, i))))
+      return false;
+  return true;
+}
+
+bool same(const Example& example, const Bytes& a, const Bytes& b) {
+  return same(example.network.dtype, example.bytes(), a, b);
+}
+
+// FNV-1a.
+void add_to_hash(std::uint64_t& hash, Dtype dtype, std::int64_t bytes, const Bytes& y) {
+  const std::int64_t width = reference::size_of(dtype);
+  for (std::int64_t i = 0; i < bytes; ++i) {
+    const bool nan = std::isnan(reference::get(y.get(), dtype, i / width));
+    hash = (hash ^ (nan ? 0xff : y[i] & 0xff)) * 0x100000001b3u;
+  }
+}
+
+}  // namespace
+}  // namespace jaxneuron
