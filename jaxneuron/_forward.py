@@ -156,13 +156,11 @@ def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct, *, derivatives: b
     check_mlp(mlp)
     if not isinstance(derivatives, bool):
         raise BadType(f"derivatives must be True or False, got {derivatives!r}")
-    found = []
+    choice, found = _kernels.derivative_choice if derivatives else _kernels.choice, []
 
     def forward(mlp: MLP, x: Array) -> None:
         activations = [resolve(activation) for activation in mlp.activations]
-        found.append(
-            _kernels.choice(checked(mlp.layers, activations, x.shape, "batch"), activations, x, derivatives)
-        )
+        found.append(choice(checked(mlp.layers, activations, x.shape, "batch"), activations, x))
 
     x = batch if isinstance(batch, jax.ShapeDtypeStruct) else as_operand(batch, "batch")
     jax.eval_shape(forward, mlp, x)

@@ -59,20 +59,11 @@ def default_platform() -> str:
     return jax.default_backend() if device is None else str(getattr(device, "platform", device))
 
 
-def choice(
-    layers: Sequence[xla.Layer],
-    activations: Sequence[Callable[[Array], Array]],
-    x: Array,
-    derivatives: bool = False,
-) -> str:
-    """What `forward` or `value_and_jacobian` chooses on the platform of JAX's default device, in words."""
+def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
+    """What `forward` chooses on the platform of JAX's default device, in words."""
     platform = default_platform()
     kernel = f"fused {platform.upper()} kernel"
     reason = primitive.reason_against(layers, activations, x)
-    if derivatives and reason is None:
-        reason = products.reason_against(layers, x)
-        if platform == "gpu":
-            reason = reason or "the GPU kernel has no derivatives"
     if reason is None and platform == "cpu":
         reason = library.missing()
         kernel = f"{kernel}, {''.join(library.instruction_sets()[-1:])}"

@@ -140,6 +140,7 @@ def drawn_network(drawn, dtype="float64"):
 
 
 @least_and_best
+@settings(max_examples=15)
 @given(networks)
 def test_values_jacobians_and_laplacians_are_right(instruction_set, drawn):
     with jax.enable_x64(True):
@@ -150,7 +151,7 @@ def test_values_jacobians_and_laplacians_are_right(instruction_set, drawn):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13 * (1 + np.abs(b).max()) * x.shape[1])
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(networks, st.sampled_from((1, 2, 11)))
 def test_products_are_those_with_the_jacobian(drawn, directions):
     with jax.enable_x64(True):
@@ -170,7 +171,7 @@ def test_products_are_those_with_the_jacobian(drawn, directions):
 # --- the same bits for a row ---
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(networks, st.sampled_from(WIDE), st.data())
 def test_the_same_bits_in_any_batch(drawn, dtype, data):
     with jax.enable_x64(dtype == "float64"):
