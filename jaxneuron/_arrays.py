@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -96,18 +96,30 @@ def _gathered(value: Any, argument: str) -> Array | np.ndarray:
     except BadType:
         raise
     except Exception as error:  # whatever a conversion of its own raises
-        if hasattr(type(value), "__array__"):
-            remedy = (
-                ".detach().cpu().float().numpy()" if _is_tensor(type(value)) else "an array of its numbers"
-            )
+        if refused := next(_not_taken(value), None):
+            kind, reason = refused
+            remedy = ".detach().cpu().float().numpy()" if _is_tensor(kind) else "an array of its numbers"
+            remedy += " of each" if isinstance(value, (list, tuple)) else ""
             raise BadType(
-                f"{argument} must hold numbers that NumPy takes, got {type(value).__name__} "
-                f"({_short(error)}); pass {remedy}"
+                f"{argument} must hold numbers that NumPy takes, got {kind.__name__} ({_short(reason)}); "
+                f"pass {remedy}"
             ) from None
         raise BadValue(
             f"{argument} must be an array or an evenly nested sequence of numbers, "
             f"got {_short(value)} ({_short(error)}); give every row the same length"
         ) from None
+
+
+def _not_taken(value: Any) -> Iterator[tuple[type[Any], Exception]]:
+    """The types of what `value` is or lists that has a conversion of its own, which fails, and why."""
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _not_taken(each)
+    elif hasattr(type(value), "__array__"):
+        try:
+            np.asanyarray(value)
+        except Exception as error:
+            yield type(value), error
 
 
 def _converted(value: Any) -> Array | np.ndarray:

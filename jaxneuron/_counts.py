@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxneuron._errors import BadType, BadValue, public
+from jaxneuron._members import members_of
 from jaxneuron._names import Parametric
 from jaxneuron._params import MLP, Affine, as_affine, check_mlp
 
@@ -79,7 +80,8 @@ def summary(mlp: MLP) -> str:
     Returns:
       One line for each layer with the shapes, the activation and the number of parameters; then
       the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart); then
-      the names of the inputs and of the outputs, where the network has them.
+      the names of the inputs and of the outputs, where the network has them. Of stacked networks all members
+      are counted, and the total says how many there are.
 
     Raises:
       TypeError: `mlp` is not an `MLP`.
@@ -109,7 +111,9 @@ def summary(mlp: MLP) -> str:
     stored = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
     dtypes = ", ".join(sorted({leaf.dtype.name for leaf in leaves}))
     multiply_adds = sum(math.prod(layer.w.shape) for layer in mlp.layers)
-    total = f"{_numbers(mlp):,} parameters, {stored:,} bytes ({dtypes})"
+    members = members_of(mlp)
+    stack = "" if members is None else f"{members:,} members, "
+    total = f"{stack}{_numbers(mlp):,} parameters, {stored:,} bytes ({dtypes})"
     names = [f"{what}: {', '.join(n)}" for what in ("inputs", "outputs") if (n := getattr(mlp, what))]
     return "\n".join([*lines, f"total: {total}, {multiply_adds:,} multiply-adds a row", *names])
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar
 
@@ -86,6 +88,14 @@ def listed(words: Iterable[str]) -> str:
     words = list(words)
     more = [f"and {len(words) - 10} more"] if len(words) > 10 else []
     return ", ".join(words[:10] + more)
+
+
+def warn(message: str) -> None:
+    """Warns at the line that called the package, however deep inside it this is."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 @contextlib.contextmanager

@@ -83,8 +83,8 @@ KINDS = {
     ),
     "hdf5": FileKind(
         "an HDF5 file",
-        "load a Keras model with keras.saving.load_model, and pass it to jaxneuron.convert.from_keras, or "
-        "model.save('model.keras'); read other arrays with h5py, and pass them to from_pairs",
+        f"jaxneuron.convert.from_keras reads Keras's, and {_CONVERT}, weights alone with "
+        f"{_ACTIVATIONS}; read other arrays with h5py, and pass them to from_pairs",
         "pass a data set, h5py.File({literal})['NAME'], to evaluate, or save it as .npy",
     ),
     "msgpack": FileKind(

@@ -1,9 +1,10 @@
 """Networks in safetensors files.
 
 Tensors `layers.0.w`, `layers.0.b`, `layers.1.w`, ...; metadata `format`, `format_version` and, as JSON,
-`activation`, `final_activation` and, in version 2, the names `inputs` and `outputs` where they are known. An
-activation is its name or, in version 2, an object with parameters: {"name": "leaky_relu", "slope": 0.2}. A
-network without either is written as version 1, which older releases read. No code is ever read from a file.
+`activation`, `final_activation` and, in version 2, the names `inputs` and `outputs` where they are known, and
+`members`, their number, for stacked networks, whose tensors have a leading axis of it. An activation is its
+name or, in version 2, an object with parameters: {"name": "leaky_relu", "slope": 0.2}. A network without any
+of these is written as version 1, which older releases read. No code is ever read from a file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jaxneuron._arrays import concrete
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._file_kinds import check_kind, remedy
+from jaxneuron._members import as_members, as_stack, members_of
 from jaxneuron._names import Parametric, described, from_description
 from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
 
@@ -38,11 +40,12 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
 
     Args:
       path: the file. A file that exists is replaced, in one step, when the new one is complete.
-      mlp: an `MLP` whose activations are names, or values with parameters such as `LeakyReLU(0.2)`.
+      mlp: an `MLP` whose activations are names, or values with parameters such as `LeakyReLU(0.2)`; or a
+        stack of such, each of whose arrays has a leading axis of members.
 
     Raises:
-      ValueError: an activation that is a callable of your own, or a stack of networks. TypeError: an `mlp`
-        that is not an `MLP` of arrays, a `path` that is not a path. OSError: the file can't be written.
+      ValueError: an activation that is a callable of your own, members that differ in number. TypeError: an
+        `mlp` that is not an `MLP` of arrays, a `path` that is not a path. OSError: the file can't be written.
         ImportError: the extra `files` is not installed.
 
     Numerics: `load` gives every bit back. Held by tests/test_files.py.
@@ -54,7 +57,8 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     """
     library = safetensors_library()
     check_mlp(mlp, "pass MLP([layer]) for a layer")
-    as_layers(mlp.layers)  # a transform can leave anything in them
+    members = members_of(mlp)
+    as_layers(mlp.layers) if members is None else as_members(mlp.layers)  # a transform can leave anything
     hidden = mlp.activation if isinstance(mlp.activation, tuple) else (mlp.activation,)
     activations = (*hidden, mlp.final_activation)
     for activation in activations:
@@ -70,14 +74,15 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
         for name, array in layer._asdict().items()
         if array is not None
     }
-    names = {name: getattr(mlp, name) for name in NAMES if getattr(mlp, name) is not None}
-    plain = not names and all(isinstance(activation, str) for activation in activations)
+    more = {name: getattr(mlp, name) for name in NAMES if getattr(mlp, name) is not None}
+    more |= {} if members is None else {"members": members}
+    plain = not more and all(isinstance(activation, str) for activation in activations)
     metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSIONS[not plain],
         "activation": json.dumps(mlp.activation, default=described),
         "final_activation": json.dumps(mlp.final_activation, default=described),
-        **{name: json.dumps(value) for name, value in names.items()},
+        **{name: json.dumps(value) for name, value in more.items()},
     }
     content = library.numpy.save(tensors, metadata)
     with replacing(as_path(path)) as file:
@@ -93,8 +98,8 @@ def load(path: str | os.PathLike[str]) -> MLP:
       path: the file.
 
     Returns:
-      An `MLP` of JAX arrays, on the default device. While jax_enable_x64 is off, float64 arrays stay NumPy
-      arrays, so that no bit is lost; `jax.device_put(mlp)` rounds them to float32.
+      An `MLP` of JAX arrays, or the stack that was saved, on the default device. While jax_enable_x64 is off,
+      float64 arrays stay NumPy arrays, so that no bit is lost; `jax.device_put(mlp)` rounds them to float32.
 
     Raises:
       ValueError: a file that is truncated, not written by `save`, or of a newer format, lacks a layer, or
@@ -137,6 +142,8 @@ def read(path: str | os.PathLike[str]) -> MLP:
         if metadata["format_version"] != FORMAT_VERSIONS[0]:
             structure = [from_description(each) for each in structure]
             structure += [json.loads(metadata.get(name, "null")) for name in NAMES]
+            if "members" in metadata:
+                return as_stack(_layers(tensors), json.loads(metadata["members"]), *structure)
         return as_mlp(_layers(tensors), *structure)
     except KeyError as error:
         raise BadValue(f"{path} holds no whole network: the metadata {error} is missing") from None

@@ -10,7 +10,10 @@ import numpy as np
 
 from jaxneuron._arrays import ArrayLike, as_array, concrete
 from jaxneuron._errors import BadType, BadValue, public
-from jaxneuron._params import MLP, Affine, check_mlp, with_layers
+from jaxneuron._members import check_one
+from jaxneuron._params import MLP, Affine, with_layers
+
+APART = "fold each, then stack"  # of stacked networks
 
 
 @public
@@ -40,7 +43,7 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
       >>> fold_input_scaling(MLP([([[1.0]], [0.0])]), 3.0, 2.0).layers[0]
       Affine(w=array([[0.5]]), b=array([-1.5]))
     """
-    first = _network(mlp).layers[0]
+    first = check_one(mlp, APART).layers[0]
     w, b = _float64(first.w, "w"), _float64(first.b, "b")
     shape = w.shape[:1]
     shift, unit = _scaling(mean, shape, "mean"), _scaling(std, shape, "std")
@@ -77,7 +80,7 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
       >>> fold_output_scaling(MLP([([[1.0]], [0.5])], final_activation="identity"), 2.0, 3.0).layers[0]
       Affine(w=array([[2.]]), b=array([4.]))
     """
-    if _network(mlp).final_activation != "identity":
+    if check_one(mlp, APART).final_activation != "identity":
         raise BadValue(
             f"mlp must have the final activation 'identity', got {mlp.final_activation!r}; "
             f"scale the outputs after it instead"
@@ -88,13 +91,6 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
     with np.errstate(all="ignore"):
         layer = rounded(w * unit, b * unit + offset, like=last)
     return with_layers(mlp, (*mlp.layers[:-1], layer))
-
-
-def _network(mlp: MLP) -> MLP:
-    check_mlp(mlp, "pass MLP([layer]) for a layer")
-    if any(layer.w.ndim != 2 for layer in mlp.layers):
-        raise BadValue("mlp must be one network, got a stack of them; fold each, then stack")
-    return mlp
 
 
 def _float64(array: Any, argument: str) -> np.ndarray:

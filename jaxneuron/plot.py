@@ -24,8 +24,9 @@ from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._forward import _mlp_forward, neuron
 from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._math.formats import SELU_LIMIT
+from jaxneuron._members import check_one
 from jaxneuron._names import Activation, canonical, resolve
-from jaxneuron._params import MLP, Affine, as_affine, as_layers, check_mlp
+from jaxneuron._params import MLP, Affine, as_affine, as_layers
 from jaxneuron._ulp import name_of, reference_of, ulp_error
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def plot_network(mlp: MLP, ax: Axes | None = None) -> Axes:
       >>> [len(column.get_offsets()) for column in ax.collections if column.get_label() == "units"]
       [2, 2, 1]
     """
-    check_mlp(mlp, "pass MLP([layer]) for a layer")
+    check_one(mlp)
     weights = [np.asarray(layer.w, float) for layer in as_layers(mlp.layers)]
     for i, w in enumerate(weights):
         if not np.isfinite(w).all():

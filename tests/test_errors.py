@@ -21,6 +21,7 @@ from jaxneuron._errors import BadType, BadValue, inside, public
 
 NETWORK = MLP([(np.ones((2, 3)), np.zeros(3)), (np.ones((3, 1)), None)], final_activation="identity")
 STACKED = jax.tree.map(lambda a: np.stack([a, a]), NETWORK)
+UNEVEN = jax.tree.map(lambda a: np.stack([a] * (2 if a.shape == (2, 3) else 3)), NETWORK)
 LAYER = Affine(np.ones((2, 3)), np.zeros(3))
 TREE = {f"hidden_{i}": {"kernel": np.ones((2, 2)), "bias": np.zeros(2)} for i in range(2)}
 STATE = {
@@ -82,6 +83,7 @@ NOT_PARAMS = (
     STACKED.layers[0],
 )
 NOT_DTYPES = (int, "complex64")
+NOT_EPSILONS = (object(), "1e-5", True, -1.0, np.nan, 1e-5)  # the last where there is no BatchNorm
 NOT_STACKED = (object(), 3, True, "member", "", ["members"])
 NOT_CHECKS = (
     3,
@@ -152,7 +154,7 @@ FUNCTIONS = [
     Public(jaxneuron.summary, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
     Public(jaxneuron.fold_input_scaling, {"mlp": NETWORK, "mean": 0.0, "std": 1.0}, {"mlp": (*NOT_NETWORKS, STACKED), "mean": NOT_SCALINGS, "std": (*NOT_SCALINGS, 0.0)}),
     Public(jaxneuron.fold_output_scaling, {"mlp": NETWORK, "scale": 1.0, "shift": 0.0}, {"mlp": (*NOT_NETWORKS, STACKED), "scale": NOT_SCALINGS, "shift": NOT_SCALINGS}),
-    Public(jaxneuron.save, {"path": "network.safetensors", "mlp": NETWORK}, {"path": (object(), None, 3), "mlp": (*NOT_NETWORKS, STACKED)}),
+    Public(jaxneuron.save, {"path": "network.safetensors", "mlp": NETWORK}, {"path": (object(), None, 3), "mlp": (*NOT_NETWORKS, UNEVEN)}),
     Public(jaxneuron.load, {}, {"path": (object(), None, 3)}),
     Public(jaxneuron.RowEvaluator, {"model": NETWORK}, {"model": (object(), None, 3, [LAYER])}),
     Public(gates.truth_table, {"params": gates.XOR}, {"params": (object(), None, "text", Affine(np.ones((2, 2, 2))))}),
@@ -161,8 +163,8 @@ FUNCTIONS = [
     Public(plot.plot_error, {}, {"functions": NOT_ACTIVATIONS}),
     Public(plot.plot_network, {"mlp": NETWORK}, {"mlp": NOT_NETWORKS}),
     Public(convert.from_pairs, {"pairs": [LAYER], "orientation": "in_out", **IMPORTED}, {"pairs": ([(np.ma.ones((2, 3)), None)], [(scipy.sparse.csr_array(np.eye(2)), None)], object(), None, 3, [], ["text"], [(np.ones(2), None)], [LAYER, LAYER]), "orientation": (None, "out"), **BAD_IMPORTED}),
-    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, [], ["Dense_5"]), "outputs": NOT_OUTPUTS, "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
-    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, [], ["linear_5"]), "outputs": NOT_OUTPUTS, "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
+    Public(convert.from_flax, {"params": TREE, **IMPORTED}, {"params": (object(), None, [], {}, {"Dense_0": {"kernel": "text"}}, {"Dense_0": {"kernel": np.ma.ones((2, 3))}}), "layers": (3, [], ["Dense_5"]), "epsilon": NOT_EPSILONS, "outputs": NOT_OUTPUTS, "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
+    Public(convert.from_haiku, {"params": {"linear": {"w": np.ones((2, 2))}}, **IMPORTED}, {"params": (object(), None, [], {}), "layers": (3, [], ["linear_5"]), "state": (3, [], {"a": np.ones(2)}, {"batch_norm": {"average": np.ones(2)}}), "epsilon": NOT_EPSILONS, "outputs": NOT_OUTPUTS, "stacked": (*NOT_STACKED, "members", "layers"), **BAD_IMPORTED}),
     Public(convert.from_brax, {"params": (NORMALIZER, TREE), "activation": "relu"}, {"params": (object(), None, 3, []), "activation": NOT_ACTIVATIONS, "check": NOT_CHECKS}),
     Public(convert.from_torch, {"source": STATE, **IMPORTED}, {"source": (object(), 3, {}, {"0.weight": "text"}, {"0.weight": np.ma.ones((2, 3))}), "layers": (3, [], ["5"]), "outputs": NOT_OUTPUTS, **BAD_IMPORTED}),
     Public(convert.from_equinox, {}, {"module": (object(), None, 3)}, "equinox"),

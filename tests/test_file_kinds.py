@@ -136,7 +136,7 @@ GIVEN = {"activation": "relu", "final_activation": "identity"}
 READERS = {
     "safetensors": (load, "load: {}: must be a safetensors file, got "),
     "torch": (lambda path: from_torch(path, **GIVEN), "from_torch: {}: must be a safetensors file, got "),
-    "keras": (from_keras, "from_keras: {}: must be a .keras file, got "),
+    "keras": (from_keras, "from_keras: {}: must be a .keras file, or an .h5 file of Keras, got "),
     "npz": (read_pairs, "{}: must be an .npz archive of w0, b0, w1, b1, ..., got "),
     "stablehlo": (load_exported, "load_exported: {}: must be a program of jaxneuron's export, got "),
 }
@@ -145,7 +145,8 @@ READERS = {
 @pytest.mark.parametrize("wanted", READERS)
 def test_readers_of_networks_name_the_reader_of_another_kind(tmp_path, wanted):
     read, opening = READERS[wanted]
-    own = {"torch": ("safetensors", "torch", "pickle"), "npz": ("npz", "zip")}.get(wanted, (wanted,))
+    several = {"torch": ("safetensors", "torch", "pickle"), "npz": ("npz", "zip"), "keras": ("keras", "hdf5")}
+    own = several.get(wanted, (wanted,))
     for kind in FILES.keys() - set(own):
         path = put(tmp_path / kind, FILES[kind].get("x", b""))
         if kind_of(path) != kind:  # its suffix alone tells it
@@ -164,7 +165,10 @@ COMMANDS = {
     "plot": ("plot", "FILE", "-o", "out.png"),
     "rows": ("run", "m.safetensors", "FILE", "-o", "out.npy"),
 }
-READ = {"info": {"safetensors", "onnx", "keras", "npz", "stablehlo"}, "rows": {"npy", "csv", "parquet"}}
+READ = {
+    "info": {"safetensors", "onnx", "keras", "hdf5", "npz", "stablehlo"},
+    "rows": {"npy", "csv", "parquet"},
+}
 READ["convert"] = READ["info"]
 
 

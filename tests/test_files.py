@@ -117,13 +117,6 @@ def test_values_make_version_2(path):
 # --- refusals ---
 
 
-def test_a_stack_of_networks_cannot_be_saved(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"save: layer 0: w must have shape .*evaluate stacked networks with jax.vmap"
-    ):
-        save(tmp_path / "a", jax.tree.map(lambda a: np.stack([a, a]), gates.XOR))
-
-
 def test_a_path_must_be_one():
     for call in (lambda: save(3, gates.XOR), lambda: load(3)):
         with pytest.raises(TypeError, match=r"^(save|load): path must be a string or a path, got int$"):
@@ -163,6 +156,15 @@ def written(path, tensors=None, **metadata):
         (None, {"format_version": "2", "inputs": '["a"]'}, "holds no whole network: inputs must hold 2 names, one for each of the rows of the first layer's w, got 1"),
         (None, {"format_version": "2", "outputs": '[1]'}, "holds no whole network: outputs must hold strings, got int"),
         (None, {"format_version": "2", "outputs": '"a"'}, "holds no whole network: outputs must be a sequence of names, got str"),
+        ({"layers.0.w": np.ones((2, 3, 4))}, {"format_version": "2"}, "holds no whole network: layer 0: w must have shape"),
+        ({"layers.0.w": np.ones((2, 3, 4))}, {"members": "2"}, "holds no whole network: layer 0: w must have shape"),  # of version 1
+        ({"layers.0.w": np.ones((2, 3, 4))}, {"format_version": "2", "members": "3"}, "holds no whole network: layer 0: w must have a leading axis of 3 members, got (2, 3, 4)"),
+        ({"layers.0.w": np.ones((2, 3, 4))}, {"format_version": "2", "members": '"2"'}, "holds no whole network: layer 0: w must have a leading axis of 2 members, got (2, 3, 4)"),
+        ({"layers.0.w": np.ones((2, 3, 4))}, {"format_version": "2", "members": "two"}, "holds no whole network: Expecting value"),
+        ({"layers.0.w": np.ones((2, 3, 4)), "layers.1.w": np.ones((2, 3, 4))}, {"format_version": "2", "members": "2"}, "holds no whole network: layers 0 and 1 must chain"),
+        ({"layers.0.w": np.ones((2, 3, 4)), "layers.0.b": np.ones((1, 4))}, {"format_version": "2", "members": "2"}, "holds no whole network: layer 0: b must have a leading axis of 2 members"),
+        ({"layers.0.w": np.ones((2, 3))}, {"format_version": "2", "members": "2"}, "holds no whole network: layer 0: w must have a leading axis of 2 members, got (2, 3)"),
+        ({}, {"format_version": "2", "members": "2"}, "holds no whole network: layers must hold at least 1 layer, got 0"),
         (None, {"activation": None}, "holds no whole network: the metadata 'activation' is missing"),
         (None, {"activation": "tanh"}, "holds no whole network: Expecting value"),
         (None, {"activation": '"tahn"'}, "holds no whole network: activation must be a callable or one of"),

@@ -355,7 +355,7 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_network(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
             ValueError,
-            "plot_network: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 2); evaluate stacked networks with jax.vmap",
+            "plot_network: mlp must be one network, got a stack of 2; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)",
         ),
         (
             lambda: plot_network(MLP([(np.array([[1.0], [np.nan]]), None)])),

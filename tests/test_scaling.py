@@ -162,7 +162,7 @@ HALF_NAN = MLP([(np.array([[np.nan], [2.0]], np.float16), None)], final_activati
         (lambda: fold_input_scaling(WIDE, 0, 1e-320), "fold_input_scaling: w must fit in float64, got inf; convert"),
         (lambda: fold_input_scaling(MLP([(np.array([[0.0], [2.0]]), None)]), 1e300, 1e-300), "fold_input_scaling: b must fit in float64"),
         (lambda: fold_output_scaling(HALF_NAN, 1e6, 0), "fold_output_scaling: w must fit in float16, got 2e+06"),
-        (lambda: fold_input_scaling(jax.tree.map(lambda a: np.stack([a, a]), ONE), 0, 1), "fold_input_scaling: mlp must be one network, got a stack of them; fold each, then stack"),
+        (lambda: fold_input_scaling(jax.tree.map(lambda a: np.stack([a, a]), ONE), 0, 1), "fold_input_scaling: mlp must be one network, got a stack of 2; fold each, then stack"),
         (lambda: fold_output_scaling(MLP(ONE.layers), 1, 0), "fold_output_scaling: mlp must have the final activation 'identity', got 'sigmoid'; scale the outputs after it instead"),
     ],
 )  # fmt: skip

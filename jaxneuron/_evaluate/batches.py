@@ -15,6 +15,7 @@ import numpy as np
 from jaxneuron._arrays import as_array, as_operand, check_plain, concrete
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._kernels.host import FLOATING
+from jaxneuron._members import members_of
 from jaxneuron._params import MLP
 
 NUMBERS = 2**19  # in a tile's widest layer: large enough to amortise a call, small enough for the caches
@@ -22,9 +23,9 @@ LANES = 16  # a tile is a multiple: XLA computes a remainder of rows by other in
 
 
 def default_tile(mlp: MLP, numbers: int = NUMBERS) -> int:
-    """The rows of a tile: the power of two that puts about so many numbers in the widest layer."""
-    widest = max(mlp.layers[0].w.shape[0], *(layer.w.shape[1] for layer in mlp.layers), 1)
-    return max(LANES, 2 ** round(math.log2(numbers / widest)))
+    """The rows of a tile: the power of two that puts about so many numbers in all members' widest layers."""
+    widest = max(mlp.layers[0].w.shape[-2], *(layer.w.shape[-1] for layer in mlp.layers), 1)
+    return max(LANES, 2 ** round(math.log2(numbers / (widest * (members_of(mlp) or 1)))))
 
 
 def whole_lanes(tile: int) -> int:

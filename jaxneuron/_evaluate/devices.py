@@ -18,9 +18,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxneuron._arrays import as_operand
 from jaxneuron._errors import BadType, BadValue, TooLarge
 from jaxneuron._evaluate import gpus
-from jaxneuron._evaluate.evaluator import machine_memory
-from jaxneuron._forward import _mlp_forward
+from jaxneuron._evaluate.evaluator import forward_of, machine_memory
+from jaxneuron._members import members_of
 from jaxneuron._params import MLP
+
+ROWS, ROWS_OF_MEMBERS = PartitionSpec("rows"), PartitionSpec(None, "rows")  # which axis devices divide
 
 
 def chosen(devices: Any) -> Sequence[jax.Device]:
@@ -40,10 +42,13 @@ def chosen(devices: Any) -> Sequence[jax.Device]:
 
 
 def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of the outputs for one row of `dtype`; refuses what `mlp_forward` would refuse."""
-    x = as_operand(np.empty((0, mlp.layers[0].w.shape[0]), dtype), "rows")
-    y = jax.eval_shape(_mlp_forward, mlp, x)
-    return jax.ShapeDtypeStruct(y.shape[1:], y.dtype)
+    """The shape and dtype of the outputs for one row of `dtype`, of a stack `(members, n_out)`.
+
+    Refuses what `mlp_forward` would refuse.
+    """
+    x = as_operand(np.empty((0, mlp.layers[0].w.shape[-2]), dtype), "rows")
+    y = jax.eval_shape(forward_of(mlp), mlp, x)
+    return jax.ShapeDtypeStruct((*y.shape[:-2], y.shape[-1]), y.dtype)
 
 
 @contextlib.contextmanager
@@ -54,22 +59,25 @@ def program(
     if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
         devices = devices[:1]  # XLA refuses a program without operands on several devices
     mesh = Mesh(np.array(devices), ("rows",))
-    by_rows = NamedSharding(mesh, PartitionSpec("rows"))
+    by_rows = NamedSharding(mesh, ROWS)
+    outputs_by_rows = by_rows if members_of(mlp) is None else NamedSharding(mesh, ROWS_OF_MEMBERS)
     with jax.core.eval_context():  # inside a trace too
         weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
 
     def compute(x: np.ndarray) -> Callable[[], np.ndarray]:
         with jax.core.eval_context():
             outputs, count = begin(padded(x, size)), len(x)
-        return lambda: outputs()[:count]
+        return lambda: outputs()[..., :count, :]
 
     computing = gpus.computing if gpus.are(devices) else _computing
-    with computing(_program(mesh), weights, by_rows) as begin:
+    with computing(_program(mesh, outputs_by_rows.spec), weights, by_rows, outputs_by_rows) as begin:
         yield compute
 
 
 @contextlib.contextmanager
-def _computing(program: Any, weights: MLP, by_rows: NamedSharding) -> Iterator[gpus.Begin]:
+def _computing(
+    program: Any, weights: MLP, by_rows: NamedSharding, outputs: NamedSharding
+) -> Iterator[gpus.Begin]:
     """As `gpus.computing`, where rows and outputs are read as they lie."""
     yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
 
@@ -80,12 +88,14 @@ def padded(x: np.ndarray, size: int) -> np.ndarray:
 
 
 @functools.cache
-def _program(mesh: Mesh) -> Callable[[MLP, Array], Array]:
+def _program(mesh: Mesh, outputs: PartitionSpec = ROWS) -> Callable[[MLP, Array], Array]:
     """`mlp_forward` of each device's rows: mapped, not partitioned, so that no device waits for another."""
-    rows, everywhere = PartitionSpec("rows"), PartitionSpec()
-    return jax.jit(
-        jax.shard_map(_mlp_forward, mesh=mesh, in_specs=(everywhere, rows), out_specs=rows, check_vma=False)
-    )
+
+    def forward(mlp: MLP, x: Array) -> Array:
+        return forward_of(mlp)(mlp, x)
+
+    in_specs = PartitionSpec(), ROWS
+    return jax.jit(jax.shard_map(forward, mesh=mesh, in_specs=in_specs, out_specs=outputs, check_vma=False))
 
 
 def check_memory(weights: int, rows: int, tile: int, devices: Sequence[jax.Device]) -> None:

@@ -50,14 +50,15 @@ def evaluate(
         out[i] = mlp_forward(mlp, rows[i])
 
     Args:
-      mlp: an `MLP`.
+      mlp: an `MLP`; or `members` networks of one structure stacked into one, each of whose arrays has a
+        leading axis of members. All members get the same rows, and `out[k]` is member k's.
       rows: inputs, `(n, n_in)`: an array, a memory map, or anything sliced like one, such as an HDF5 data
         set. Or an iterable of such chunks, of any sizes and one dtype; the calling thread reads it.
       out: where outputs go. None for a new array; an array or a memory map `(n, n_out)` to fill; or a
         function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
-        thread of its own.
+        thread of its own. Of stacked networks `(members, n, n_out)` and `(members, m, n_out)`.
       tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
-        two that puts about 2^19 numbers in the widest layer, on a GPU 2^23.
+        two that puts about 2^19 numbers in the widest layer (of all members), on a GPU 2^23.
       devices: devices of this process; by default all of them. The weights are copied to each, once. On
         CPUs the fused kernel evaluates, on as many threads as an `Evaluator` has, and reads weights where
         they are.
@@ -68,8 +69,9 @@ def evaluate(
       `out`, or None if that is a function; in the promoted dtype of the network and `rows`.
 
     Raises:
-      ValueError: shapes that do not fit, integers too large for JAX's, an `out` that is read-only or
-        overlaps `rows`, devices of another process or twice the same, a `tile` below 1.
+      ValueError: shapes that do not fit, members that differ in number, integers too large for JAX's, an
+        `out` that is read-only or overlaps `rows`, devices of another process or twice the same, a `tile`
+        below 1.
       TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
         carries more than numbers, such as a mask or units; a `tile` that is not an integer.
       MemoryError: a network or a tile that does not fit on a device, as far as its memory is known.
@@ -121,9 +123,9 @@ def evaluate_rows(
     on_cpu = all(device.platform == "cpu" for device in used)
     network = of.network if on_cpu and of.network.serves(dtype) else None
     result = network.result(dtype) if network else on_devices.output_row(mlp, dtype).dtype
-    on_devices.check_memory(of.bytes(), tile * (of.n_in + of.n_out) * result.itemsize, tile, used)
+    on_devices.check_memory(of.bytes(), tile * of.numbers * result.itemsize, tile, used)
     plan = network.plan(dtype) if network else None
-    array = as_target(out, rows, n, of.n_out, result)
+    array = as_target(out, rows, n, of.shape, result)
     with reporting(progress, n) if progress else UNREPORTED as report:
         if plan and array is not None and isinstance(source, np.ndarray):
             unbroken = not progress and source.dtype == plan.dtype
@@ -132,9 +134,9 @@ def evaluate_rows(
         cut = batches.cut(source, n, size)
         with (
             gpus.copying() if on_gpus else contextlib.nullcontext(np.copyto) as copy,
-            _kernel(plan) if plan else on_devices.program(mlp, used, size) as compute,
+            _kernel(plan, of.shape) if plan else on_devices.program(mlp, used, size) as compute,
         ):
-            write, written = destination(out, array, of.n_out, result, copy)
+            write, written = destination(out, array, of.shape(0), result, copy)
             _stream(cut, compute, write, report, gpus.IN_FLIGHT if on_gpus else IN_FLIGHT)
     return written()
 
@@ -145,17 +147,18 @@ def _fill(
     """The outputs for all batches, from memory to memory: no thread of Python's, and no copy."""
     start = 0
     for x in cut:
-        host.forward(plan, x, array[start : start + len(x)])
+        all_of_them = len(x) == array.shape[-2]
+        host.forward(plan, x, array if all_of_them else array[..., start : start + len(x), :])
         start += len(x)
         report(start)
 
 
 @contextlib.contextmanager
-def _kernel(plan: host.Plan) -> Iterator[Compute]:
+def _kernel(plan: host.Plan, shape: Callable[[int], tuple[int, ...]]) -> Iterator[Compute]:
     """A function that has a batch evaluated by the kernel, in a thread of its own."""
 
     def outputs(x: np.ndarray) -> np.ndarray:
-        y = np.empty((len(x), plan.n_out), plan.dtype)
+        y = np.empty(shape(len(x)), plan.dtype)
         host.forward(plan, x, y)
         return y
 
@@ -177,7 +180,7 @@ def _stream(
         y = wait()
         y.flags.writeable = False
         write(y)
-        return done + len(y)
+        return done + y.shape[-2]
 
     last, pending = None, collections.deque[Future[int]]()
     writer = ThreadPoolExecutor(1, "jaxneuron-evaluate")

@@ -14,12 +14,13 @@ import jax
 import numpy as np
 from numpy import empty, ndarray
 
-from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
+from jaxneuron._arrays import ArrayLike, as_operand, is_jax_array
 from jaxneuron._derivatives import _value_and_jacobian
 from jaxneuron._errors import REFUSALS, BadType, BadValue, TooLarge, public, with_name
 from jaxneuron._forward import _mlp_forward, checked
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
+from jaxneuron._members import as_members, members_of, one_of
 from jaxneuron._names import resolve
 from jaxneuron._params import MLP, Affine, as_layers, check_columns, check_mlp
 
@@ -76,8 +77,7 @@ class Evaluator:
         check_mlp(mlp)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(mlp)):
             raise BadType("mlp must hold numbers, got tracers; inside jit call mlp_forward")
-        members = len(mlp.layers[0].w) if np.ndim(mlp.layers[0].w) == 3 else None
-        layers = as_numpy(fitting(mlp)) if members is None else _stacked(mlp)
+        members, layers = members_of(mlp), as_numpy(fitting(mlp))
         if not isinstance(each, (bool, np.bool_)):
             raise BadType(f"each must be True or False, got {each!r}")
         if each and members is None:
@@ -193,7 +193,7 @@ class Evaluator:
                 f"got {shape}; leave out each=True if they share their rows"
             )
         if not shape or shape[-1] != n_in:
-            checked(_one(layers), self._network.functions, shape, "x")
+            checked(one_of(layers), self._network.functions, shape, "x")
 
     def _by_jax(self, x: ndarray, function: Callable[..., Any]) -> Any:
         """What `mlp_forward` or another function of JAX gives."""
@@ -202,65 +202,50 @@ class Evaluator:
             if key not in self._on_device:
                 self._on_device[key] = jax.device_put(self._mlp)
             mlp = self._on_device[key]
-            if self._members is not None:
-                function = functools.partial(_of_members, function=function, each=self._network.each)
-            return jax.tree.map(np.asarray, function(mlp, x))
+            return jax.tree.map(np.asarray, _of_any(mlp, x, function, self._network.each))
 
 
-@functools.partial(jax.jit, static_argnames=("function", "each"))
-def _of_members(mlp: MLP, x: Any, function: Callable[..., Any], each: bool) -> Any:
-    return jax.vmap(function, (0, 0 if each else None))(mlp, x)
+def forward_of(mlp: MLP, each: bool = False) -> Callable[[MLP, Any], Any]:
+    """`mlp_forward`, of one network or of all members of a stack; `each` has rows of its own."""
+    return _over_members(_mlp_forward, mlp, each)
+
+
+def _over_members(function: Callable[..., Any], mlp: MLP, each: bool) -> Callable[[MLP, Any], Any]:
+    return function if members_of(mlp) is None else jax.vmap(function, (0, 0 if each else None))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _of_any(mlp: MLP, x: Any, function: Callable[..., Any], each: bool) -> Any:
+    return _over_members(function, mlp, each)(mlp, x)
 
 
 def fitting(mlp: MLP) -> Sequence[Affine]:
-    """The layers of `mlp`, which must fit: a transform can leave anything in them."""
-    return mlp.layers if _fit(mlp.layers) else as_layers(mlp.layers)
+    """The layers of `mlp`, or of a stack, which must fit: a transform can leave anything in them."""
+    if _fit(mlp.layers):
+        return mlp.layers
+    return as_layers(mlp.layers) if members_of(mlp) is None else as_members(mlp.layers)
 
 
 def _fit(layers: Sequence[Affine]) -> bool:
-    """What `as_layers` finds out, in a tenth of its time: False where it has to look closely."""
-    units = None
+    """What `as_layers` or `as_members` finds out, in a tenth of its time: False where it has to look."""
+    units = members = None
     for w, b in layers:
         for array in (w,) if b is None else (w, b):
             known = type(array) is ndarray or is_jax_array(type(array))  # type: ignore[arg-type]
             if not known or array.dtype not in host.FLOATING:
                 return False
-        if w.ndim != 2 or units not in (None, w.shape[0]) or (b is not None and b.shape != w.shape[1:]):
+        shape = w.shape
+        if len(shape) not in (2, 3) or units not in (None, shape[-2]) or members not in (None, shape[:-2]):
             return False
-        units = w.shape[1]
+        units, members = shape[-1], shape[:-2]
+        if b is not None and b.shape != (*members, units):
+            return False
     return True
 
 
 def as_numpy(layers: Iterable[Any]) -> host.Layers:
     """Layers of NumPy arrays; those of JAX's on the CPU are not copied."""
     return [(np.asarray(w), None if b is None else np.asarray(b)) for w, b in layers]
-
-
-def _stacked(mlp: MLP) -> host.Layers:
-    """The layers of stacked networks, whose arrays must have a leading axis of as many members."""
-    layers = as_numpy(
-        (as_array(w, f"layer {i}: w"), None if b is None else as_array(b, f"layer {i}: b"))
-        for i, (w, b) in enumerate(mlp.layers)
-    )
-    first = layers[0][0].shape
-    for i, layer in enumerate(layers):
-        for name, array, rank in zip("wb", layer, (3, 2), strict=True):
-            if array is not None and (array.ndim != rank or len(array) != first[0]):
-                raise BadValue(
-                    f"layer {i}: {name} must have a leading axis of {first[0]} members, as layer 0's "
-                    f"w {first}, got {array.shape}; stack networks of one structure"
-                )
-    as_layers(_one(layers))
-    return layers
-
-
-def _one(layers: host.Layers) -> host.Layers:
-    """Arrays with the shapes of one member, or of the only network, that take no memory."""
-
-    def blank(array: ndarray, rank: int) -> ndarray:
-        return np.broadcast_to(np.zeros((), array.dtype), array.shape[-rank:])
-
-    return [(blank(w, 2), None if b is None else blank(b, 1)) for w, b in layers]
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> None:

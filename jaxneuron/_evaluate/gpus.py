@@ -34,12 +34,12 @@ def are(devices: Sequence[jax.Device]) -> bool:
 
 
 @contextlib.contextmanager
-def computing(program: Any, weights: Any, by_rows: NamedSharding) -> Iterator[Begin]:
+def computing(program: Any, weights: Any, by_rows: NamedSharding, outputs: NamedSharding) -> Iterator[Begin]:
     """A function that begins to evaluate a batch, and returns one that waits for its outputs.
 
-    `program` is jitted, of the weights and a batch.
+    `program` is jitted, of the weights and a batch, which lies as `by_rows` says, its outputs as `outputs`.
     """
-    pinned = by_rows.with_memory_kind("pinned_host")
+    pinned = outputs.with_memory_kind("pinned_host")
     x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined] # a setting of the thread
     compiled: Any = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import weakref
 from typing import Any
 
@@ -15,6 +16,7 @@ from jaxneuron._evaluate.batches import default_tile
 from jaxneuron._evaluate.evaluator import as_numpy, fitting
 from jaxneuron._kernels import host
 from jaxneuron._kernels.threads import most_threads
+from jaxneuron._members import members_of
 from jaxneuron._names import resolve
 from jaxneuron._params import MLP
 
@@ -30,7 +32,10 @@ class Known:
             raise BadType(TRACERS)
         self.layers = fitting(mlp)
         self.functions = [resolve(activation) for activation in mlp.activations]
-        self.n_in, self.n_out = self.layers[0].w.shape[0], self.layers[-1].w.shape[1]
+        members = members_of(mlp)
+        self.members = () if members is None else (members,)
+        self.n_in, self.n_out = self.layers[0].w.shape[-2], self.layers[-1].w.shape[-1]
+        self.numbers = self.n_in + math.prod(self.members) * self.n_out  # of a row and its outputs
         self.tile = default_tile(mlp)
         self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
         self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)
@@ -40,6 +45,10 @@ class Known:
     def holds(self, mlp: MLP) -> bool:
         """Whether it is true of the network still: NumPy's arrays can change in place."""
         return self._constant or self._layouts == _layouts(mlp)
+
+    def shape(self, n: Any) -> tuple[Any, ...]:
+        """Of the outputs for n rows."""
+        return (*self.members, n, self.n_out)
 
     def bytes(self) -> int:
         """Of the weights, as JAX has them now."""

@@ -16,18 +16,22 @@ Copy = Callable[[np.ndarray, np.ndarray], None]
 Progress = Callable[[int, int | None], object]
 
 
-def as_target(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -> np.ndarray | None:
-    """The array that outputs go to; None if that is a function's to say, or rows must be counted first."""
+def as_target(
+    out: Any, rows: Any, n: int | None, shape: Callable[[Any], tuple[Any, ...]], dtype: np.dtype
+) -> np.ndarray | None:
+    """The array that outputs go to; None if that is a function's to say, or rows must be counted first.
+
+    `shape` gives that of the outputs for n rows.
+    """
     if callable(out):
         return None
     if out is None:
-        if n is None:
-            return None
-        return np.empty((n, n_out), dtype)
+        return None if n is None else np.empty(shape(n), dtype)
     if not isinstance(out, np.ndarray):
         raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
-    if out.ndim != 2 or out.shape[1] != n_out or n not in (None, len(out)):
-        raise BadValue(f"out must have shape ({'n' if n is None else n}, {n_out}), got {out.shape}")
+    if out.shape != shape(n if n is not None or out.ndim < 2 else out.shape[-2]):
+        wanted = ", ".join(map(str, shape("n" if n is None else n)))
+        raise BadValue(f"out must have shape ({wanted}), got {out.shape}")
     check_takes(out, dtype, "mlp and rows")
     # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
@@ -37,26 +41,30 @@ def as_target(out: Any, rows: Any, n: int | None, n_out: int, dtype: np.dtype) -
 
 
 def destination(
-    out: Any, array: np.ndarray | None, n_out: int, dtype: np.dtype, copy: Copy
+    out: Any, array: np.ndarray | None, empty: tuple[int, ...], dtype: np.dtype, copy: Copy
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
-    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns."""
+    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns.
+
+    `empty` is the shape of the outputs for no rows.
+    """
     if callable(out):
         return out, lambda: None
     if array is None:
-        chunks = [np.empty((0, n_out), dtype)]
-        return chunks.append, lambda: np.concatenate(chunks)
-    filled = 0
+        chunks = [np.empty(empty, dtype)]
+        return chunks.append, lambda: np.concatenate(chunks, axis=-2)
+    filled, n = 0, array.shape[-2]
 
     def fill(chunk: np.ndarray) -> None:
         nonlocal filled
-        if filled + len(chunk) > len(array):
-            raise BadValue(f"out must have a row for each of rows, got {len(array)} for more than {filled}")
-        copy(array[filled : filled + len(chunk)], chunk)
-        filled += len(chunk)
+        end = filled + chunk.shape[-2]
+        if end > n:
+            raise BadValue(f"out must have a row for each of rows, got {n} for more than {filled}")
+        copy(array[..., filled:end, :], chunk)
+        filled = end
 
     def full() -> np.ndarray:
-        if filled < len(array):
-            raise BadValue(f"out must have a row for each of rows, got {len(array)} for {filled}")
+        if filled < n:
+            raise BadValue(f"out must have a row for each of rows, got {n} for {filled}")
         return array
 
     return fill, full

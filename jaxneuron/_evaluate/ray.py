@@ -13,8 +13,9 @@ from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._evaluate.batches import default_tile
 from jaxneuron._evaluate.columns import listed
 from jaxneuron._evaluate.evaluate import evaluate_rows
+from jaxneuron._evaluate.evaluator import fitting
 from jaxneuron._files import on_device, read
-from jaxneuron._params import MLP, as_layers
+from jaxneuron._params import MLP
 
 LARGEST_TILE = 1024  # the rows of a batch unless Ray is told otherwise: a larger tile would be mostly padding
 
@@ -29,11 +30,12 @@ class RowEvaluator:
     pickled. Needs the extra `ray`, and `files` to read a file.
 
     Args:
-      model: an `MLP`, or the path of a file of `save`, which every actor must be able to read.
+      model: an `MLP` or a stack of them, or the path of a file of `save`, which every actor must be able to
+        read.
       column: the column of inputs, `(batch, n_in)`; or a sequence of names, one column of numbers for each
         input, in their order.
-      output: the name of the column that is added, `(batch, n_out)`, in the promoted dtype of the network
-        and the inputs; float32 for bfloat16, which Arrow doesn't have.
+      output: the name of the column that is added, `(batch, n_out)`, of a stack `(batch, members, n_out)`, in
+        the promoted dtype of the network and the inputs; float32 for bfloat16, which Arrow doesn't have.
 
     Raises:
       ValueError: a file that holds no whole network, the names of its inputs in another order, a batch
@@ -62,7 +64,7 @@ class RowEvaluator:
         if not isinstance(output, str):
             raise BadType(f"output must be a name, got {output!r}")
         mlp = model if isinstance(model, MLP) else on_device(read(model))
-        as_layers(mlp.layers)  # a transform can leave anything in them
+        fitting(mlp)
         if mlp.inputs and set(names) == set(mlp.inputs) and tuple(names) != mlp.inputs:
             raise BadValue(
                 f"column must name the inputs in the network's order, {listed(mlp.inputs)}, "
@@ -76,6 +78,7 @@ class RowEvaluator:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         y = evaluate_rows(self.mlp, self._rows(batch), tile=self.tile)
         assert y is not None
+        y = y if y.ndim == 2 else y.swapaxes(0, 1)  # a row comes first, then its members
         return {**batch, self.output: y.astype(np.float32) if y.dtype.name == "bfloat16" else y}
 
     def __reduce__(self) -> Any:

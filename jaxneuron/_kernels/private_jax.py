@@ -6,7 +6,8 @@ products.py, derivatives.py and gpu/ alone (library.py registers its handler by 
 - `Primitive` (jax.extend.core: public, but not stable). The kernel is a primitive of its own, as rows and
   members are to be folded under `vmap`. Without it no network reaches the kernel.
 - `ad.Zero`, `ad.primitive_jvps` (jax.interpreters.ad). Derivatives are the kernel's, or those of XLA's path.
-  Without them `jax.grad` and `jax.jvp` of a network raise "Differentiation rule for 'jaxneuron_forward' not implemented".
+  Without them `jax.grad` and `jax.jvp` of a network raise "Differentiation rule for 'jaxneuron_forward' not
+  implemented".
 - `ad.is_undefined_primal`, `ad.primitive_transposes` (jax.interpreters.ad). Without them
   `jax.linear_transpose` of `affine` raises "Transpose rule for 'jaxneuron_forward' not implemented".
 - `jet_rules` (jax.experimental.jet). Without it jax.experimental.jet of a network raises a bare KeyError.

@@ -20,7 +20,10 @@ def add_parser(commands: Any) -> None:
         epilog="A .npz file holds w0, b0, w1, b1, ... A .stablehlo file is a compiled program, OUT only.",
     )
     parser.add_argument(
-        "source", metavar="IN", type=Path, help="jaxneuron's or PyTorch's .safetensors, .onnx, .keras, .npz"
+        "source",
+        metavar="IN",
+        type=Path,
+        help="jaxneuron's or PyTorch's .safetensors, .onnx, .keras, .h5, .npz",
     )
     parser.add_argument("out", metavar="OUT", type=Path, help=SUFFIXES)
     parser.add_argument(
@@ -34,10 +37,14 @@ def add_parser(commands: Any) -> None:
         "--layers",
         metavar="A,B",
         type=lambda names: names.split(","),
-        help="of PyTorch's file: the names of the network's layers in order; the others are left out",
+        help="of PyTorch's file, or Keras's weights: the names of the network's layers in order; "
+        "the others are left out",
     )
     parser.add_argument(
-        "--outputs", metavar="A:B", type=_slice, help="the units of the last layer to keep, likewise: 0:6"
+        "--outputs",
+        metavar="A:B",
+        type=_slice,
+        help="of PyTorch's file and of .onnx: the units of the last layer to keep, such as 0:6",
     )
     parser.add_argument("--output", metavar="NAME", help="the value of an .onnx file to end at")
     parser.add_argument("--orientation", choices=("in_out", "out_in"), help="of the weights in an .npz file")

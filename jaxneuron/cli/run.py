@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import math
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from jaxneuron._evaluate.journal import Run, fingerprint, resumable
 from jaxneuron._evaluate.readers import STREAM, read_rows
 from jaxneuron._evaluate.writers import ParquetWriter, row_writer
 from jaxneuron._files import read
+from jaxneuron._members import blank_one
+from jaxneuron._params import MLP
 
 
 def add_parser(commands: Any) -> None:
@@ -36,7 +40,12 @@ def add_parser(commands: Any) -> None:
         "of its inputs, else by place; standard error says which. A run that was stopped leaves OUT.partial "
         "and OUT.journal for --resume.",
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help="a .safetensors file of jaxneuron.save")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="a .safetensors file of jaxneuron.save; of stacked networks, OUT has columns for each member",
+    )
     parser.add_argument(
         "rows",
         metavar="ROWS",
@@ -72,7 +81,7 @@ def _run(options: argparse.Namespace) -> None:
         raise missing("tqdm", "cli", "run:") from None
     started = time.perf_counter()
     mlp = read(options.model)
-    n_in = mlp.layers[0].w.shape[0]
+    n_in = mlp.layers[0].w.shape[-2]
     notes: list[str] = []
     inputs = Inputs(n_in, mlp.inputs, options.header, notes.append)
     rows, kind = read_rows(options.rows, inputs), row_writer(options.out)
@@ -82,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
     tile = default_tile(mlp) if options.tile is None else options.tile
     devices = _devices(options.devices)
     batch = jax.ShapeDtypeStruct((tile, n_in), row.dtype)
-    facts = _facts(options, tile, devices, jaxneuron.explain(mlp, batch))
+    facts = _facts(options, tile, devices, jaxneuron.explain(blank_one(mlp), batch))
     if options.resume and not facts:
         raise ValueError(
             f"run: --resume must have files as ROWS and OUT, got {options.rows} and {options.out}"
@@ -90,12 +99,15 @@ def _run(options: argparse.Namespace) -> None:
     if options.out == STREAM:
         opened: contextlib.AbstractContextManager[Run] = contextlib.nullcontext(Run(sys.stdout.buffer))
     else:
-        pack = functools.partial(kind.pack, names=mlp.outputs) if issubclass(kind, ParquetWriter) else None
+        names = _columns(mlp, row.shape)
+        pack = functools.partial(kind.pack, names=names) if issubclass(kind, ParquetWriter) else None
         opened = resumable(options.out, facts, force=options.force, resume=options.resume, pack=pack)
     with opened as run:
-        writer, before = kind(run.file, row.shape[0], dtype), run.done["rows"]
+        writer, before = kind(run.file, math.prod(row.shape), dtype), run.done["rows"]
 
         def write(chunk: np.ndarray) -> None:
+            if chunk.ndim == 3:  # a row holds the outputs of all members
+                chunk = chunk.swapaxes(0, 1).reshape(chunk.shape[1], -1)
             writer.write(chunk.astype(dtype, copy=False))
             run.advance(len(chunk), int(np.isnan(chunk).any(axis=1).sum()), rows.place)
 
@@ -122,6 +134,13 @@ def _run(options: argparse.Namespace) -> None:
         f"jaxneuron: {done['rows']:,} rows, {done['nan_rows']:,} with NaN{now} in {seconds:.1f} s",
         file=sys.stderr,
     )
+
+
+def _columns(mlp: MLP, row: tuple[int, ...]) -> Sequence[str]:
+    """The names of the columns of outputs, of all members where there are some."""
+    *members, n_out = row
+    names = mlp.outputs or [f"y{i}" for i in range(n_out)]
+    return [f"member{m}_{name}" for m in range(*members) for name in names] if members else names
 
 
 def _devices(n: int | None) -> list[jax.Device]:

@@ -9,7 +9,8 @@ from jaxneuron.convert._brax import from_brax
 from jaxneuron.convert._equinox import from_equinox, to_equinox
 from jaxneuron.convert._flax import from_flax, to_flax_params
 from jaxneuron.convert._haiku import from_haiku
-from jaxneuron.convert._keras import from_keras, to_keras
+from jaxneuron.convert._keras.reader import from_keras
+from jaxneuron.convert._keras.writer import to_keras
 from jaxneuron.convert._nnx import from_nnx
 from jaxneuron.convert._onnx.reader import from_onnx
 from jaxneuron.convert._onnx.writer import to_onnx

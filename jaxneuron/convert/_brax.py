@@ -13,8 +13,9 @@ from jaxneuron._errors import BadValue, public
 from jaxneuron._params import MLP
 from jaxneuron.convert._check import Check, compare_given
 from jaxneuron.convert._names import named_layers
+from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert._units import Units
-from jaxneuron.convert.steps import Activations, Scaling, assemble, chain
+from jaxneuron.convert.steps import Activations, assemble, chain
 
 
 @public

@@ -25,8 +25,9 @@ from jaxneuron._math import float64
 from jaxneuron._math.activations import OF_ROWS, facts_of
 from jaxneuron._names import Activation, Parametric, resolve
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert._units import Units
-from jaxneuron.convert.steps import Scaling, Step
+from jaxneuron.convert.steps import Step
 
 Array = np.ndarray
 Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
@@ -192,9 +193,10 @@ class _Done(NamedTuple):
 def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Array, list[_Done]]:
     """The outputs of `steps`, and what their bound is made of."""
     trace = [_Done(np.zeros(x.shape), lambda v: v, np.ones(x.shape), np.abs(x).max(1, initial=0.0))]
+    parts = np.abs(x)  # a source may have folded a scaling into the layer after it
     for step in steps:
         if isinstance(step, Affine):
-            x, size, slopes = _affine(step, x)
+            x, size, slopes = _affine(step, x, parts)
             n = len(step.w) + 2
             error = (n * rounding.sums + rounding.stored) * size + n * rounding.tiny
         elif isinstance(step, Scaling):
@@ -211,6 +213,7 @@ def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Arra
             size, scale = x, trace[-1].scale
         if isinstance(step, (Affine, Scaling)):
             scale = error + (error == 0)
+        parts = size if isinstance(step, Scaling) else np.abs(x)
         trace.append(_Done(error, slopes, scale, np.abs(size).max(1, initial=0.0)))
     return x, trace
 
@@ -231,8 +234,8 @@ def _put(chosen: Array, n: int, v: Array) -> Array:
     return found
 
 
-def _affine(layer: Affine, x: Array) -> tuple[Array, Array, Slopes]:
-    """x @ w + b; |x| @ |w| + |b|; and the slopes."""
+def _affine(layer: Affine, x: Array, parts: Array) -> tuple[Array, Array, Slopes]:
+    """x @ w + b; parts @ |w| + |b|, where the parts of x cancelled; and the slopes."""
     w = np.asarray(layer.w)
     step = max(1, BLOCK // max(1, w.shape[1]))
 
@@ -245,7 +248,7 @@ def _affine(layer: Affine, x: Array) -> tuple[Array, Array, Slopes]:
     z, size = np.tile(b, (len(x), 1)), np.tile(np.abs(b), (len(x), 1))
     for part, block in blocks():
         z += x[:, part] @ block
-        size += np.abs(x[:, part]) @ np.abs(block)
+        size += parts[:, part] @ np.abs(block)
     return z, size, lambda v: np.concatenate([v @ block.T for _, block in blocks()] or [v[:, :0]], axis=1)
 
 
@@ -308,10 +311,12 @@ def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, 
 def _rows(n: int, steps: Iterable[Step], dtype: np.dtype) -> Array:
     """Eight rows of several magnitudes, in numbers that `dtype` holds; around a mean if one is subtracted."""
     rows = np.random.default_rng(0).standard_normal((len(MAGNITUDES), n)) * np.array(MAGNITUDES)[:, None]
-    first = next(iter(steps), None)
+    first, second = [*steps, None, None][:2]
+    chosen, scaling = (first.chosen, second) if isinstance(first, Units) else (slice(None), first)
     with np.errstate(all="ignore"):
-        if isinstance(first, Scaling):
-            rows = np.asarray(first.mean, np.float64) + rows / np.asarray(first.scale, np.float64)
+        if isinstance(scaling, Scaling):
+            mean, scale = (np.asarray(a, np.float64) for a in scaling[:2])
+            rows[:, chosen] = mean + rows[:, chosen] / scale
         return rows.astype(dtype).astype(np.float64)
 
 

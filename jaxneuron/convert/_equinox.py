@@ -19,6 +19,7 @@ from jaxneuron._names import Activation, canonical, resolve
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import JAX_FUNCTIONS, known
 from jaxneuron.convert._check import Check, compare, compare_given
+from jaxneuron.convert._modules import is_a
 from jaxneuron.convert.steps import Step, assemble, network
 
 
@@ -108,13 +109,7 @@ def _steps(module: Any, nn: Any) -> Iterator[Step]:
 
 
 def _is(module: Any, kind: Any) -> bool:
-    """Whether `module` computes what a `kind` does: a subclass may be called in another way."""
-    if isinstance(module, kind) and type(module).__call__ is not kind.__call__:
-        raise BadValue(
-            f"modules must be called as Equinox's own, got {type(module).__name__}, a {kind.__name__} with "
-            f"another __call__; pass the part that is an MLP, or an eqx.nn.{kind.__name__} with its fields"
-        )
-    return isinstance(module, kind)
+    return is_a(module, kind, "Equinox", "eqx.nn.")
 
 
 def _layers(mlp: Any) -> list[Any]:

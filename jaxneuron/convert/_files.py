@@ -8,20 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from jax.typing import DTypeLike
 
 from jaxneuron._atomic import replacing
 from jaxneuron._counts import summary
 from jaxneuron._file_kinds import kind_of as kind_of_file
 from jaxneuron._files import header, is_ours, read, safetensors_library, save
-from jaxneuron._params import MLP, with_layers
-from jaxneuron.convert._keras import from_keras, to_keras
+from jaxneuron._members import members_of
+from jaxneuron._params import MLP
+from jaxneuron.convert._keras.files import arrays_of, is_weights
+from jaxneuron.convert._keras.reader import from_keras
+from jaxneuron.convert._keras.writer import to_keras
 from jaxneuron.convert._npz import read_pairs, write_pairs
 from jaxneuron.convert._onnx.reader import from_onnx
 from jaxneuron.convert._onnx.writer import to_onnx
 from jaxneuron.convert._pairs import from_pairs
 from jaxneuron.convert._stablehlo import export, read_exported
 from jaxneuron.convert._torch import from_torch, opened, torch_arrays
+from jaxneuron.convert.steps import assemble, chain
 
 
 class Kind(NamedTuple):
@@ -52,6 +57,8 @@ def described(path: Path, output: str | None = None) -> str:
             for name, array in zip("wb", pair, strict=True)
             if array is not None
         }
+    elif kind == "weights":
+        tensors = arrays_of(path)
     else:
         return summary(read_any(path, {"output": output} if output else {}))
     return "\n".join(
@@ -65,9 +72,11 @@ def described(path: Path, output: str | None = None) -> str:
 def kind_of(path: Path) -> str:
     """The key of `KINDS` for a file: what it is, whatever its name; its suffix where nothing else tells it.
 
-    "torch" is a safetensors file of another program.
+    "torch" is a safetensors file of another program, "weights" an HDF5 file without the model of Keras.
     """
     kind = f".{kind_of_file(path) or path.suffix[1:]}"
+    if kind == ".hdf5":
+        return "weights" if is_weights(path) else kind
     if kind in KINDS and kind != ".safetensors":
         return kind
     content = header(path)
@@ -86,14 +95,10 @@ def _read_safetensors(path: Path, dtype: DTypeLike | None = None) -> MLP:
     mlp = read(path)
     if dtype is None:
         return mlp
-    converted = from_pairs(
-        mlp.layers,
-        orientation="in_out",
-        activation=mlp.activation,
-        final_activation=mlp.final_activation,
-        dtype=dtype,
-    )
-    return with_layers(mlp, converted.layers)  # with its names
+    stacked = None if members_of(mlp) is None else "members"
+    steps = chain(mlp.layers, mlp.activation, mlp.final_activation)
+    converted = assemble(steps, "mlp", dtype=dtype, stacked=stacked)
+    return jax.tree.unflatten(jax.tree.structure(mlp), jax.tree.leaves(converted))  # with its names
 
 
 def _write_safetensors(mlp: MLP, out: Path, torch: bool = False) -> None:
@@ -121,8 +126,10 @@ ACTIVATIONS = ("activation", "final_activation")
 KINDS = {
     ".safetensors": Kind(_read_safetensors, _write_safetensors),
     "torch": Kind(from_torch, None, (*ACTIVATIONS, "prefix", "layers", "outputs")),
-    ".onnx": Kind(from_onnx, to_onnx, ("output",)),
+    ".onnx": Kind(from_onnx, to_onnx, ("output", "outputs")),
     ".keras": Kind(from_keras, _write_keras),
+    ".hdf5": Kind(from_keras, None),
+    "weights": Kind(from_keras, None, (*ACTIVATIONS, "layers")),
     ".npz": Kind(_read_npz, write_pairs, (*ACTIVATIONS, "orientation")),
     ".stablehlo": Kind(None, export),
 }

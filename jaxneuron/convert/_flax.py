@@ -12,10 +12,9 @@ from jaxneuron._arrays import concrete
 from jaxneuron._errors import BadType, public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP
-from jaxneuron.convert._check import Check, compare_given
-from jaxneuron.convert._names import named_layers
-from jaxneuron.convert._stacks import check_stacked, in_turn
-from jaxneuron.convert.steps import Activations, assemble, chain, network
+from jaxneuron.convert._check import Check
+from jaxneuron.convert._trees import Convention, from_tree, statistics
+from jaxneuron.convert.steps import Activations, network
 
 PARTITIONED = ("Partitioned", "LogicallyPartitioned")  # Flax's boxes that hold an array as it is
 
@@ -28,6 +27,7 @@ def from_flax(
     activation: Activations,
     final_activation: Activation,
     layers: Sequence[str] | None = None,
+    epsilon: float | None = None,
     outputs: slice | None = None,
     stacked: str | None = None,
     dtype: DTypeLike | None = None,
@@ -38,16 +38,22 @@ def from_flax(
     Args:
       params: `{"params": {"Dense_0": {"kernel", "bias"}, ...}}` or its value, nested to any depth. Layers
         are taken in the order of the numbers in their names, `Dense_10` after `Dense_9`. Flax numbers layers
-        without a name as they are created, which is not always the order in which they are called.
+        without a name as they are created, which is not always the order in which they are called. With
+        BatchNorms, `{"params": ..., "batch_stats": ...}`.
       activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
-        hashable callable; one for all, or a sequence with one for each.
-      final_activation: the last layer's.
+        hashable callable; one for all, or a sequence with one for each. With BatchNorms a sequence with one
+        for each module in `layers` but the last, "identity" where none stands after it.
+      final_activation: the last one's.
       layers: the names of the network's layers in order, such as "block/Dense_0"; what is not named is left
-        out, such as a critic. None takes all layers, in the order of their numbers.
+        out, such as a critic. BatchNorms are named among them, and folded into the layers beside them. None
+        takes all layers, in the order of their numbers.
+      epsilon: of the BatchNorms, which the parameters do not record: 1e-5, Flax's default, or another; None
+        where there are none.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
         deviations; None keeps all.
       stacked: what the first axis of kernels `(n, n_in, n_out)` is: "members", which `nn.vmap` or `jax.vmap`
-        of `init` makes, or "layers", which `nn.scan` makes; None if there is none.
+        of `init` makes, or "layers", which `nn.scan` makes; None if there is none. Likewise of the arrays of
+        BatchNorms, `(n, n_out)`.
       dtype: to convert the layers to; None keeps theirs.
       check: `(rows, outputs)` of the source, with which the network is compared.
 
@@ -56,41 +62,47 @@ def from_flax(
       is lost. With `stacked="members"` a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
 
     Raises:
-      ValueError: parameters of other than dense layers, names that tell no order, layers that do not
-        chain, kernels of three axes without `stacked`, an unknown activation, outputs other than those of
-        `check`, no `outputs`, a number too large for `dtype`. TypeError: `params` that are
-        not a mapping, another dtype.
+      ValueError: parameters of other than dense layers and BatchNorms, names that tell no order, layers that
+        do not chain, kernels of three axes without `stacked`, BatchNorms without `layers`, `epsilon` or an
+        activation for each, an unknown activation, outputs other than those of `check`, no `outputs`, a
+        number too large for `dtype`. TypeError: `params` that are not a mapping, another dtype.
 
     Warns:
       UserWarning: without `layers` and `check`, of layers that Flax numbered and that would chain in another
-        order too.
+        order too; without `check`, of BatchNorms that stand beside those in `layers` and are not named.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
-    tests/interop/test_flax.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
+    float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is
+    subtracted in a layer of its own. Held by tests/interop/test_flax.py and test_batch_norm.py.
 
     Example:
       >>> params = {"params": {"Dense_0": {"kernel": np.ones((3, 2)), "bias": np.zeros(2)}}}
       >>> from_flax(params, activation="relu", final_activation="identity")
       MLP(float64[3,2]+float64[2] identity)
     """
-    if isinstance(params, Mapping) and list(params) == ["params"]:
-        params = params["params"]
-    check_stacked(stacked, check)
-    found = named_layers(
+    stats: Any = {}
+    if isinstance(params, Mapping) and "params" in params and {*params} <= {"params", "batch_stats"}:
+        params, stats = params["params"], params.get("batch_stats", {})
+    return from_tree(
         params,
-        "params",
+        statistics(stats, "params: batch_stats"),
+        Convention(
+            weights=("kernel", "bias"),
+            scale="scale",
+            shift="bias",
+            statistics="batch_stats beside params",
+            by_creation=numbered_by_flax,
+            array=_unboxed,
+        ),
+        activation=activation,
+        final_activation=final_activation,
         layers=layers,
-        array=_unboxed,
+        epsilon=epsilon,
+        outputs=outputs,
         stacked=stacked,
-        by_creation=numbered_by_flax if check is None else None,
+        dtype=dtype,
+        check=check,
     )
-    if stacked == "layers":
-        found = in_turn(found)
-    mlp = assemble(
-        chain(found, activation, final_activation), "params", dtype=dtype, stacked=stacked, outputs=outputs
-    )
-    compare_given(mlp, check)
-    return mlp
 
 
 def numbered_by_flax(names: Sequence[str]) -> bool:

@@ -12,10 +12,10 @@ from jaxneuron._arrays import concrete
 from jaxneuron._errors import public
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP
-from jaxneuron.convert._check import Check, compare_given
-from jaxneuron.convert._names import named_layers
-from jaxneuron.convert._stacks import check_stacked, in_turn
-from jaxneuron.convert.steps import Activations, assemble, chain
+from jaxneuron.convert._check import Check
+from jaxneuron.convert._names import Path
+from jaxneuron.convert._trees import Convention, from_tree, statistics
+from jaxneuron.convert.steps import Activations
 
 
 @public
@@ -25,7 +25,9 @@ def from_haiku(
     *,
     activation: Activations,
     final_activation: Activation,
+    state: Mapping[str, Any] | None = None,
     layers: Sequence[str] | None = None,
+    epsilon: float | None = None,
     outputs: slice | None = None,
     stacked: str | None = None,
     dtype: DTypeLike | None = None,
@@ -38,14 +40,21 @@ def from_haiku(
         names, `linear` before `linear_1` and `linear_10` after `linear_9`. Haiku numbers layers of one name
         as they are created, which is not always the order in which they are called.
       activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
-        hashable callable; one for all, or a sequence with one for each.
-      final_activation: the last layer's.
+        hashable callable; one for all, or a sequence with one for each. With BatchNorms a sequence with one
+        for each module in `layers` but the last, "identity" where none stands after it.
+      final_activation: the last one's.
+      state: the moving averages of BatchNorms, `{"batch_norm/~/mean_ema": {"average", ...}, ...}`, as
+        `hk.transform_with_state` keeps them; None where there are none.
       layers: the names of the network's layers in order, such as "mlp/~/encoder"; what is not named is left
-        out, such as a critic. None takes all layers, in the order of their numbers.
+        out, such as a critic. BatchNorms are named among them, and folded into the layers beside them. None
+        takes all layers, in the order of their numbers.
+      epsilon: of the BatchNorms, which the parameters do not record: 1e-5, Haiku's default, or another; None
+        where there are none.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
         deviations; None keeps all.
       stacked: what the first axis of weights `(n, n_in, n_out)` is: "members", which `hk.vmap` or `jax.vmap`
         of `init` makes, or "layers", which `hk.experimental.layer_stack` makes; None if there is none.
+        Likewise of the arrays of BatchNorms, `(n, n_out)`.
       dtype: to convert the layers to; None keeps theirs.
       check: `(rows, outputs)` of the source, with which the network is compared.
 
@@ -54,40 +63,54 @@ def from_haiku(
       is lost. With `stacked="members"` a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
 
     Raises:
-      ValueError: parameters of other than dense layers, names that tell no order, layers that do not
-        chain, weights of three axes without `stacked`, an unknown activation, outputs other than those of
-        `check`, no `outputs`, a number too large for `dtype`. TypeError: `params` that are
-        not a mapping, another dtype.
+      ValueError: parameters of other than dense layers and BatchNorms, names that tell no order, layers that
+        do not chain, weights of three axes without `stacked`, BatchNorms without `layers`, `epsilon` or an
+        activation for each, an unknown activation, outputs other than those of `check`, no `outputs`, a
+        number too large for `dtype`. TypeError: `params` that are not a mapping, another dtype.
 
     Warns:
       UserWarning: without `layers` and `check`, of layers that Haiku numbered and that would chain in another
-        order too. Those of `hk.nets.MLP` are numbered from 0, in the order of the calls.
+        order too (those of `hk.nets.MLP` are numbered from 0, in the order of the calls); without `check`,
+        of BatchNorms that stand beside those in `layers` and are not named.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
-    tests/interop/test_haiku.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
+    float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is
+    subtracted in a layer of its own. Held by tests/interop/test_haiku.py and test_batch_norm.py.
 
     Example:
       >>> params = {"mlp/~/linear_0": {"w": np.ones((3, 2))}, "mlp/~/linear_1": {"w": np.ones((2, 1))}}
       >>> from_haiku(params, activation="relu", final_activation="identity")
       MLP(float64[3,2] relu, float64[2,1] identity)
     """
-    check_stacked(stacked, check)
-    found = named_layers(
+    return from_tree(
         params,
-        "params",
-        names=("w", "b"),
+        {} if state is None else statistics(state, "state", _average),
+        Convention(
+            weights=("w", "b"),
+            scale="scale",
+            shift="offset",
+            statistics="state=",
+            by_creation=_numbered_by_haiku,
+            first=0,
+            with_rows=True,
+        ),
+        activation=activation,
+        final_activation=final_activation,
         layers=layers,
-        first=0,
+        epsilon=epsilon,
+        outputs=outputs,
         stacked=stacked,
-        by_creation=_numbered_by_haiku if check is None else None,
+        dtype=dtype,
+        check=check,
     )
-    if stacked == "layers":
-        found = in_turn(found)
-    mlp = assemble(
-        chain(found, activation, final_activation), "params", dtype=dtype, stacked=stacked, outputs=outputs
-    )
-    compare_given(mlp, check)
-    return mlp
+
+
+def _average(path: Path) -> Path | None:
+    """`batch_norm/~/mean_ema/average` is `batch_norm/mean`; beside it are numbers that training needs."""
+    found = {"~/mean_ema": "mean", "~/var_ema": "var"}.get("/".join(path[-3:-1]))
+    if found is None:
+        return path
+    return (*path[:-3], found) if path[-1] == "average" else None
 
 
 def _numbered_by_haiku(names: Sequence[str]) -> bool:

@@ -9,18 +9,17 @@ the last layer is `Dense_0`. Where shapes don't tell it either, a warning says s
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
 from jaxneuron._arrays import as_array
-from jaxneuron._errors import BadType, BadValue
+from jaxneuron._errors import BadType, BadValue, listed, warn
 from jaxneuron._params import Affine
 from jaxneuron.convert._stacks import STACKED
 
 Path = tuple[str, ...]
-MOST_NAMED = 5  # in a message
+MOST_SIZES = 10  # in a message
 
 
 def named_layers(
@@ -50,13 +49,11 @@ def named_layers(
       stacked: what a leading axis of the weights is, if that was said; False where it can't be said.
       by_creation: whether a library gives such names to layers by itself, as they are created; None where
         the order is checked.
-
-    Called by the public importer itself: the warning of the order points at the line that called it.
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
-    chosen = None if layers is None else _checked(layers, separator)
-    for path, leaf in _leaves(tree, argument, separator):
+    chosen = None if layers is None else paths_of(layers, separator)
+    for path, leaf in leaves(tree, argument, separator):
         if path[-1] in names:
             if leaf is not None:
                 found.setdefault(path[:-1], {})[path[-1]] = leaf
@@ -116,13 +113,11 @@ def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) 
             )
     widths = [layers[0].w.shape[-2], *(layer.w.shape[-1] for layer in layers)]
     if fits_otherwise(widths):
-        sizes = "-".join(map(str, widths[: 2 * MOST_NAMED])) + "-..." * (len(widths) > 2 * MOST_NAMED)
-        caller = 6  # of the importer: above two functions here, the importer, and its two decorators
-        warnings.warn(
-            f"{argument}: {_few(names)} are numbered as they were created, and layers of the sizes {sizes} "
-            f"chain in another order too; pass layers=[...], their names in the order of the calls, or "
-            f"check=(rows, outputs) of the source",
-            stacklevel=caller,
+        sizes = "-".join(map(str, widths[:MOST_SIZES])) + "-..." * (len(widths) > MOST_SIZES)
+        warn(
+            f"{argument}: {quoted(names)} are numbered as they were created, and layers of the sizes "
+            f"{sizes} chain in another order too; pass layers=[...], their names in the order of the calls, "
+            f"or check=(rows, outputs) of the source"
         )
 
 
@@ -141,19 +136,18 @@ def fits_otherwise(widths: Sequence[int]) -> bool:
     return any(start < end < last for (_, end), (start, last) in combinations(pairs, 2))
 
 
-def _few(names: Sequence[str]) -> str:
-    few = ", ".join(f"{name!r:.80}" for name in names[:MOST_NAMED])
-    return f"{few} and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else few
+def quoted(names: Iterable[str]) -> str:
+    return listed(f"{name!r:.80}" for name in names)
 
 
-def _leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     if not isinstance(tree, Mapping):
         if not path:
             raise BadType(f"{argument} must be a mapping, got {type(tree).__name__}; pass nested dicts")
         yield path, tree
         return
     for name, branch in tree.items():
-        yield from _leaves(branch, argument, separator, (*path, *str(name).split(separator)))
+        yield from leaves(branch, argument, separator, (*path, *str(name).split(separator)))
 
 
 def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]:
@@ -171,12 +165,12 @@ def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]
     such = f", such as what is under {parts[0]!r:.80}" if len(parts) > 1 else ""
     raise BadValue(
         f"layers must be given where the names of layers are not one name with numbers, "
-        f"got {_few([separator.join(path) for path in paths])}; "
+        f"got {quoted(separator.join(path) for path in paths)}; "
         f"pass layers=[...] with their names in order, or the part that is one network{such}"
     )
 
 
-def _checked(layers: Sequence[str], separator: str) -> list[Path]:
+def paths_of(layers: Sequence[str], separator: str) -> list[Path]:
     """The paths of `layers`, the names of a network's layers in order."""
     if not isinstance(layers, (tuple, list)) or not all(isinstance(name, str) for name in layers):
         raise BadType(
@@ -198,6 +192,6 @@ def _given(found: Mapping[Path, Any], chosen: list[Path], argument: str, separat
         if path not in found:
             raise BadValue(
                 f"layers must name layers of {argument}, got {separator.join(path)!r}; "
-                f"there are {_few([separator.join(each) for each in found])}"
+                f"there are {quoted(separator.join(each) for each in found)}"
             )
     return chosen

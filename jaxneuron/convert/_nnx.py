@@ -17,8 +17,11 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron._scaling import round_once
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._flax import numbered_by_flax
+from jaxneuron.convert._modules import is_a
 from jaxneuron.convert._names import named_layers, of_layers
+from jaxneuron.convert._scalings import Scaling, batch_norm
 from jaxneuron.convert._stacks import STACKED, check_stacked, in_turn, members
+from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import Activations, Step, assemble, chain, refused, required
 
 REMEDY = (
@@ -43,9 +46,9 @@ def from_nnx(
     """A network from a Flax NNX module, or from its state.
 
     Args:
-      module: an `nnx.Sequential` of `nnx.Linear` and activations; or another module that holds
-        `nnx.Linear`s, or the `nnx.State` of one. In place of an `nnx.Linear`, an `nnx.LoRALinear`, or an
-        `nnx.LoRA` around one, whose `a @ b` is added to the kernel.
+      module: an `nnx.Sequential` of `nnx.Linear`, `nnx.BatchNorm` and activations, read as it computes in
+        evaluation; or another module that holds `nnx.Linear`s, or the `nnx.State` of one. In place of an
+        `nnx.Linear`, an `nnx.LoRALinear`, or an `nnx.LoRA` around one, whose `a @ b` is added to the kernel.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. Read from an `nnx.Sequential`, required otherwise. A callable is given
         all rows at once, as NNX does.
@@ -73,7 +76,9 @@ def from_nnx(
         state, another dtype. ImportError: Flax is not installed.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. LoRA's `kernel + a @ b`
-    is summed in float64 and rounded once. Held by tests/interop/test_nnx.py.
+    is summed in float64 and rounded once; a BatchNorm is folded likewise, its mean of more than 16 deviations
+    in a layer of its own where it comes after an activation. Held by tests/interop/test_nnx.py,
+    test_nnx_lora.py and test_batch_norm.py.
 
     Example:
       `from_nnx(nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 2, rngs=rngs)))`
@@ -111,6 +116,7 @@ def from_nnx(
             mlp,
             lambda rows: _forward(module, rows, nnx)[:, kept],
             "module",
+            steps=steps if outputs is None else [*steps, Units(outputs)],
             computed_in=_computed_in(module, nnx),
             remedy=REMEDY,
         )
@@ -143,13 +149,24 @@ def _steps(sequential: Any, stacked: str | None, nnx: Any) -> Iterator[Step]:
             if layer.w.ndim != 2 and not stacked:
                 raise BadValue(f"layers must have kernels of two axes, got {layer.w.shape}; {STACKED}")
             yield layer
+        elif _is(part, nnx.BatchNorm):
+            yield _batch_norm(part, nnx)
         elif not isinstance(part, nnx.Module):
             yield part
         elif not _is(part, nnx.Dropout):
             raise BadValue(
-                f"layers must be nnx.Linear or activations, got {type(part).__name__}; "
+                f"layers must be nnx.Linear, nnx.BatchNorm or activations, got {type(part).__name__}; "
                 f"pass the part that is an MLP"
             )
+
+
+def _batch_norm(part: Any, nnx: Any) -> Scaling:
+    _computes_plainly(part, nnx)
+    if part.axis != -1:
+        raise BadValue(f"an nnx.BatchNorm must be over the last axis, got {part.axis}; pass the part without")
+    given = {"scale": part.scale, "shift": part.bias}
+    arrays = {name: _array(value, nnx) for name, value in given.items() if value is not None}
+    return batch_norm(_array(part.mean, nnx), _array(part.var, nnx), part.epsilon, **arrays)
 
 
 def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
@@ -262,10 +279,4 @@ def _array(value: Any, nnx: Any) -> Any:
 
 
 def _is(module: Any, kind: Any) -> bool:
-    """Whether `module` computes what a `kind` does: a subclass may be called in another way."""
-    if isinstance(module, kind) and type(module).__call__ is not kind.__call__:
-        raise BadValue(
-            f"modules must be called as Flax's own, got {type(module).__name__}, an nnx.{kind.__name__} with "
-            f"another __call__; pass the part that is an MLP, or an nnx.{kind.__name__} with its fields"
-        )
-    return isinstance(module, kind)
+    return is_a(module, kind, "Flax", "nnx.")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadValue
 from jaxneuron._file_kinds import check_kind
+from jaxneuron._members import check_one
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._archives import members, npy_array
 
@@ -40,6 +41,7 @@ def read_pairs(path: Path) -> list[Affine]:
 
 def write_pairs(mlp: MLP, path: Path) -> None:
     """Write the layers to a file that NumPy reads."""
+    check_one(mlp)
     arrays = {
         f"{name}{i}": np.asarray(array)
         for i, layer in enumerate(mlp.layers)

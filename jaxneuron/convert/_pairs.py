@@ -68,6 +68,11 @@ def from_pairs(
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise BadType(f"{name} must be a (w, b) pair, got {type(pair).__name__}; pass b=None for no bias")
         w, b = as_array(pair[0], f"{name}: w"), pair[1]
+        if w.ndim == 3:
+            raise BadValue(
+                f"{name}: w must have two axes, got {w.shape}; "
+                f"read members by jax.vmap(lambda pairs: from_pairs(pairs, ...))(pairs)"
+            )
         layers.append(Affine(w.T if orientation == "out_in" else w, b))
     mlp = assemble(chain(layers, activation, final_activation), "pairs", dtype=dtype)
     compare_given(mlp, check)

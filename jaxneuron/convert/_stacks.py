@@ -3,13 +3,15 @@
     w (members, n_in, n_out)    jax.vmap of init over keys, nn.vmap, nnx.vmap, hk.vmap
     w (layers, n, n)            nn.scan, nnx.scan, hk.layer_stack
 
+and so have the numbers of BatchNorms, of two axes instead of one.
+
 Nothing in the arrays tells the two apart: whoever has them says which, by `stacked=`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,9 @@ import numpy as np
 
 from jaxneuron._errors import BadValue
 from jaxneuron._params import MLP, Affine
+from jaxneuron.convert._scalings import Scaling
+
+T = TypeVar("T")
 
 STACKED = (
     "pass stacked='members' for the members of an ensemble (nn.vmap), stacked='layers' for layers called in "
@@ -38,28 +43,31 @@ def check_stacked(stacked: Any, check: Any) -> None:
         )
 
 
-def in_turn(layers: Sequence[Affine]) -> list[Affine]:
+def in_turn(layers: Sequence[T]) -> list[T]:
     """`layers`, with those of the one stack among them in its place."""
-    stacks = sum(layer.w.ndim == 3 for layer in layers)
+    stacks = sum(map(_is_stack, layers))
     if stacks != 1:
         raise BadValue(
             f"stacked='layers' needs one w of three axes, (layers, n, n), beside those of two, got {stacks}; "
-            f"with several, nothing says in which order they are called: pass all layers to from_pairs"
+            f"with several, nothing says in which order they are called: give each layer a name of its own, "
+            f"or pass all layers to from_pairs"
         )
-    return [each for layer in layers for each in (_each(layer) if layer.w.ndim == 3 else [layer])]
+    return [each for layer in layers for each in (_each(layer) if _is_stack(layer) else [layer])]
 
 
 def members(steps: Iterable[Any]) -> list[list[Any]]:
     """The steps of each member, of steps whose `Affine`s are all stacked."""
     steps = list(steps)
-    layers = [step for step in steps if isinstance(step, Affine)]
-    shapes = [layer.w.shape for layer in layers]
-    if not layers or any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes) or not shapes[0][0]:
+    layers = [step for step in steps if isinstance(step, (Affine, Scaling))]
+    lengths = {step[0].shape[0] if _is_stack(step) else 0 for step in layers}
+    if len(lengths) != 1 or 0 in lengths:
+        shapes = ", ".join(str(np.shape(step[0])) for step in layers)
         raise BadValue(
-            f"stacked weights must all have three axes, the first of one length, at least 1, "
-            f"got {', '.join(map(str, shapes)) or 'no layer'}; copy layers that members share with jnp.stack"
+            f"stacked weights must all have three axes, the first of one length, at least 1, and a "
+            f"BatchNorm's two, got {shapes or 'no layer'}; copy layers that members share with jnp.stack"
         )
-    apart = [_each(step) if isinstance(step, Affine) else [step] * shapes[0][0] for step in steps]
+    (n,) = lengths
+    apart = [_each(step) if isinstance(step, (Affine, Scaling)) else [step] * n for step in steps]
     return [list(member) for member in zip(*apart, strict=True)]
 
 
@@ -72,7 +80,13 @@ def stack(networks: Sequence[MLP]) -> MLP:
     return jax.tree.map(along_first, *networks)
 
 
-def _each(layer: Affine) -> list[Affine]:
+def _is_stack(step: Any) -> bool:
+    return isinstance(step, (Affine, Scaling)) and np.ndim(step[0]) == (3 if isinstance(step, Affine) else 2)
+
+
+def _each(layer: Any) -> list[Any]:
+    if isinstance(layer, Scaling):
+        return [Scaling(*numbers) for numbers in zip(*layer, strict=True)]
     w, b = (on_host(a) for a in layer)
     if b is not None and b.shape[:1] != w.shape[:1]:
         raise BadValue(

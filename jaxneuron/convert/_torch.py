@@ -23,6 +23,7 @@ from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import SAME
 from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._names import named_layers, of_layers
+from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert._torch_modules import (
     advice,
     as_called,
@@ -35,7 +36,6 @@ from jaxneuron.convert._torch_modules import (
 from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import (
     Activations,
-    Scaling,
     Step,
     assemble,
     chain,

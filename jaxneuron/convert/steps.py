@@ -11,9 +11,8 @@ it. A scaling or an activation without such a layer gets a layer of its own, wit
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +20,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import FLOATS
-from jaxneuron._errors import BadType, BadValue, inside
+from jaxneuron._errors import BadType, BadValue, inside, warn
 from jaxneuron._files import on_device
 from jaxneuron._math.activations import OF_ROWS
+from jaxneuron._members import check_one
 from jaxneuron._names import Activation
 from jaxneuron._params import (
     MLP,
@@ -31,12 +31,12 @@ from jaxneuron._params import (
     as_activations,
     as_affine,
     as_mlp,
-    check_mlp,
     each_activation,
     with_layers,
 )
 from jaxneuron._scaling import round_once, rounded
 from jaxneuron.convert._activations import known
+from jaxneuron.convert._scalings import Scaling, after, before, checked, chosen, composed, does_nothing
 from jaxneuron.convert._stacks import members, on_host, stack
 from jaxneuron.convert._units import Units, columns, reading, with_outputs
 
@@ -44,14 +44,6 @@ from jaxneuron.convert._units import Units, columns, reading, with_outputs
 # at most. A larger mean is subtracted in a layer of its own, where only the mean itself is rounded.
 MOST_DEVIATIONS = 16.0
 MOST_UNITS = 2048  # of all the layers made here: nearly all of their weights are zeros
-
-
-class Scaling(NamedTuple):
-    """(x - mean) * scale + shift, each a float64 array `(n,)` or one number."""
-
-    mean: Any = 0.0
-    scale: Any = 1.0
-    shift: Any = 0.0
 
 
 Step = Affine | Scaling | Units | str | Callable[..., Any]
@@ -78,8 +70,6 @@ def assemble(
       dtype: to convert all layers to; None keeps theirs.
       stacked: "members" for steps whose layers are stacks of members; the network is a stack too.
       outputs: the units of the last layer to keep; None keeps all.
-
-    Called by the public importer itself: the warning of NaN points at the line that called it.
     """
     narrow = None if dtype is None else _checked_dtype(dtype)
     with inside(argument):
@@ -87,6 +77,8 @@ def assemble(
         done = [step for step in named if not _does_nothing(step)]
         each = members(done) if stacked == "members" else [done]
         networks = [_joined(member, n_in, like, narrow) for member in each]
+        if len(set(map(jax.tree.structure, networks))) > 1:  # some need a layer that others do without
+            networks = [_joined(member, n_in, like, narrow, apart=True) for member in each]
     if outputs is not None:
         networks = [with_outputs(network, outputs) for network in networks]
     mlp = stack(networks) if stacked == "members" else networks[0]
@@ -95,11 +87,13 @@ def assemble(
     return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
-def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None) -> MLP:
+def _joined(
+    steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None, apart: bool = False
+) -> MLP:
     if narrow is not None:  # folded in float64, and rounded to it alone
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
     steps, inputs = _first_units(steps)
-    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like)
+    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like, apart)
     for i, step in enumerate(steps):
         if isinstance(step, Affine):
             network.affine(step)
@@ -123,13 +117,20 @@ def _joined(steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dty
     return as_mlp(layers, hidden[0] if hidden and hidden.count(hidden[0]) == len(hidden) else hidden, final)
 
 
-def chain(layers: Sequence[Affine], activation: Activations, final_activation: Activation) -> list[Step]:
-    """Steps for layers whose activations the source does not record, and for the activations."""
+def chain(layers: Sequence[Step], activation: Activations, final_activation: Activation) -> list[Step]:
+    """Steps for layers and BatchNorms whose activations the source does not record, and for these."""
     if isinstance(activation, Sequence) and not isinstance(activation, str):
         activation = tuple(known(a) for a in activation)
     else:
         activation = known(activation)
     hidden = max(len(layers) - 1, 0)
+    given = len(activation) if isinstance(activation, tuple) else None
+    if hidden and given != hidden and any(isinstance(layer, Scaling) for layer in layers):
+        raise BadValue(
+            f"activation must be a list where a BatchNorm is read, one for each of the {hidden} modules "
+            f"before the last, got {repr(activation)[:80] if given is None else given}; nothing else says "
+            f"whether one stands before or after a BatchNorm: pass 'identity' for a module without one"
+        )
     each = each_activation(hidden, *as_activations(hidden, activation, known(final_activation)))
     return [step for pair in zip(layers, each, strict=True) for step in pair] if layers else []
 
@@ -156,15 +157,33 @@ def refused(holder: str, *given: Any) -> None:
 
 def network(mlp: Any) -> MLP:
     """`mlp` for an exporter, checked: what a transform of JAX returns may be a stack of networks."""
-    check_mlp(mlp, "pass MLP([layer]) for a layer")
+    check_one(mlp)
     with inside("mlp"):
         return with_layers(mlp, mlp.layers)
 
 
-class _Network:
-    """The layers so far and their activations, None before one has come; and a scaling to be folded."""
+def with_names(mlp: MLP, inputs: Any, outputs: Any) -> MLP:
+    """The network with its source's names, where these are distinct strings, one for each unit."""
+    n_in, n_out = mlp.layers[0].w.shape[-2], mlp.layers[-1].w.shape[-1]
+    names = (_distinct(inputs, n_in), _distinct(outputs, n_out))
+    return as_mlp(mlp.layers, mlp.activation, mlp.final_activation, *names)
 
-    def __init__(self, steps: Sequence[Step], n_in: int | None, like: DTypeLike) -> None:
+
+def _distinct(names: Any, count: int) -> list[str] | None:
+    found = [] if names is None else list(names)
+    sound = all(isinstance(name, str) for name in found) and len(set(found)) == len(found) == count
+    return found if sound else None
+
+
+class _Network:
+    """The layers so far and their activations, None before one has come; and a scaling to be folded.
+
+    `apart`: no scaling is left out or folded into the layer after it because of its numbers, so that those of
+    members make networks of one structure.
+    """
+
+    def __init__(self, steps: Sequence[Step], n_in: int | None, like: DTypeLike, apart: bool) -> None:
+        self._apart = apart
         self.layers: list[Affine] = []
         self.activations: list[Activation | None] = []
         self._waiting: Scaling | None = None
@@ -189,18 +208,18 @@ class _Network:
             raise BadValue(f"{name}: w must hold numbers, got none in {layer.w.shape}")
         if self._waiting is not None:
             mean = np.asarray(self._waiting.mean, np.float64)
-            if np.max(np.abs(mean * self._waiting.scale), initial=0.0) > MOST_DEVIATIONS:
+            if self._apart or np.max(np.abs(mean * self._waiting.scale), initial=0.0) > MOST_DEVIATIONS:
                 self._diagonal(1.0, -mean, len(layer.w), layer)
                 self._waiting = self._waiting._replace(mean=0.0)
             with inside(f"layer {len(self.layers)}"):
-                layer = _before(layer, self._waiting)
+                layer = before(layer, self._waiting, self._apart)
             self._waiting = None
         self._push(layer)
 
     def scaling(self, step: Scaling) -> None:
-        step = _checked(step, self._width(step))
+        step = checked(step, self._width(step))
         # Folded once all of them have come, so that they are rounded once.
-        self._waiting = step if self._waiting is None else _composed(self._waiting, step)
+        self._waiting = step if self._waiting is None else composed(self._waiting, step)
 
     def units(self, step: Units) -> None:
         """Leave out columns of the last layer, past its activation and the scaling that waits."""
@@ -211,7 +230,7 @@ class _Network:
                 f"on all of them; end the network before the choice"
             )
         self.layers[-1] = columns(self.layers[-1], step.chosen)
-        self._waiting = None if self._waiting is None else _chosen(self._waiting, step.chosen)
+        self._waiting = None if self._waiting is None else chosen(self._waiting, step.chosen)
 
     def activation(self, step: Activation) -> None:
         self._settle()
@@ -226,11 +245,11 @@ class _Network:
 
     def _settle(self) -> None:
         """Fold the waiting scaling into the layer before it, if that has no activation yet."""
-        if self._waiting is not None and _does_nothing(self._waiting):
+        if self._waiting is not None and not self._apart and does_nothing(self._waiting):
             self._waiting = None
         if self._waiting is not None and self.layers and self.activations[-1] is None:
             with inside(f"layer {len(self.layers) - 1}"):
-                self.layers[-1] = _after(self.layers[-1], self._waiting)
+                self.layers[-1] = after(self.layers[-1], self._waiting)
             self._waiting = None
 
     def _push(self, layer: Affine) -> None:
@@ -278,33 +297,10 @@ def _wide(layer: Affine) -> Affine:
 
 def _does_nothing(step: Step) -> bool:
     if isinstance(step, Scaling):
-        return all(np.all(np.equal(a, neutral)) for a, neutral in zip(step, Scaling(), strict=True))
+        return does_nothing(step)
+    if isinstance(step, Units):
+        return step.of is not None and np.array_equal(step.chosen, np.arange(step.of))
     return isinstance(step, str) and step == "identity"
-
-
-def _checked(step: Scaling, n: int | None) -> Scaling:
-    arrays = [np.asarray(array, np.float64) for array in step]
-    for name, array in zip(Scaling._fields, arrays, strict=True):
-        if array.ndim > 1 or (array.ndim == 1 and n is not None and len(array) not in (1, n)):
-            wanted = "be one number" if n is None else f"have shape ({n},) or be one number"
-            raise BadValue(
-                f"{name} must {wanted}, got {array.shape}; a scaling needs one number for each unit"
-            )
-        if not np.isfinite(array).all():
-            raise BadValue(
-                f"{name} must be finite, got {array[~np.isfinite(array)].flat[0]}; "
-                f"a scaling by 0, infinity or NaN can't be folded"
-            )
-    return Scaling(*(array.reshape(()) if array.size == 1 else array for array in arrays))
-
-
-def _composed(one: Scaling, two: Scaling) -> Scaling:
-    return Scaling(one.mean, one.scale * two.scale, (one.shift - two.mean) * two.scale + two.shift)
-
-
-def _chosen(scaling: Scaling, index: np.ndarray) -> Scaling:
-    """The scaling of some units."""
-    return Scaling(*(array[index] if np.size(array) > 1 else array for array in map(np.asarray, scaling)))
 
 
 def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
@@ -313,33 +309,13 @@ def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
     done: list[Step] = []
     for i, step in enumerate(steps):
         if isinstance(step, Units):
-            done = [_chosen(each, step.chosen) if isinstance(each, Scaling) else each for each in done]
+            done = [chosen(each, step.chosen) if isinstance(each, Scaling) else each for each in done]
             inputs = step if inputs is None else Units(inputs.chosen[step.chosen], inputs.of)
         elif isinstance(step, Scaling):
             done.append(step)
         else:
             return [*done, *steps[i:]], inputs
     return done, inputs
-
-
-def _after(layer: Affine, scaling: Scaling) -> Affine:
-    """The layer that does `scaling` after `layer`."""
-    mean, scale, shift = scaling
-    w = np.asarray(layer.w, np.float64)
-    b = np.broadcast_to(-mean if layer.b is None else np.asarray(layer.b, np.float64) - mean, w.shape[1:])
-    with np.errstate(all="ignore"):
-        return rounded(w * scale, b * scale + shift if np.any(shift) else b * scale, like=layer)
-
-
-def _before(layer: Affine, scaling: Scaling) -> Affine:
-    """The layer that does `scaling` before `layer`."""
-    mean, scale, shift = (np.broadcast_to(a, len(layer.w)) for a in scaling)
-    w = np.asarray(layer.w, np.float64)
-    b = 0.0 if layer.b is None else np.asarray(layer.b, np.float64)
-    offset = shift - mean * scale
-    with np.errstate(all="ignore"):
-        folded = rounded(w * scale[:, None], b + offset @ w, like=layer)
-    return folded if offset.any() or layer.b is not None else Affine(folded.w)
 
 
 def _checked_dtype(dtype: DTypeLike) -> np.dtype:
@@ -381,6 +357,4 @@ def _warn_of_nan(mlp: MLP) -> None:
             if isinstance(array, jax.core.Tracer) or array is None:
                 continue
             if jnp.issubdtype(array.dtype, jnp.floating) and np.isnan(np.asarray(array)).any():
-                # Of the importer: above this function, assemble, the importer, and its two decorators.
-                caller = 6
-                warnings.warn(f"layer {i}: {name} holds NaN; it is kept", stacklevel=caller)
+                warn(f"layer {i}: {name} holds NaN; it is kept")

@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxneuron import Affine
 from jaxneuron._math import oracle
-from jaxneuron.convert.steps import Scaling
+from jaxneuron.convert._scalings import Scaling
 
 RNG = np.random.default_rng(0)
 RELU = {"activation": "relu", "final_activation": "identity"}

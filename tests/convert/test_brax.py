@@ -10,7 +10,7 @@ import pytest
 from jaxneuron import Affine, mlp_forward
 from jaxneuron._math import oracle
 from jaxneuron.convert import from_brax
-from jaxneuron.convert.steps import Scaling
+from jaxneuron.convert._scalings import Scaling
 from tests.convert.networks import bits, dense, normal, run
 
 

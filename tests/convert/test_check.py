@@ -17,7 +17,8 @@ from jaxneuron._errors import BadType, BadValue
 from jaxneuron._math.activations import ACTIVATIONS, OF_ROWS
 from jaxneuron.convert import _check
 from jaxneuron.convert._check import compare, compare_given
-from jaxneuron.convert.steps import Scaling, assemble
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import assemble
 from jaxneuron.testing import mlps
 from tests.convert.networks import normal
 

@@ -119,7 +119,7 @@ UNORDERED = "from_flax: layers must be given where the names of layers are not o
         (tree((2, 3, 1)) | {"Dense_2": dense(2, 3), "Dense_3": dense(3, 1)}, {}, "from_flax: params: layers must chain, got 'Dense_1' with 1 units before 'Dense_2', which takes 2; they are numbered as they were created: pass layers=[...], their names in the order of the calls, or the part that is one network, an actor without its critic"),
         ({"fc1": dense(2, 2), "fc_1": dense(2, 2)}, {}, UNORDERED + "'fc1', 'fc_1'"),
         ({"a": {"fc1": dense(2, 2)}, "b": {"fc2": dense(2, 2)}}, {}, UNORDERED + "'a/fc1', 'b/fc2'"),
-        ({f"l{i}x": dense(2, 2) for i in range(7)}, {}, UNORDERED + "'l0x', 'l1x', 'l2x', 'l3x', 'l4x' and 2 more"),
+        ({f"l{i}x": dense(2, 2) for i in range(12)}, {}, UNORDERED + "'l0x', 'l1x', 'l2x', 'l3x', 'l4x', 'l5x', 'l6x', 'l7x', 'l8x', 'l9x', and 2 more"),
         ({"in": dense(2, 2)}, {"layers": []}, "from_flax: layers must name at least one layer, got none"),
         ({"in": dense(2, 2), "out": dense(2, 2)}, {"layers": ["in", "in"]}, "from_flax: layers must name each layer once, got 'in' twice"),
         ({"in": dense(2, 2)}, {"layers": ["on"]}, "from_flax: layers must name layers of params, got 'on'; there are 'in'"),

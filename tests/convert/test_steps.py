@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from jaxneuron import Affine, mlp_forward
 from jaxneuron._math import oracle
-from jaxneuron.convert.steps import Scaling, assemble
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import assemble
 from jaxneuron.testing._laws import _assert_within
 from tests.convert.networks import RNG, normal, run
 

@@ -379,7 +379,7 @@ HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
         (lambda: evaluate(HUGE, np.ones((1, 2**22), np.float32)), MemoryError, "got 70,368,744,177,664 bytes of weights and"),
         (lambda: evaluate(network(), ROWS, tile=10**12), MemoryError, "evaluate: mlp and a tile must fit in the"),
         (lambda: jax.jit(lambda x: evaluate(network(), x))(ROWS), TypeError, "evaluate: mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"),
-        (lambda: evaluate(jax.tree.map(lambda a: np.stack([a, a]), network()), ROWS), ValueError, "evaluate stacked networks with jax.vmap"),
+        (lambda: evaluate(jax.tree.map(lambda a: np.stack([[a]]), network()), ROWS), ValueError, "evaluate stacked networks with jax.vmap"),
     ],
 )  # fmt: skip
 def test_refusals(call, error, message):

@@ -95,6 +95,20 @@ def test_more_than_numbers_is_refused_by_name(make, remedy, tmp_path):
             call()
 
 
+@pytest.mark.parametrize("make", [with_gradient, bfloat16], ids=lambda each: each.__name__)
+def test_lists_of_tensors_that_numpy_does_not_take(make, tmp_path):
+    (row,) = make(tmp_path)
+    for rows in ([row, row], [[0.0, 1.0], row], [[*row]]):
+        for call in (lambda: mlp_forward(NETWORK, rows), lambda: evaluate(NETWORK, rows)):  # noqa: B023
+            with pytest.raises(
+                TypeError, match=r"got Tensor \(.*\); pass .detach\(\).cpu\(\).float\(\).numpy\(\) of each"
+            ):
+                call()
+    uneven = [row.detach().float(), row.detach().float()[:1]]
+    with pytest.raises(ValueError, match="give every row the same length"):
+        mlp_forward(NETWORK, uneven)
+
+
 def test_plain_arrays_of_other_libraries_are_taken():
     torch = pytest.importorskip("torch")
     expected = np.asarray(mlp_forward(NETWORK, X))

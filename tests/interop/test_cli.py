@@ -42,6 +42,15 @@ def test_a_trained_network_through_every_kind_of_file(tmp_path, monkeypatch, cap
     ):
         assert main(list(arguments)) == 0
         assert capsys.readouterr() == (done.stdout, "")
+    assert (
+        main(["convert", str(QLKNN), "part.safetensors", "--output", "/Add_output_0", "--outputs", "2:5"])
+        == 0
+    )
+    part = from_onnx(QLKNN, output="/Add_output_0", outputs=slice(2, 5))
+    for found, leaf in zip(
+        jax.tree.leaves(jaxneuron.load("part.safetensors")), jax.tree.leaves(part), strict=True
+    ):
+        assert np.array_equal(found, leaf)
     direct = from_onnx(QLKNN, output="/Add_output_0")
     again = jaxneuron.load("q.safetensors")
     assert again.activations == direct.activations

@@ -87,7 +87,7 @@ def test_every_wrong_argument_is_named(calls):
             "activation": [*NOT_NAMES[:3], "tahn", "softmax"], "final_activation": [*NOT_NAMES, "tahn"], "layers": NOT_NAMES,
             "dtype": [*NOT_NAMES, "int8"], "prefix": NOT_NAMES, "output": [*NOT_NAMES, "nowhere"], "path": NOT_PATHS,
             "orientation": [*NOT_NAMES, None, "rows"], "weights": [*NOT_NAMES, None, "outside"],
-            "stacked": [*NOT_NAMES, True, "member"],
+            "stacked": [*NOT_NAMES, True, "member"], "state": [*NOT_NAMES[:4], *NOT_NAMES[5:]], "epsilon": [*NOT_NAMES, 1e-5, np.nan],
             "check": [*NOT_NAMES, ([1.0], "x"), (np.ones((1, 9)), np.ones(1)), ([[]], [])],
         }.items():  # fmt: skip
             for wrong in wrongs if argument in parameters else ():

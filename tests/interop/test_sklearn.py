@@ -15,7 +15,7 @@ from sklearn.datasets import load_diabetes, load_digits  # noqa: E402
 from sklearn.ensemble import RandomForestClassifier  # noqa: E402
 from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import MinMaxScaler, StandardScaler  # noqa: E402
+from sklearn.preprocessing import PowerTransformer, StandardScaler  # noqa: E402
 
 IMAGES, DIGITS = load_digits(return_X_y=True)
 X, Y = load_diabetes(return_X_y=True, scaled=False)
@@ -137,18 +137,20 @@ def test_refusals():
         ValueError, match="from_sklearn: estimator: MLPClassifier must be fitted; call fit first"
     ):
         from_sklearn(MLPClassifier())
-    with pytest.raises(ValueError, match="with StandardScaler, got RandomForestClassifier; convert the part"):
-        from_sklearn(RandomForestClassifier())
-    model = make_pipeline(MinMaxScaler(), MLPRegressor(hidden_layer_sizes=(2,), max_iter=1))
-    with pytest.raises(ValueError, match="got MinMaxScaler"):
-        from_sklearn(fitted(model, X, Y))
-    model = TransformedTargetRegressor(
-        MLPRegressor(hidden_layer_sizes=(2,), max_iter=1), func=np.log, inverse_func=np.exp
-    )
     with pytest.raises(
-        ValueError, match="the target must be scaled by a StandardScaler, got FunctionTransformer"
+        ValueError,
+        match=r"an affine transformer \(StandardScaler, .*got RandomForestClassifier; convert the part",
     ):
-        from_sklearn(fitted(model, X, Y))
+        from_sklearn(RandomForestClassifier())
+    network = MLPRegressor(hidden_layer_sizes=(2,), max_iter=1)
+    with pytest.raises(ValueError, match="got PowerTransformer"):
+        from_sklearn(fitted(make_pipeline(PowerTransformer(), network), X, Y))
+    for target, message in (
+        ({"transformer": PowerTransformer()}, "the target must be scaled by StandardScaler, .* got PowerTransformer"),
+        ({"func": np.sqrt, "inverse_func": np.square}, "functions must be None, numpy.exp or numpy.expm1, got 'square'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            from_sklearn(fitted(TransformedTargetRegressor(network, **target), X, Y))
 
 
 @pytest.mark.parametrize("place", ["network", "scaler", "pipeline", "target"])

@@ -44,6 +44,8 @@ READERS = {
     "torch.safetensors": lambda path: from_torch(path, **GIVEN),
     "model.onnx": from_onnx,
     "model.keras": from_keras,
+    "model.h5": from_keras,
+    "model.weights.h5": lambda path: from_keras(path, **GIVEN),
     "model.npz": lambda path: from_pairs(read_pairs(path), orientation="in_out", **GIVEN),
     "model.stablehlo": lambda path: described(path) and None,
 }
@@ -59,7 +61,10 @@ def sound(tmp_path_factory):
     to_onnx(mlp, folder / "model.onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Keras's variables and NumPy 2's copy keyword
-        to_keras(mlp).save(folder / "model.keras")
+        model = to_keras(mlp)
+        model.save(folder / "model.keras")
+        model.save(folder / "model.h5")
+        model.save_weights(folder / "model.weights.h5")
     write_pairs(mlp, folder / "model.npz")
     export(mlp, folder / "model.stablehlo")
     for name, read in READERS.items():
@@ -169,6 +174,46 @@ def keras_file(config, write=lambda file: None):
     return archive(("config.json", json.dumps(config)), ("model.weights.h5", weights.getvalue()))
 
 
+def hdf5_file(write):
+    content = io.BytesIO()
+    with h5py.File(content, "w", libver="latest") as file:
+        write(file)
+    return content.getvalue()
+
+
+def with_model(config, write=lambda file: None):
+    def whole(file):
+        file.attrs["model_config"] = config if isinstance(config, (str, bytes)) else json.dumps(config)
+        write(file)
+
+    return hdf5_file(whole)
+
+
+def many_names(file):
+    file.attrs["layer_names"] = ["dense"] * 10**4
+    file["dense/kernel:0"] = np.zeros((100, 100))
+
+
+def many_long_names(file):
+    file.attrs["layer_names"] = np.zeros(1000, "S100000")
+    file["dense/kernel:0"] = np.zeros((1, 1))
+
+
+def one_array_many_times(file):
+    file["layers/dense/vars/0"] = np.zeros((1000, 1000), np.float32)
+    for i in range(1, 1000):
+        file[f"layers/dense_{i}/vars/0"] = file["layers/dense/vars/0"]
+
+
+def group_in_itself(file):
+    file["layers/dense/vars/0"] = np.zeros((4, 4))
+    file["layers/dense/layers"] = file["layers"]
+
+
+def no_names(file):
+    file["model_weights/dense/kernel"] = np.zeros((4, 4))
+
+
 DENSE = {"module": "keras.layers", "class_name": "Dense", "config": {"activation": "relu", "use_bias": False}}
 
 
@@ -243,6 +288,21 @@ HARMFUL = {
     "a long configuration.keras": (lambda: archive(("config.json", b" " * 5 * 10**6), ("model.weights.h5", b"")), "more than 1048576 bytes"),
     "another's layer.keras": (lambda: keras_file(sequential({**DENSE, "module": "builtins", "registered_name": "x>Dense"})), "the layer 'Dense' is not one of Keras's own"),
     "code.keras": (lambda: keras_file(sequential({**DENSE, "config": {"activation": {"class_name": "__lambda__"}, "use_bias": False}}), lambda f: f.create_dataset("layers/dense/vars/0", data=np.ones((2, 2), "f4"))), "code in a file is not run"),
+    "rows.h5": (lambda: hdf5_file(lambda file: file.create_dataset("rows", data=np.ones((4, 4)))), "source must be a file of Keras, got an HDF5 file with 'rows'; read its arrays with h5py"),
+    "a link to another file.h5": (lambda: hdf5_file(linked), "is not a sound HDF5 file of Keras"),
+    "data never written.h5": (lambda: hdf5_file(never_written), "is not a plain dataset, or not complete"),
+    "many names.h5": (lambda: hdf5_file(many_names), "layers must be given, because the file's list of 10000 names may unpack to"),
+    "many long names.h5": (lambda: hdf5_file(many_long_names), "layers must be given, because the file's list of 1000 names may unpack to"),
+    "one array many times.h5": (lambda: hdf5_file(one_array_many_times), "is not a plain dataset, or not complete"),
+    "a group in itself.h5": (lambda: hdf5_file(group_in_itself), "more than 10000 members, or 60 groups in groups"),
+    "no JSON.h5": (lambda: with_model("["), "is not a sound HDF5 file of Keras (model_config: "),
+    "nested deep.h5": (lambda: with_model("[" * 10**6), "is not a sound HDF5 file of Keras (model_config: "),
+    "a long configuration.h5": (lambda: with_model(" " * 5 * 10**6), "more than 1048576 bytes"),
+    "many configurations.h5": (lambda: hdf5_file(lambda file: file.attrs.create("model_config", ["{}"] * 100)), "is of shape (100,) or too large"),
+    "another's model.h5": (lambda: with_model({"class_name": "Own", "config": {}}), "models must be Sequential or functional, got 'Own'"),
+    "a layer without a name.h5": (lambda: with_model(sequential(DENSE)), "is not a sound HDF5 file of Keras ('name')"),
+    "a layer without arrays.h5": (lambda: with_model(sequential({**DENSE, "config": {**DENSE["config"], "name": "dense_2"}}), no_names), "no 'dense_2' in it"),
+    "nested models.h5": (lambda: with_model(nested(100)), "models must be nested at most 20 deep"),
     "random.stablehlo": (lambda: random.Random(0).randbytes(10**5), "is not a whole file of jaxneuron's export"),
     "empty.stablehlo": (lambda: b"", "is not a whole file of jaxneuron's export"),
 }  # fmt: skip
@@ -275,8 +335,8 @@ PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
 import h5py, onnx, safetensors.numpy  # what a reader has loaded already in the process of who reads twice
-from jaxneuron.convert._files import described
-from jaxneuron.convert import from_torch, from_pairs
+from jaxneuron.convert._files import described, kind_of
+from jaxneuron.convert import from_keras, from_torch, from_pairs
 from jaxneuron.convert._npz import read_pairs
 
 def peak():
@@ -286,7 +346,10 @@ before = set(sys.modules)
 for path in map(Path, sys.argv[1:]):
     start, memory, error = time.perf_counter(), peak(), None
     try:
-        (from_torch if path.suffix == ".pt" else described)(path)
+        if path.suffix == ".h5" and kind_of(path) == "weights":
+            from_keras(path, activation="relu", final_activation="relu")
+        else:
+            (from_torch if path.suffix == ".pt" else described)(path)
     except ValueError as raised:
         error = f"ValueError: {raised}"
     except Exception as raised:

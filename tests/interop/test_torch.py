@@ -296,6 +296,9 @@ def test_the_state_dict_of_weights_that_a_call_makes(made):
         )
 
 
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning"
+)  # torch's own, where compile is first used
 def test_what_does_not_change_a_call_is_read():
     """Hooks of gradients, a layer that stands there twice, compilation by module.compile(), autocast."""
     layer = nn.Linear(4, 4)

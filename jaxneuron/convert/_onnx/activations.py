@@ -19,7 +19,8 @@ from jaxneuron._errors import BadValue
 from jaxneuron._math.formats import LEAKY_SLOPE, SELU_ALPHA, SELU_SCALE
 from jaxneuron._names import BY_NAME, Activation
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal
-from jaxneuron.convert.steps import Scaling, Step
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import Step
 
 OPSET = 20  # the first with Gelu
 SELU = {"alpha": SELU_ALPHA.value, "gamma": SELU_SCALE.value}

@@ -15,7 +15,8 @@ from jaxneuron.convert._onnx.file import DOUBLE, kind_of
 from jaxneuron.convert._onnx.formulas import OPERATORS, Formula, NoFormula, number
 from jaxneuron.convert._onnx.patterns import Patterns
 from jaxneuron.convert._onnx.values import Value, per_unit, readable
-from jaxneuron.convert.steps import Scaling, Step
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import Step
 
 BOOL = 9
 LOGIC = ("And", "Not", "Or", "Where")  # of what comparisons give

@@ -7,7 +7,7 @@ from typing import Any
 from jaxneuron._params import Affine
 from jaxneuron.convert._onnx.attributes import Refusal
 from jaxneuron.convert._onnx.values import Value
-from jaxneuron.convert.steps import Scaling
+from jaxneuron.convert._scalings import Scaling
 
 # Operators that are no part of an activation, beside those whose names begin with Reduce.
 APART = {

@@ -25,8 +25,9 @@ from jaxneuron.convert._onnx.patterns import Patterns
 from jaxneuron.convert._onnx.rows import OPERATORS as MOVING
 from jaxneuron.convert._onnx.rows import chosen, moved
 from jaxneuron.convert._onnx.values import ANY, ROWS, Value, per_unit, started
+from jaxneuron.convert._scalings import Scaling, batch_norm
 from jaxneuron.convert._units import Units
-from jaxneuron.convert.steps import Scaling, assemble
+from jaxneuron.convert.steps import assemble
 
 MOST_AXES = 8  # of an input
 # Operators that are linear in their input and are not read.
@@ -322,10 +323,7 @@ def _batch_norm(node: Any, read: list[Any], attributes: Attributes, opset: int) 
     if len(rest) != 4 or any(constant is None or isinstance(constant, Value) for constant in rest):
         raise Refusal("its scale, bias, mean and variance must be constants")
     along = (-1, *(1,) * (value.rank - 2))
-    scale, shift, mean, variance = (
-        per_unit(constant.reshape(along), value).astype(np.float64) for constant in rest
-    )
+    scale, shift, mean, variance = (per_unit(constant.reshape(along), value) for constant in rest)
+    epsilon = attributes.number("epsilon", 1e-5)
     with np.errstate(all="ignore"):
-        return value.then(
-            Scaling(mean, scale / np.sqrt(variance + attributes.number("epsilon", 1e-5)), shift)
-        )
+        return value.then(batch_norm(mean, variance, epsilon, scale, shift))

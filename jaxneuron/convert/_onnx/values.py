@@ -15,7 +15,8 @@ from jaxneuron.convert._onnx.activations import after_scaling, as_meant, between
 from jaxneuron.convert._onnx.attributes import Refusal
 from jaxneuron.convert._onnx.file import DOUBLE
 from jaxneuron.convert._onnx.formulas import Formula, X
-from jaxneuron.convert.steps import Scaling, Step
+from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert.steps import Step
 
 Size = int | str  # of an axis; a name where the file does not fix it
 ANY = "..."  # in place of axes whose number the file does not record

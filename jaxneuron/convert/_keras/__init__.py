@@ -1,0 +1,1 @@
+"""Keras: models in memory, the files it writes, and the way back."""

@@ -1,0 +1,21 @@
+"""Modules of Equinox and NNX, which are read as their class computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxneuron._errors import BadValue
+
+
+def is_a(module: Any, kind: Any, library: str, prefix: str) -> bool:
+    """Whether `module` computes what a `kind` does: a subclass may be called in another way.
+
+    `library` and `prefix`, such as "Equinox" and "eqx.nn.", say in messages whose the class is.
+    """
+    if isinstance(module, kind) and type(module).__call__ is not kind.__call__:
+        raise BadValue(
+            f"modules must be called as {library}'s own, got {type(module).__name__}, an "
+            f"{prefix}{kind.__name__} with another __call__; pass the part that is an MLP, or an "
+            f"{prefix}{kind.__name__} with its fields"
+        )
+    return isinstance(module, kind)
