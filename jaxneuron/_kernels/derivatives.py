@@ -69,28 +69,37 @@ def _transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Array | No
     return [next(found) if i in varying else None for i in range(len(operands))]
 
 
-def _taylor(
-    primals: Sequence[Array], series: Sequence[Sequence[Array]], **params: Any
-) -> tuple[Array, list[Array]]:
-    """The value, and its Taylor coefficients by derivatives along t, one within the other."""
+def _taylor(primitive: Any, by_xla: Callable[..., Any]) -> Callable[..., tuple[Any, list[Any]]]:
+    """The primitive's value, and its Taylor coefficients by derivatives along t, one within the other."""
 
-    def along(t: Array) -> Array:
-        each = zip(primals, series, strict=True)
-        return on_xla(*(x + sum(c * t**k for k, c in enumerate(terms, 1)) for x, terms in each), **params)
+    def rule(primals: Sequence[Array], series: Sequence[Sequence[Array]], **params: Any) -> Any:
+        def along(t: Array) -> Any:
+            each = zip(primals, series, strict=True)
+            return by_xla(*(x + sum(c * t**k for k, c in enumerate(terms, 1)) for x, terms in each), **params)
 
-    zero, coefficients = jnp.zeros((), primals[0].dtype), []
-    derivative: Callable[[Array], Array] = along
-    for k in range(1, len(series[0]) + 1):
-        derivative = _derivative(derivative)
-        coefficients.append(derivative(zero) / math.factorial(k))
-    return forward_p.bind(*primals, **params), coefficients
+        zero, coefficients = jnp.zeros((), primals[0].dtype), []
+        derivative: Callable[[Array], Any] = along
+        for k in range(1, len(series[0]) + 1):
+            derivative = _derivative(derivative)
+            coefficients.append(jax.tree.map(lambda c, k=k: c / math.factorial(k), derivative(zero)))
+        found = primitive.bind(*primals, **params)
+        if primitive.multiple_results:
+            return found, [list(terms) for terms in zip(*coefficients, strict=True)]
+        return found, coefficients
+
+    return rule
 
 
-def _derivative(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def _derivative(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
     return lambda t: jax.jvp(function, (t,), (jnp.ones_like(t),))[1]
 
 
 ad.primitive_jvps[forward_p] = _jvp
 ad.primitive_transposes[forward_p] = _transpose
-jet_rules[forward_p] = _taylor  # type: ignore[assignment] # typed by its first entry
+for primitive, by_xla in (
+    (forward_p, on_xla),
+    (products.jacobian_p, products.jacobian_by_products),
+    (products.product_p, products.product_on_xla),
+):
+    jet_rules[primitive] = _taylor(primitive, by_xla)
 nan_checks(forward_p)

@@ -2,6 +2,7 @@
 
     network = Network(layers, functions, most_threads)
     forward(network.plan(x.dtype), x, y)                  x (..., n_in) -> y (..., n_out)
+    forward_and_jacobian(plan, x, y, j)                   j (..., n_out, n_in), of a plan that has_jacobian
 
 The library gives its functions as Python's own (cpu/host.cc): a call takes 0.1 us, where ctypes takes 0.6.
 """
@@ -19,7 +20,7 @@ import numpy as np
 
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._errors import TooLarge
-from jaxneuron._kernels import library, primitive
+from jaxneuron._kernels import library, primitive, xla_derivatives
 
 DTYPES = {
     np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
@@ -56,7 +57,7 @@ class Plan:
     `each`: every member has rows of its own. `instruction_set`: see `primitive.forward`.
     """
 
-    __slots__ = ("_arrays", "_call", "_free", "address", "dtype", "n_out")
+    __slots__ = ("_arrays", "_call", "_free", "address", "dtype", "has_jacobian", "n_out")
 
     def __init__(
         self,
@@ -79,7 +80,10 @@ class Plan:
             table.frombytes(parameters.tobytes())
         # Network, as in cpu/network.h
         network = array("q", (table.buffer_info()[0], len(layers), *(members or (1,)), DTYPES[self.dtype]))
-        self._call = array("q", (0, most_threads, each))  # Call, as in cpu/host.cc
+        widths = [layers[0][0].shape[-2], *(w.shape[-1] for w, _ in layers)]
+        self.has_jacobian = self.dtype.itemsize > 2 and 0 not in widths
+        backward = xla_derivatives.backward_is_cheaper(widths)
+        self._call = array("q", (0, most_threads, each, backward))  # Call, as in cpu/host.cc
         error = Error()
         code = functions.make(
             network.buffer_info()[0],
@@ -168,9 +172,7 @@ class Network:
 
 def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
     """The outputs for x go to y, whatever their layouts, and x's dtype."""
-    if x.dtype != plan.dtype:
-        with np.errstate(over="ignore"):
-            x = x.astype(plan.dtype, "C")
+    x = _in_dtype(plan, x)
     run, target = _functions().forward, y
     code = run(plan.address, x, y)
     if code < 0:  # one of them is not contiguous or aligned, or they overlap
@@ -180,6 +182,20 @@ def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
         raise MemoryError("no memory for a tile of rows")
     if target is not y:
         y[...] = target
+
+
+def forward_and_jacobian(plan: Plan, x: np.ndarray, y: np.ndarray, j: np.ndarray) -> None:
+    """The outputs for x go to y, and the Jacobians to j: both of the plan's dtype, and contiguous."""
+    x = np.require(_in_dtype(plan, x), requirements=("C", "A"))
+    if _functions().forward_and_jacobian(plan.address, x, y, j) != OK:
+        raise MemoryError("no memory for a tile of rows")
+
+
+def _in_dtype(plan: Plan, x: np.ndarray) -> np.ndarray:
+    if x.dtype == plan.dtype:
+        return x
+    with np.errstate(over="ignore"):
+        return x.astype(plan.dtype, "C")
 
 
 def function() -> Forward:
@@ -208,6 +224,8 @@ class _Functions:
         self.forward: Forward = function(table, ctypes.c_int64(0))
         # address(array, bytes of a number) -> int, or -1 if it is not contiguous and aligned
         self.address: Callable[[np.ndarray, int], int] = function(table, ctypes.c_int64(1))
+        # forward_and_jacobian(address of a Call, x, y, J), as forward
+        self.forward_and_jacobian: Callable[..., int] = function(table, ctypes.c_int64(2))
 
 
 _functions = functools.cache(_Functions)

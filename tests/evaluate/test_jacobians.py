@@ -32,3 +32,16 @@ def test_members_have_their_jacobians():
         np.testing.assert_allclose(y, Evaluator(stacked, each=each)(rows), rtol=1e-6, atol=1e-6)
         _, expected = mlp_value_and_jacobian(one, x[0])
         np.testing.assert_allclose(jacobian[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_of_any_layout_and_dtype():
+    mlp = init_mlp(jax.random.key(0), (3, 8, 2), activation="tanh")
+    evaluator, x = Evaluator(mlp), np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    _, expected = evaluator.value_and_jacobian(x)
+    for rows, places in (
+        (x[::-1], np.s_[::-1]),
+        (np.asfortranarray(x), np.s_[:]),
+        (x.astype(np.float64), np.s_[:]),
+        (x[::2], np.s_[::2]),
+    ):
+        np.testing.assert_array_equal(evaluator.value_and_jacobian(rows)[1], expected[places])

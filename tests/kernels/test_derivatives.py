@@ -96,6 +96,17 @@ def test_taylor_mode_is_right(activation, wrap):
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-10, atol=1e-12)
 
 
+@kernel
+@pytest.mark.parametrize("wrap", [lambda f: jax.grad(lambda x: f(x).sum()), jax.jacfwd])
+def test_taylor_mode_of_derivatives(wrap):
+    mlp = network()
+    series = tuple(np.random.default_rng(k).normal(size=X.shape) for k in range(2))
+    y, terms = jet(wrap(lambda x: mlp_forward(mlp, x)), (X,), (series,))
+    expected, expected_terms = jet(wrap(by_hand(mlp)), (X,), (series,))
+    np.testing.assert_allclose(y, expected, rtol=1e-12)
+    np.testing.assert_allclose(terms, expected_terms, rtol=1e-10, atol=1e-12)
+
+
 def test_taylor_mode_where_it_has_no_rule_names_the_way_out():
     ones = (np.ones_like(X), np.zeros_like(X))
     mlp = network(final=lambda z: tanh(z))

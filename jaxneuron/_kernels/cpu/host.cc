@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "plan.h"
 #include "pool.h"
@@ -85,7 +86,8 @@ class Numbers {
 struct Call {
   const Plan* plan;
   std::int64_t most_threads;
-  std::int64_t each;  // whether every member has rows of its own
+  std::int64_t each;      // whether every member has rows of its own
+  std::int64_t backward;  // whether Jacobians go from y to x
 };
 
 std::ptrdiff_t bytes_of(Dtype dtype) { return dtype == Dtype::float32 ? 4 : dtype == Dtype::float64 ? 8 : 2; }
@@ -96,36 +98,59 @@ bool overlap(const Buffer& x, const Buffer& y) {
   return first < other + y.bytes && other < first + x.bytes;
 }
 
-// forward(call, x, y): the outputs for x (..., n_in), or with `each` (members, ..., n_in), go to y. Gives a
-// Code, or -1 if x or y does not fit and nothing has been done; y's shape is the caller's to see to.
-Object* forward(Object*, Object* const* arguments, std::ptrdiff_t) {
+// The outputs for x (..., n_in), or with `each` (members, ..., n_in), go to y and, if there is a third array,
+// the Jacobians to that. Gives a Code, or -1 if an array does not fit and nothing has been done; the shapes
+// of y and J are the caller's to see to.
+Object* evaluate(Object* const* arguments, bool with_jacobian) {
   auto* const call = reinterpret_cast<Call*>(python.as_integer(arguments[0]));
   const Network& network = call->plan->network;
   const Layer& last = network.layers[network.depth - 1];
   const std::ptrdiff_t width = bytes_of(network.dtype);
+  const std::int64_t n_in = network.layers[0].n_in;
   const Numbers x(arguments[1], 0, width);
   const Numbers y(arguments[2], WRITABLE, width);
+  std::optional<Numbers> jacobian;
+  if (with_jacobian) jacobian.emplace(arguments[3], WRITABLE, width);
   const std::int64_t members = call->each ? network.members : 1;
-  if (!x || !y || x->rank < 1 + call->each || x->shape[x->rank - 1] != network.layers[0].n_in ||
+  if (!x || !y || x->rank < 1 + call->each || x->shape[x->rank - 1] != n_in ||
       (call->each && x->shape[0] != members))
     return python.new_integer(-1);
   // In place every row of x is read before its row of y is written, if no other member reads it too.
-  const bool in_place = x->data == y->data && x->bytes == y->bytes && members == network.members;
+  const bool in_place = !jacobian && x->data == y->data && x->bytes == y->bytes && members == network.members;
   if (!in_place && overlap(*x, *y)) return python.new_integer(-1);
   Batch batch{};
   batch.x = x->data;
   batch.y = y->data;
   batch.rows = 1;
   for (int axis = call->each; axis < x->rank - 1; ++axis) batch.rows *= x->shape[axis];
-  batch.x_stride = call->each ? batch.rows * network.layers[0].n_in : 0;
+  batch.x_stride = call->each ? batch.rows * n_in : 0;
   if (y->bytes != network.members * batch.rows * last.n_out * width) return python.new_integer(-1);
+  Derivatives wanted{};
+  if (jacobian) {
+    if (!*jacobian || (*jacobian)->bytes != y->bytes * n_in || overlap(*x, **jacobian) ||
+        overlap(*y, **jacobian))
+      return python.new_integer(-1);
+    wanted.backward = call->backward;
+    wanted.directions = call->backward ? last.n_out : n_in;
+    wanted.result = (*jacobian)->data;
+  }
   const Threads threads = shared_threads(&call->most_threads);
-  const bool is_long = work(*call->plan, batch.rows) > GIL_WORK;
+  const Threads* const helpers = call->most_threads > 1 ? &threads : nullptr;
+  const bool is_long = work(*call->plan, batch.rows) * (1 + wanted.directions) > GIL_WORK;
   void* const state = is_long ? python.release_gil() : nullptr;
   Error error;
-  const Code code = run_plan(*call->plan, batch, call->most_threads > 1 ? &threads : nullptr, &error);
+  const Code code = jacobian ? differentiate(*call->plan, batch, wanted, helpers, &error)
+                             : run_plan(*call->plan, batch, helpers, &error);
   if (is_long) python.take_gil(state);
   return python.new_integer(code);
+}
+
+// forward(call, x, y)
+Object* forward(Object*, Object* const* arguments, std::ptrdiff_t) { return evaluate(arguments, false); }
+
+// forward_and_jacobian(call, x, y, J)
+Object* forward_and_jacobian(Object*, Object* const* arguments, std::ptrdiff_t) {
+  return evaluate(arguments, true);
 }
 
 // address(array, item_bytes): where its numbers lie, or -1 if they are not contiguous and aligned.
@@ -135,12 +160,13 @@ Object* address(Object*, Object* const* arguments, std::ptrdiff_t) {
 }
 
 Method methods[] = {{"forward", forward, METH_FASTCALL, nullptr},
-                    {"address", address, METH_FASTCALL, nullptr}};
+                    {"address", address, METH_FASTCALL, nullptr},
+                    {"forward_and_jacobian", forward_and_jacobian, METH_FASTCALL, nullptr}};
 
 }  // namespace
 }  // namespace jaxneuron
 
-// The functions above as Python objects: 0 is forward, 1 is address.
+// The functions above as Python objects: 0 is forward, 1 is address, 2 is forward_and_jacobian.
 EXPORTED void* jaxneuron_host_function(const jaxneuron::Python* functions, std::int64_t i) {
   jaxneuron::python = *functions;
   return jaxneuron::python.new_function(&jaxneuron::methods[i], nullptr, nullptr);

@@ -67,6 +67,7 @@ void check_derivatives(const Example& drawn, std::uint64_t& hash) {
   if (!example.batch.x_stride) example.batch.rows = std::min<std::int64_t>(example.batch.rows, 20);
   const std::int64_t n_in = example.layers.front().n_in;
   const std::int64_t n_out = example.layers.back().n_out;
+  source.seed(n_in + n_out);  // whatever other checks have drawn, by as many instruction sets as there are
   const std::int64_t directions = random(1, 12);
   const void* const tangents = example.array(example.batch.rows * directions * std::max(n_in, n_out), 1);
   const Wanted cases[] = {{example, false, n_in, nullptr, false},
