@@ -239,6 +239,8 @@ def test_in_place():
     assert rows.tobytes() == expected.tobytes()
 
 
+@pytest.mark.cpu
+@pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
 @pytest.mark.parametrize("of_rows", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("of_weights", ["float32", "bfloat16", "float16", "float64"])
 def test_weights_of_numpy_may_change_between_calls(of_weights, of_rows):
