@@ -131,7 +131,7 @@ def test_members_must_be_as_many_in_every_array(take, tmp_path):
 
 
 def test_names_are_those_of_all_members():
-    with pytest.raises(ValueError, match="(?i)mismatch|metadata"):  # JAX's own
+    with pytest.raises(ValueError, match=r"(?i)mismatch|metadata"):  # JAX's own
         jax.tree.map(lambda *a: np.stack(a), *(MLP([([[1.0]], None)], inputs=[name]) for name in "ab"))
     with pytest.raises(ValueError, match="inputs must hold 3 names, one for each of the rows of the first"):
         stack(inputs=("a",))

@@ -161,7 +161,8 @@ def test_chosen_inputs_are_rows_of_the_layer_after():
         # each w / s is rounded, then the sum of two of them, and b
         rounded = 2 * 2.0**-24 * (np.abs(X[:, index]) + np.abs(m[index])) / s @ np.abs(w)
         with jax.enable_x64(True):
-            y = mlp_forward(jax.tree.map(lambda a: np.asarray(a, np.float64), mlp), X.astype(np.float64))
+            wide = jax.tree.map(lambda a: np.asarray(a, np.float64), mlp)
+            y = np.asarray(mlp_forward(wide, X.astype(np.float64)))
         assert (np.abs(y - forward64(proto, X)) <= rounded).all()
     plain = from_onnx(
         model(
