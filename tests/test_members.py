@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxneuron
+import jaxneuron.plot
 from jaxneuron import (
     MLP,
     LeakyReLU,
