@@ -211,8 +211,7 @@ Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const 
   Plan shared = plan;
   const auto make = [&] { return Worker(shared, batch, wanted, division.tile_rows, failed); };
   if (division.helpers > 0) {
-    std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
-    if (work(plan, batch.rows) > CHUNK_WORK * items) chunk = 1;
+    const std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
     try {
       Memory packed;
       if (!plan.packed && !wanted) packed = pack(plan, threads, division.helpers);

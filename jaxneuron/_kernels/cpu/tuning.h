@@ -98,10 +98,8 @@ constexpr std::int64_t THREAD_TILES = 4;
 constexpr std::int64_t THREAD_TILE_ROWS = 64;
 
 // Chunks for each thread that the tiles are claimed in: each claim is one atomic addition, which a population
-// of 4096 networks of one row would else pay for every row. A tile of more work than CHUNK_WORK, some 10 us,
-// is claimed alone, so that the threads end together: for half a chunk one of them has nothing to do.
+// of 4096 networks of one row would else pay for every row.
 constexpr std::int64_t THREAD_CHUNKS = 16;
-constexpr double CHUNK_WORK = 1 << 19;
 
 // Times that a caller who has no more tiles gives way before it sleeps: some 50 us, as long as a thread takes
 // to fall asleep and to wake. It yields rather than pauses, as a helper may be waiting for this very CPU.
