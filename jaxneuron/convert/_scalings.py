@@ -13,6 +13,7 @@ import numpy as np
 from jaxneuron._errors import BadValue
 from jaxneuron._params import Affine
 from jaxneuron._scaling import rounded
+from jaxneuron.convert._units import Units, reading, spread
 
 
 class Scaling(NamedTuple):
@@ -68,12 +69,18 @@ def after(layer: Affine, scaling: Scaling) -> Affine:
         return rounded(w * scale, b * scale + shift if np.any(shift) else b * scale, like=layer)
 
 
-def before(layer: Affine, scaling: Scaling, biased: bool) -> Affine:
-    """The layer that does `scaling` before `layer`; `biased` if it has a bias even of 0."""
+def before(layer: Affine, scaling: Scaling, biased: bool, inputs: Units | None = None) -> Affine:
+    """The layer that does `scaling` before `layer`; `biased` if it has a bias even of 0.
+
+    `inputs` are the units that the scaling reads, where that is a choice; the layer then reads all of them.
+    """
     mean, scale, shift = (np.broadcast_to(a, len(layer.w)) for a in scaling)
     w = np.asarray(layer.w, np.float64)
     b = 0.0 if layer.b is None else np.asarray(layer.b, np.float64)
     offset = shift - mean * scale
     with np.errstate(all="ignore"):
-        folded = rounded(w * scale[:, None], b + offset @ w, like=layer)
+        exact, bias = w * scale[:, None], b + offset @ w
+        if inputs is not None:  # in float64: a unit may be read twice
+            exact, layer = spread(inputs, exact), reading(inputs, layer)
+        folded = rounded(exact, bias, like=layer)
     return folded if biased or offset.any() or layer.b is not None else Affine(folded.w)

@@ -56,18 +56,27 @@ def columns(layer: Affine, index: np.ndarray) -> Affine:
 
 def reading(inputs: Units, layer: Affine) -> Affine:
     """The layer that reads `inputs.of` units, of which `layer` reads some."""
+    w = spread(inputs, layer.w)
+    if w.dtype == layer.w.dtype:
+        return Affine(w, layer.b)
+    like = Affine(np.zeros(w.shape, layer.w.dtype))
+    return Affine(rounded(w, np.zeros(w.shape[1]), like=like).w, layer.b)
+
+
+def spread(inputs: Units, w: np.ndarray) -> np.ndarray:
+    """The weights of all `inputs.of` units: those of a unit that is read twice are added, in float64."""
     index, n = inputs.chosen, inputs.of or 0
-    more = (n - len(np.unique(index))) * layer.w.shape[1]
+    distinct = len(np.unique(index))
+    more = (n - distinct) * w.shape[1]
     if more > MOST_ZEROS:
         raise BadValue(
             f"a choice of {len(index)} of {n} inputs needs {more} weights of 0, at most {MOST_ZEROS} are "
             f"made; convert the part without it"
         )
-    if len(np.unique(index)) == len(index):
-        w = np.zeros((n, layer.w.shape[1]), layer.w.dtype)
-        w[index] = layer.w
-        return Affine(w, layer.b)
-    wide = np.zeros((n, layer.w.shape[1]))
-    np.add.at(wide, index, np.asarray(layer.w, np.float64))  # an input that is read twice
-    like = Affine(np.zeros(wide.shape, layer.w.dtype))
-    return Affine(rounded(wide, np.zeros(wide.shape[1]), like=like).w, layer.b)
+    if distinct == len(index):
+        wide = np.zeros((n, w.shape[1]), w.dtype)
+        wide[index] = w
+    else:
+        wide = np.zeros((n, w.shape[1]))
+        np.add.at(wide, index, np.asarray(w, np.float64))
+    return wide

@@ -93,7 +93,7 @@ def _joined(
     if narrow is not None:  # folded in float64, and rounded to it alone
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
     steps, inputs = _first_units(steps)
-    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like, apart)
+    network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like, apart, inputs)
     for i, step in enumerate(steps):
         if isinstance(step, Affine):
             network.affine(step)
@@ -105,8 +105,6 @@ def _joined(
         else:
             network.activation(step)
     network.close()
-    if inputs is not None:
-        network.layers[0] = reading(inputs, network.layers[0])
     layers = network.layers if narrow is None else _converted(network.layers, narrow)
     *hidden, final = (name or "identity" for name in network.activations)
     if early := next((name for name in hidden if name in OF_ROWS), None):
@@ -179,11 +177,13 @@ class _Network:
     """The layers so far and their activations, None before one has come; and a scaling to be folded.
 
     `apart`: no scaling is left out or folded into the layer after it because of its numbers, so that those of
-    members make networks of one structure.
+    members make networks of one structure. `inputs`: the choice of units that the first layer reads, if any.
     """
 
-    def __init__(self, steps: Sequence[Step], n_in: int | None, like: DTypeLike, apart: bool) -> None:
-        self._apart = apart
+    def __init__(
+        self, steps: Sequence[Step], n_in: int | None, like: DTypeLike, apart: bool, inputs: Units | None
+    ) -> None:
+        self._apart, self._inputs = apart, inputs
         self.layers: list[Affine] = []
         self.activations: list[Activation | None] = []
         self._waiting: Scaling | None = None
@@ -212,8 +212,8 @@ class _Network:
                 self._diagonal(1.0, -mean, len(layer.w), layer)
                 self._waiting = self._waiting._replace(mean=0.0)
             with inside(f"layer {len(self.layers)}"):
-                layer = before(layer, self._waiting, self._apart)
-            self._waiting = None
+                layer = before(layer, self._waiting, self._apart, None if self.layers else self._inputs)
+            self._waiting, self._inputs = None, self._inputs if self.layers else None
         self._push(layer)
 
     def scaling(self, step: Scaling) -> None:
@@ -242,6 +242,8 @@ class _Network:
         self._settle()
         if self._waiting is not None or not self.layers:
             self._own_layer()
+        if self._inputs is not None:
+            self.layers[0] = reading(self._inputs, self.layers[0])
 
     def _settle(self) -> None:
         """Fold the waiting scaling into the layer before it, if that has no activation yet."""
