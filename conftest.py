@@ -7,6 +7,7 @@ from hypothesis import Phase, settings
 
 import jaxneuron
 from jaxneuron.testing import profile
+from tests import draws
 
 jax.config.update("jax_num_cpu_devices", 2)
 # Strictness is ours to bear, not our users': no silent broadcast or promotion inside the package.
@@ -25,6 +26,11 @@ def x64(request):
     """Runs a module's tests with jax_enable_x64 off and on."""
     with jax.enable_x64(request.param):
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def _the_same_random_numbers():
+    draws.begin_anew()
 
 
 @pytest.fixture(autouse=True)

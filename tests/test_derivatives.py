@@ -10,10 +10,11 @@ from jaxneuron import MLP, explain, init_mlp, mlp_forward, mlp_laplacian, mlp_va
 from jaxneuron._kernels import library, xla_derivatives
 from jaxneuron._names import resolve
 from jaxneuron.testing import assert_jacobian_within_bound, assert_laplacian_within_bound
+from tests.draws import generator
 from tests.pools import ELEMENTWISE, VALUES, mlps_and_inputs
 
 both = pytest.mark.usefixtures("x64")  # settings
-RNG = np.random.default_rng(0)
+RNG = generator()
 
 
 def by_xla(function):

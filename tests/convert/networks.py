@@ -6,8 +6,9 @@ import numpy as np
 from jaxneuron import Affine
 from jaxneuron._math import oracle
 from jaxneuron.convert._scalings import Scaling
+from tests.draws import generator
 
-RNG = np.random.default_rng(0)
+RNG = generator()
 RELU = {"activation": "relu", "final_activation": "identity"}
 
 

@@ -12,6 +12,7 @@ from jaxneuron._math.activations import OF_ROWS, facts_of
 from jaxneuron._names import BY_NAME
 from jaxneuron.convert import from_onnx, to_onnx
 from tests import make_qlknn
+from tests.draws import generator
 from tests.interop.exact import X, assert_bits, assert_outputs
 from tests.pools import VALUES
 
@@ -22,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
 QLKNN = Path(__file__).parents[1] / "data" / "qlknn_7_11.onnx"
-RNG = np.random.default_rng(0)
+RNG = generator()
 
 
 def model(nodes, constants, n_in=4, kind=TensorProto.FLOAT, opset=20, shape=None):

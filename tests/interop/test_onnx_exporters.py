@@ -13,6 +13,7 @@ import pytest
 from jaxneuron import CELU, ELU, MLP, HardTanh, LeakyReLU, Softplus, mlp_forward
 from jaxneuron._names import resolve
 from jaxneuron.convert import from_onnx
+from tests.draws import generator
 from tests.interop.exact import assert_bits, assert_outputs
 
 onnx = pytest.importorskip("onnx", reason="onnx is in the extra interop")
@@ -20,7 +21,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is in the extra interop")
 from tests import make_exporters  # noqa: E402
 from tests.interop.test_onnx import ReferenceEvaluator, forward64, model, widened  # noqa: E402
 
-RNG = np.random.default_rng(0)
+RNG = generator()
 X = RNG.normal(size=(40, 4)).astype(np.float32) * 3
 
 # 1.702 scales the layers beside it; then all outputs are off by one factor. log_sigmoid is written as -softplus(-z).
