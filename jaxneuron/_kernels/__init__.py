@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 from jax import Array
 
 from jaxneuron._arrays import result_dtype
@@ -49,8 +49,18 @@ def laplacian(
 def _serves_derivatives(
     layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
 ) -> bool:
-    reason = primitive.reason_against(layers, activations, x) or products.reason_against(layers, x)
-    return reason is None and library.missing() is None
+    return _reason_against_derivatives(layers, activations, x) is None and library.missing() is None
+
+
+def _reason_against_derivatives(
+    layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
+) -> str | None:
+    reason = primitive.reason_against(layers, activations, x)
+    return reason or products.reason_against(xla.widths_of(x, layers), _result_dtype(layers, x))
+
+
+def _result_dtype(layers: Sequence[xla.Layer], x: Array) -> np.dtype:
+    return result_dtype(x, *jax.tree.leaves(layers))
 
 
 def default_platform() -> str:
@@ -68,9 +78,8 @@ def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], 
         reason = library.missing()
         kernel = f"{kernel}, {''.join(library.instruction_sets()[-1:])}"
     elif reason is None and platform == "gpu":
-        widths = [x.shape[-1], *(math.prod(w.shape[1:]) for w, _ in layers)]
-        dtype = result_dtype(x, *jax.tree.leaves(layers))
-        reason = gpu.reason_against(widths, dtype, [b is not None for _, b in layers], activations)
+        biases = [b is not None for _, b in layers]
+        reason = gpu.reason_against(xla.widths_of(x, layers), _result_dtype(layers, x), biases, activations)
     elif reason is None:
         reason = f"the platform is {platform}"
     if reason:
@@ -83,12 +92,11 @@ def derivative_choice(
 ) -> str:
     """What `value_and_jacobian` chooses on the platform of JAX's default device, in words."""
     platform = default_platform()
-    reason = primitive.reason_against(layers, activations, x) or products.reason_against(layers, x)
+    reason = _reason_against_derivatives(layers, activations, x)
     reason = reason or (library.missing() if platform == "cpu" else f"the platform is {platform}")
     if reason:
         return f"XLA, layer by layer: {reason}"
-    widths = [x.shape[-1], *(math.prod(w.shape[1:]) for w, _ in layers)]
-    way = "backward" if xla_derivatives.backward_is_cheaper(widths) else "forward"
+    way = "backward" if xla_derivatives.backward_is_cheaper(xla.widths_of(x, layers)) else "forward"
     return (
         f"fused CPU kernel, {library.instruction_sets()[-1]}: "
         f"value and Jacobian of all {len(layers)} layers in one call, {way}"

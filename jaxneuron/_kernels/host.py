@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._errors import TooLarge
-from jaxneuron._kernels import library, primitive, xla_derivatives
+from jaxneuron._kernels import library, primitive, products, xla_derivatives
 
 DTYPES = {
     np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
@@ -81,7 +81,7 @@ class Plan:
         # Network, as in cpu/network.h
         network = array("q", (table.buffer_info()[0], len(layers), *(members or (1,)), DTYPES[self.dtype]))
         widths = [layers[0][0].shape[-2], *(w.shape[-1] for w, _ in layers)]
-        self.has_jacobian = self.dtype.itemsize > 2 and 0 not in widths
+        self.has_jacobian = products.reason_against(widths, self.dtype) is None
         backward = xla_derivatives.backward_is_cheaper(widths)
         self._call = array("q", (0, most_threads, each, backward))  # Call, as in cpu/host.cc
         error = Error()

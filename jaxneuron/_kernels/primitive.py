@@ -228,7 +228,7 @@ def _reason_against_gpu(
     x = operands[0]
     if 0 in _shape(*operands, biases=biases).shape:
         return "the result is empty"
-    widths = [x.shape[-1], *(w.shape[-1] for w, _ in pairs(operands[1:], biases))]
+    widths = xla.widths_of(x, pairs(operands[1:], biases))
     return gpu.reason_against(widths, x.dtype, biases, [resolve(activation) for activation in activations])
 
 

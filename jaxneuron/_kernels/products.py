@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import library, xla, xla_derivatives
 from jaxneuron._kernels.primitive import (
     batched,
@@ -55,16 +54,17 @@ product_p = Primitive("jaxneuron_product")
 
 def backward_is_cheaper(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
     """Whether J takes fewer products from y to x: by the widths of x and of the layers alone."""
-    x, *arrays = operands
-    return xla_derivatives.backward_is_cheaper(
-        [x.shape[-1], *(w.shape[-1] for w, _ in pairs(arrays, biases))]
-    )
+    return xla_derivatives.backward_is_cheaper(_widths(operands, biases))
 
 
 def serves(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
     """Whether the kernel evaluates the derivatives of this network, whose values it does, on a CPU."""
+    return library.missing() is None and reason_against(_widths(operands, biases), operands[0].dtype) is None
+
+
+def _widths(operands: Sequence[Any], biases: Sequence[bool]) -> list[int]:
     x, *arrays = operands
-    return library.missing() is None and reason_against(pairs(arrays, biases), x) is None
+    return xla.widths_of(x, pairs(arrays, biases))
 
 
 def value_and_jacobian(
@@ -81,11 +81,11 @@ def value_and_jacobian(
     return [a.reshape(*x.shape[:-1], *a.shape[1:]) for a in found]
 
 
-def reason_against(layers: Sequence[xla.Layer], x: Array) -> str | None:
-    """Why the kernel can't evaluate the derivatives of layers whose values it can; None if it can."""
-    if (dtype := result_dtype(x, *jax.tree.leaves(layers))).itemsize == 2:
+def reason_against(widths: Sequence[int], dtype: Any) -> str | None:
+    """Why the kernel can't evaluate the derivatives of a network whose values it can; None if it can."""
+    if dtype.itemsize == 2:
         return f"its derivatives are those of float32 and float64, not of {dtype}"
-    if 0 in (x.shape[-1], *(w.shape[-1] for w, _ in layers)):
+    if 0 in widths:
         return "a layer has no units"
     return None
 

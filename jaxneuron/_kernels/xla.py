@@ -84,6 +84,11 @@ def _layer(
     return activated(z.astype(sum_dtype(x.dtype)), activation).astype(x.dtype)
 
 
+def widths_of(x: Any, layers: Sequence[Layer]) -> list[int]:
+    """How many numbers a row has before each layer, and after the last; w (..., n_in, n_out)."""
+    return [x.shape[-1], *(w.shape[-1] for w, _ in layers)]
+
+
 def sums(x: Array, w: Array, b: Array | None = None, narrow: bool = False) -> Array:
     """x @ w + b, of one dtype, in the dtype of sums unless `narrow`."""
     z = product(x, w, x.dtype if narrow else sum_dtype(x.dtype), narrow)

@@ -52,7 +52,7 @@ def value_and_jacobian(
     """The outputs y (..., n_out) of `xla.forward`, and J (..., n_out, n_in)."""
     done = list(_evaluated(layers, activations, x))
     first, last = done[0], done[-1]
-    if backward_is_cheaper([x.shape[-1], *(layer.w.shape[1] for layer in done)]):
+    if backward_is_cheaper(xla.widths_of(x, layers)):
         jacobian = jnp.swapaxes(last.local.push(_for_each_row(last.w, x)), -1, -2)
         for w, _, local in done[-2::-1]:
             jacobian = _product(local.pull(jacobian), w.T)
