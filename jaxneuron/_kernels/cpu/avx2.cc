@@ -3,10 +3,4 @@
 
 #include "derivatives.h"
 
-const jaxneuron::Kernel jaxneuron::avx2 = {"avx2",
-                                           ISA::scratch,
-                                           ISA::packed_bytes,
-                                           ISA::pack,
-                                           ISA::run,
-                                           ISA::derivative_scratch,
-                                           ISA::differentiate};
+const jaxneuron::Kernel jaxneuron::avx2 = ISA::kernel("avx2");

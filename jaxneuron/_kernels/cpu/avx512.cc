@@ -3,6 +3,4 @@
 
 #include "derivatives.h"
 
-const jaxneuron::Kernel jaxneuron::avx512 = {"avx512",          ISA::scratch, ISA::packed_bytes,
-                                             ISA::pack,         ISA::run,     ISA::derivative_scratch,
-                                             ISA::differentiate};
+const jaxneuron::Kernel jaxneuron::avx512 = ISA::kernel("avx512");

@@ -3,6 +3,4 @@
 
 #include "derivatives.h"
 
-const jaxneuron::Kernel jaxneuron::baseline = {"baseline",        ISA::scratch, ISA::packed_bytes,
-                                               ISA::pack,         ISA::run,     ISA::derivative_scratch,
-                                               ISA::differentiate};
+const jaxneuron::Kernel jaxneuron::baseline = ISA::kernel("baseline");

@@ -11,67 +11,10 @@
 // directions beside it.
 #pragma once
 
+#include "curvatures.h"
 #include "kernel.h"
-#include "slopes.h"
 
 namespace jaxneuron::ISA {
-
-// One layer's products with cotangents, as layers.h has them with rows: dx[i] = the sum over j of w[i][j]
-// dz[j].
-
-// Units side by side: dz (rows, padded n_out) to dx (rows, padded n_in). Weights are transposed, a panel at a
-// time.
-template <class T>
-void back_units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* dz, T* dx,
-                         T* panel) {
-  const std::int64_t n_in = layer.n_in;
-  const std::int64_t n_out = layer.n_out;
-  const T* const w = Weights<T>(layer, member).w;
-  in_stretches(vectors<T>(n_in), ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
-    const std::int64_t i = v * lanes<T>;
-    const std::int64_t width = count * lanes<T>;
-    Product<T> product;
-    product.left_row_stride = padded<T>(n_out);
-    product.left_column_stride = 1;
-    product.right = panel;
-    product.right_row_stride = width;
-    product.out_row_stride = padded<T>(n_in);
-    product.start = Start::zero;
-    product.last_column = width - lanes<T>;
-    for (std::int64_t k = 0; k < n_out; k += PANEL_ROWS) {
-      product.size = min(PANEL_ROWS, n_out - k);
-      transpose(w + i * n_out + k, n_out, min(width, n_in - i), product.size, panel, width);
-      in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
-        product.left = dz + r * product.left_row_stride + k;
-        product.out = dx + r * product.out_row_stride + i;
-        product(height, count);
-      });
-      product.start = Start::out;
-    }
-  });
-}
-
-// Rows side by side: dz (n_out, rows) to dx (n_in, rows), for padded rows.
-template <class T>
-void back_rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* dz, T* dx) {
-  const T* const w = Weights<T>(layer, member).w;
-  in_stretches(rows / lanes<T>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
-    in_stretches(layer.n_in, ACCUMULATOR_ROWS, [&](std::int64_t i, std::int64_t height) {
-      Product<T> product;
-      product.size = layer.n_out;
-      product.left = w + i * layer.n_out;
-      product.left_row_stride = layer.n_out;
-      product.left_column_stride = 1;
-      product.right = dz + v * lanes<T>;
-      product.right_row_stride = rows;
-      product.out = dx + i * rows + v * lanes<T>;
-      product.out_row_stride = rows;
-      product.start = Start::zero;
-      product.last_column = (count - 1) * lanes<T>;
-      product(height, count);
-    });
-  });
-}
 
 // The first n numbers of v, at most all.
 template <class T>
@@ -279,9 +222,7 @@ class Differentiation {
     for (; l < network_.depth; ++l) {
       multiply(l, columns(), y, z);
       through_activation(l, z);
-      T* const read = y;
-      y = z;
-      z = read;
+      exchange(y, z);
     }
     if (given_)
       store_directions(ends_.n_out, y);
@@ -307,9 +248,7 @@ class Differentiation {
       else
         back_units_in_lanes(network_.layers[l], member_, columns(), y, z, panel_);
       if (l > 0) through_activation(l - 1, z);
-      T* const read = y;
-      y = z;
-      z = read;
+      exchange(y, z);
     }
     store_directions(ends_.n_in, y);
   }
@@ -459,9 +398,7 @@ class Differentiation {
           const Vector<T> bent = load(curvatures + i) * load(squares + i);
           store<T>(z + i, l == 0 ? bent : fma(load(slopes + i), load(z + i), bent));
         }
-      T* const read = y;
-      y = z;
-      z = read;
+      exchange(y, z);
     }
     store_values(y, static_cast<T*>(wanted_.laplacian) + first_ * ends_.n_out);
   }
@@ -629,6 +566,10 @@ inline void differentiate(const Network& network, const Batch& batch, const Deri
     else
       Differentiation<T, false>(network, batch, wanted, tile, numbers)();
   });
+}
+
+constexpr Kernel kernel(const char* name) {
+  return {name, scratch, packed_bytes, pack, run, derivative_scratch, differentiate};
 }
 
 }  // namespace jaxneuron::ISA

@@ -118,6 +118,13 @@ struct Ends {
 };
 
 template <class T>
+void exchange(T*& x, T*& y) {  // std::swap would be shared with other instruction sets
+  T* const before = x;
+  x = y;
+  y = before;
+}
+
+template <class T>
 void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
   const Ends<T> ends(network, batch, tile);
   const std::int64_t width = padded<T>(tile.count);
@@ -127,9 +134,7 @@ void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Ti
   for (std::int64_t i = 0; i < network.depth; ++i) {
     rows_in_lanes(network.layers[i], tile.member, width, x, y);
     activate_rows<Plain<T>>(network.layers[i], y, width);
-    T* const read = x;
-    x = y;
-    y = read;
+    exchange(x, y);
   }
   to_rows(x, width, ends.y, tile.count, ends.n_out);
 }

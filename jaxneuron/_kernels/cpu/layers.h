@@ -10,6 +10,7 @@
 #include "network.h"
 #include "product.h"
 #include "stored.h"
+#include "transpose.h"
 
 namespace jaxneuron::ISA {
 
@@ -178,6 +179,62 @@ void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, c
       product.out_row_stride = rows;
       product.start = of.b ? Start::row_bias : Start::zero;
       product.bias = of.b ? of.b + j : nullptr;
+      product.last_column = (count - 1) * lanes<T>;
+      product(height, count);
+    });
+  });
+}
+
+// The same with cotangents, back through a layer: dx[i] = the sum over j of w[i][j] dz[j].
+
+// Units side by side: dz (rows, padded n_out) to dx (rows, padded n_in). Weights are transposed, a panel at a
+// time.
+template <class T>
+void back_units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* dz, T* dx,
+                         T* panel) {
+  const std::int64_t n_in = layer.n_in;
+  const std::int64_t n_out = layer.n_out;
+  const T* const w = Weights<T>(layer, member).w;
+  in_stretches(vectors<T>(n_in), ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
+    const std::int64_t i = v * lanes<T>;
+    const std::int64_t width = count * lanes<T>;
+    Product<T> product;
+    product.left_row_stride = padded<T>(n_out);
+    product.left_column_stride = 1;
+    product.right = panel;
+    product.right_row_stride = width;
+    product.out_row_stride = padded<T>(n_in);
+    product.start = Start::zero;
+    product.last_column = width - lanes<T>;
+    for (std::int64_t k = 0; k < n_out; k += PANEL_ROWS) {
+      product.size = min(PANEL_ROWS, n_out - k);
+      transpose(w + i * n_out + k, n_out, min(width, n_in - i), product.size, panel, width);
+      in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+        product.left = dz + r * product.left_row_stride + k;
+        product.out = dx + r * product.out_row_stride + i;
+        product(height, count);
+      });
+      product.start = Start::out;
+    }
+  });
+}
+
+// Rows side by side: dz (n_out, rows) to dx (n_in, rows), for padded rows.
+template <class T>
+void back_rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* dz, T* dx) {
+  const T* const w = Weights<T>(layer, member).w;
+  in_stretches(rows / lanes<T>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
+    in_stretches(layer.n_in, ACCUMULATOR_ROWS, [&](std::int64_t i, std::int64_t height) {
+      Product<T> product;
+      product.size = layer.n_out;
+      product.left = w + i * layer.n_out;
+      product.left_row_stride = layer.n_out;
+      product.left_column_stride = 1;
+      product.right = dz + v * lanes<T>;
+      product.right_row_stride = rows;
+      product.out = dx + i * rows + v * lanes<T>;
+      product.out_row_stride = rows;
+      product.start = Start::zero;
       product.last_column = (count - 1) * lanes<T>;
       product(height, count);
     });

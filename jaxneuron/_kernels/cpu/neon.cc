@@ -3,10 +3,4 @@
 
 #include "derivatives.h"
 
-const jaxneuron::Kernel jaxneuron::neon = {"neon",
-                                           ISA::scratch,
-                                           ISA::packed_bytes,
-                                           ISA::pack,
-                                           ISA::run,
-                                           ISA::derivative_scratch,
-                                           ISA::differentiate};
+const jaxneuron::Kernel jaxneuron::neon = ISA::kernel("neon");

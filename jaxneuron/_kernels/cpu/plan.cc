@@ -39,6 +39,12 @@ std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / 
 
 std::size_t up_to_64(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Packs layers of one member into the memory for all of its layers.
+void pack_layers(const Plan& plan, std::int64_t member, std::int64_t first, std::int64_t last, void* packed) {
+  for (std::int64_t layer = first; layer < last; ++layer)
+    plan.kernel->pack(plan.network, member, layer, packed);
+}
+
 // What one thread needs to run tiles: its floating-point mode (XLA's threads take subnormal numbers for 0),
 // memory for a tile and, unless the plan has them, for a member's packed weights.
 class Worker {
@@ -70,8 +76,7 @@ class Worker {
       tile.first = i % tiles * tile_rows_;
       tile.count = std::min(tile_rows_, batch_.rows - tile.first);
       if (own_ && tile.member != member_) {
-        for (std::int64_t layer = 0; layer < plan_.network.depth; ++layer)
-          plan_.kernel->pack(plan_.network, tile.member, layer, own_);
+        pack_layers(plan_, tile.member, 0, plan_.network.depth, own_);
         packed_ = own_;
         member_ = tile.member;
       }
@@ -129,10 +134,7 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
 class Packer {
  public:
   Packer(const Plan& plan, void* packed) : plan_(plan), packed_(packed) {}
-  void operator()(std::int64_t first, std::int64_t last) {
-    for (std::int64_t layer = first; layer < last; ++layer)
-      plan_.kernel->pack(plan_.network, 0, layer, packed_);
-  }
+  void operator()(std::int64_t first, std::int64_t last) { pack_layers(plan_, 0, first, last, packed_); }
 
  private:
   const Plan& plan_;
