@@ -22,6 +22,7 @@ from jaxneuron import (
     summary,
 )
 from jaxneuron._files import read
+from jaxneuron._kernels import library
 
 SIZES = (3, 5, 2)
 INIT = functools.partial(init_mlp, sizes=SIZES, activation=LeakyReLU(0.2), final_activation="identity")
@@ -56,7 +57,10 @@ def test_networks_of_one_structure_and_arrays_of_any_library_stack():
             state
         ),  # as torch.func.stack_module_state has it
     ):
-        np.testing.assert_allclose(evaluate(found, ROWS), y, rtol=1e-5, atol=1e-6)
+        if library.missing():  # XLA's bits depend on the number of rows
+            np.testing.assert_allclose(evaluate(found, ROWS), y, rtol=1e-5, atol=1e-6)
+        else:
+            assert np.array_equal(evaluate(found, ROWS), y)
 
 
 # --- what takes one ---

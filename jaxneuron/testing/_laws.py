@@ -55,9 +55,7 @@ def assert_within_error_bound(
         )
     affines = [params] if isinstance(params, Affine) else list(params.layers)
     names: list[Any] = [activation] if isinstance(params, Affine) else list(params.activations)
-    x, found = _checked(affines, names, x), np.asarray(y)
-    if found.dtype.name not in oracle.U:
-        raise AssertionError(f"y must hold floats, got {found.dtype}")
+    x, found = _checked(affines, names, x), _floats(y, "y")
     exact, error = oracle.mlp(affines, names, x, found.dtype.name)
     _assert_within(found, exact, error, float(jnp.finfo(found.dtype).max))
 
@@ -87,7 +85,7 @@ def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
       >>> y, jacobian = jaxneuron.mlp_value_and_jacobian(mlp, [0.0, 1.0])
       >>> assert_jacobian_within_bound(mlp, [0.0, 1.0], jacobian)
     """
-    _assert_derivative(jacobians.jacobian, mlp, x, np.asarray(jacobian), "jacobian")
+    _assert_derivative(jacobians.jacobian, mlp, x, jacobian, "jacobian")
 
 
 @public
@@ -113,7 +111,7 @@ def assert_laplacian_within_bound(mlp: MLP, x: Any, laplacian: Any) -> None:
       >>> *_, laplacian = jaxneuron.mlp_laplacian(mlp, [0.0, 1.0])
       >>> assert_laplacian_within_bound(mlp, [0.0, 1.0], laplacian)
     """
-    _assert_derivative(jacobians.laplacian, mlp, x, np.asarray(laplacian), "laplacian")
+    _assert_derivative(jacobians.laplacian, mlp, x, laplacian, "laplacian")
 
 
 @public
@@ -260,16 +258,22 @@ def _checked(affines: Sequence[Affine], names: Sequence[Any], x: Any) -> np.ndar
 
 
 def _assert_derivative(
-    truth: Callable[..., tuple[np.ndarray, np.ndarray]], mlp: MLP, x: Any, found: np.ndarray, what: str
+    truth: Callable[..., tuple[np.ndarray, np.ndarray]], mlp: MLP, x: Any, claimed: Any, what: str
 ) -> None:
     check_mlp(mlp)
     layers = list(mlp.layers)
     at = _checked(layers, mlp.activations, x)
-    if found.dtype.name not in oracle.U:
-        raise AssertionError(f"{what} must hold floats, got {found.dtype}")
+    found = _floats(claimed, what)
     given = result_dtype(jnp.asarray(x), *jax.tree.leaves(layers))
     exact, error = truth(layers, mlp.activations, at, given.name if given.itemsize == 2 else found.dtype.name)
     _assert_within(found, exact, error, float(jnp.finfo(found.dtype).max), what)
+
+
+def _floats(claimed: Any, what: str) -> np.ndarray:
+    found = np.asarray(claimed)
+    if found.dtype.name not in oracle.U:
+        raise AssertionError(f"{what} must hold floats, got {found.dtype}")
+    return found
 
 
 def _numbers(value: Any) -> np.ndarray:
