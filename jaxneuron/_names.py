@@ -21,6 +21,7 @@ Activation = str | Callable[[Array], Array]
 LARGEST = 3.4028234663852886e38  # of float32
 
 BY_NAME: dict[str, Callable[[Any], Array]] = {}
+NAMES: dict[Callable[[Any], Array], str] = {}  # the same, the other way round
 # The form of an activation, where it has one, for float32 sums that will be rounded to bfloat16 or float16.
 NARROW: dict[Callable[[Any], Array], Callable[[Array], Array]] = {}
 
@@ -45,7 +46,7 @@ def activation(
     def named(z: ArrayLike) -> Array:
         return evaluate(as_operand(z, "z"))
 
-    BY_NAME[name] = named
+    BY_NAME[name], NAMES[named] = named, name
     if narrow:
         NARROW[named] = narrow
     return named
@@ -144,7 +145,7 @@ def _is_hashable(value: object) -> bool:
 def canonical(activation: Activation, argument: str) -> Activation:
     """`activation` by its name where it has one (so that it can be saved), checked."""
     function = resolve(activation, argument)
-    return next((name for name, known in BY_NAME.items() if known is function), activation)
+    return NAMES.get(function, activation)
 
 
 def described(activation: str | Parametric) -> str | dict[str, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxneuron._arrays import as_operand, result_dtype
 from jaxneuron._errors import TooLarge
 from jaxneuron._kernels import library, primitive, products, xla_derivatives
+from jaxneuron._names import NAMES
 
 DTYPES = {
     np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
@@ -166,7 +167,7 @@ class Network:
             return np.asarray(as_operand(numbers, "mlp")).astype(result, copy=False)
 
         layers = [(convert(w), None if b is None else convert(b)) for w, b in self.layers]
-        activations = [primitive.NAMES.get(function, function) for function in self.functions]
+        activations = [NAMES.get(function, function) for function in self.functions]
         return Plan(layers, activations, self.most_threads, self.each)
 
 

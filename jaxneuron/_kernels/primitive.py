@@ -20,7 +20,6 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxneuron import _activations
 from jaxneuron._arrays import result_dtype
 from jaxneuron._kernels import gpu, library, xla
 from jaxneuron._kernels.private_jax import (
@@ -32,10 +31,7 @@ from jaxneuron._kernels.private_jax import (
     requires_devices_during_lowering,
     traced,
 )
-from jaxneuron._math.activations import ACTIVATIONS
-from jaxneuron._names import Parametric, resolve
-
-NAMES = {getattr(_activations, name): name for name in ACTIVATIONS}  # the functions that the kernel has
+from jaxneuron._names import NAMES, Parametric, resolve
 
 # Multiplications, some 3 ms of them: a larger call is not computed in the calling thread, so that `evaluate`
 # reads the next rows meanwhile. Shorter calls stay with their caller: with handing over from 50 us on, QLKNN

@@ -19,7 +19,7 @@ from jax import Array, lax
 from jaxneuron import _activations
 from jaxneuron._arrays import result_dtype, sum_dtype
 from jaxneuron._errors import BadType, BadValue, inside
-from jaxneuron._kernels.gpu.activations import FORMULAS
+from jaxneuron._kernels.gpu.activations import formula_of
 from jaxneuron._names import NARROW
 
 # Those that XLA computes within a 16-bit product on a GPU, where they are applied to its 16-bit sums.
@@ -77,8 +77,9 @@ def _layer(
     z = sums(x, w, b, narrow)
     if narrow and activation in IN_PRODUCT:
         return IN_PRODUCT[activation](z)
-    if narrow and activation is not _activations.softmax:
-        activation = FORMULAS.get(activation, activation)
+    if narrow:
+        formula = formula_of(activation)
+        activation = activation if formula is None or formula.of_rows else formula
     elif x.dtype.itemsize == 2:
         activation = NARROW.get(activation, activation)
     return activated(z.astype(sum_dtype(x.dtype)), activation).astype(x.dtype)

@@ -23,16 +23,17 @@ from jaxneuron._math.formats import FLOAT64, HALF_PI, LARGE_SINE
 PART_BITS = 36  # of a part of pi / 2: its product with k, of 17 bits, is exact
 
 
-def _parts() -> list[float]:
+def half_pi(bits: int) -> list[float]:
+    """pi / 2 in three parts of so many bits, and what they lack."""
     parts, left = [], HALF_PI
     for _ in range(3):
-        scale = Fraction(2) ** (PART_BITS - 1 - math.floor(math.log2(left)))
+        scale = Fraction(2) ** (bits - 1 - math.floor(math.log2(left)))
         parts.append(float(Fraction(math.floor(left * scale)) / scale))
         left -= Fraction(parts[-1])
     return [*parts, float(left)]
 
 
-PARTS = _parts()
+PARTS = half_pi(PART_BITS)
 
 
 @functools.cache

@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array
 
 from jaxneuron._activations import gelu, relu
-from jaxneuron._kernels.gpu.activations import FORMULAS
+from jaxneuron._kernels.gpu.activations import STRAIGHT, formula_of
 from jaxneuron._kernels.private_jax import traced
 
 WIDEST = 256  # units of a layer, and inputs
@@ -48,7 +48,7 @@ def reason_against(
         return f"the fused GPU kernel takes up to {WIDEST} units a layer, not {max(widths)}"
     if max(widths[1:]) < NARROWEST:
         return f"the fused GPU kernel takes layers of {NARROWEST} units and more, not {max(widths[1:])}"
-    if unknown := [function for function in functions if function not in FORMULAS]:
+    if unknown := [function for function in functions if formula_of(function) is None]:
         return f"the fused GPU kernel has no formula for {getattr(unknown[0], '__name__', unknown[0])}"
     if gelu in functions and max(widths) > WIDEST_GELU:
         return f"with gelu the fused GPU kernel pays up to {WIDEST_GELU} units a layer, not {max(widths)}"
@@ -93,33 +93,33 @@ def forward(
 
     `members`: over how many networks this call is mapped; they share the multiprocessors.
     """
-    from jaxneuron._kernels.gpu import activations, resident, stream
+    from jaxneuron._kernels.gpu import resident, stream
 
     rows, n_in = x.shape
-    dtype, n_out = x.dtype, layers[-1][0].shape[1]
-    chosen = _choose([n_in, *(w.shape[1] for w, _ in layers)], [b is not None for _, b in layers])
+    dtype, units = x.dtype, [w.shape[1] for w, _ in layers]
+    chosen = _choose([n_in, *units], [b is not None for _, b in layers])
     assert chosen is not None
     widths, plan = chosen
-    formulas = [activations.FORMULAS[function] for function in functions]
-    if formulas[-1] is activations.softmax and n_out < widths[-1] and layers[-1][1] is None:
-        layers = [*layers[:-1], (layers[-1][0], jnp.zeros(n_out, dtype))]
+    formulas = [formula for function in functions if (formula := formula_of(function)) is not None]
+    if formulas[-1].of_rows and units[-1] < widths[-1] and layers[-1][1] is None:
+        layers = [*layers[:-1], (layers[-1][0], jnp.zeros(units[-1], dtype))]
     ws, bs = [], []
     for (w, b), formula, height, width in zip(layers, formulas, widths, widths[1:], strict=False):
         ws.append(_zeros_after(w, (height, width)))
         # A unit that is not there has no part in a softmax.
-        fill = float(jnp.finfo(dtype).min) if formula is activations.softmax else 0
+        fill = -np.inf if formula.of_rows else 0
         bs.append(None if b is None else _zeros_after(b, (width,), fill))
     x = _zeros_after(x, (rows, widths[0]))
     each = max(1, processors() // members) if interpret is None else 2
     if plan is None:
-        y = stream.forward(x, ws, bs, formulas, each, interpret)
+        y = stream.forward(x, ws, bs, formulas, units, each, interpret)
     else:
         # A bias in the accumulator takes no registers beside what the activation needs: tanh 128 wide takes
         # 303 us instead of 380, relu 270 instead of 247. Pallas can't interpret it.
-        bent = not set(functions) <= set(activations.STRAIGHT)
+        bent = any(formula.function not in STRAIGHT for formula in formulas)
         bias_first = bent and max(widths) > 64 and interpret is None
-        y = resident.forward(x, ws, bs, formulas, plan, each, bias_first, interpret)
-    return y[:rows, :n_out]
+        y = resident.forward(x, ws, bs, formulas, units, plan, each, bias_first, interpret)
+    return y[:rows, : units[-1]]
 
 
 def _choose(widths: Sequence[int], biases: Sequence[bool]) -> tuple[list[int], Any] | None:

@@ -23,8 +23,12 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
+from jaxneuron._kernels.gpu.activations import Formula
+
 plgpu: Any = mosaic_gpu  # its annotations differ between versions of JAX
 
+# A softmax is summed within a warp, and needs no shared memory for that.
+COMPILED = plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=0)
 TILE = 64  # rows of a warpgroup's step, as many as a tensor core instruction takes
 SHARED_MEMORY = 227 * 1024 - 1024  # bytes that a block may have on Hopper, less the barriers
 
@@ -77,11 +81,24 @@ def views(memory: Sequence[Any], any_rows: bool) -> Sequence[tuple[Any, Any]]:
     return [tuple(part) if any_rows else (part, part) for part in memory]
 
 
+def only(units: int, h: Array, start: int = 0) -> Array:
+    """h, the columns from `start` on, with zeros for those beyond the units.
+
+    The zeros among the weights do not make them so: an infinity times 0 is NaN. The compiler knows which
+    columns a thread has, and computes nothing for those that will be 0.
+    """
+    if start + h.shape[1] <= units:
+        return h
+    column = plgpu.broadcasted_iota(jnp.int32, h.shape, 1, layout=plgpu.Layout.WGMMA)
+    return jnp.where(column < units - start, h, 0.0)
+
+
 def forward(
     x: Array,
     ws: Sequence[Array],
     bs: Sequence[Array | None],
-    functions: Sequence[Callable[[Array], Array]],
+    functions: Sequence[Formula],
+    units: Sequence[int],
     chosen: Plan,
     processors: int,
     bias_first: bool,
@@ -89,9 +106,9 @@ def forward(
 ) -> Array:
     """activation(x @ w + b), layer after layer.
 
-    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128. `processors`:
-    the multiprocessors to fill, one block each. `bias_first`: sums start from the bias instead of taking it
-    at the end.
+    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128. `units`:
+    each layer's, without those that zeros were added for. `processors`: the multiprocessors to fill, one
+    block each. `bias_first`: sums start from the bias instead of taking it at the end.
     """
     rows, n_in = x.shape
     dtype, n_out = x.dtype, ws[-1].shape[1]
@@ -153,7 +170,7 @@ def forward(
             else:
                 z = pl.run_scoped(product, plgpu.ACC(shape, jnp.float32))
                 z = z if bias is None else z + bias
-            return functions[i](z).astype(dtype)
+            return only(units[i], functions[i](z)).astype(dtype)
 
         for step in range(slots):
             pl.when(step < steps)(functools.partial(load, jnp.int32(step)))
@@ -192,7 +209,7 @@ def forward(
             plgpu.Barrier(num_arrivals=len(ws) + len(biased)),
             plgpu.Barrier(num_arrivals=n_in // wide_in, num_barriers=warpgroups * slots),
         ],
-        compiler_params=plgpu.CompilerParams(approx_math=True),
+        compiler_params=COMPILED,
         interpret=interpret,
     )
     return kernel(x, *ws, *(b for b in bs if b is not None))

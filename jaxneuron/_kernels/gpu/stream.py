@@ -21,8 +21,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
-from jaxneuron._kernels.gpu.activations import softmax
-from jaxneuron._kernels.gpu.resident import SHARED_MEMORY, parts, tiled, views
+from jaxneuron._kernels.gpu.activations import Formula
+from jaxneuron._kernels.gpu.resident import COMPILED, SHARED_MEMORY, only, parts, tiled, views
 
 plgpu: Any = mosaic_gpu  # as in resident.py
 
@@ -43,14 +43,16 @@ def forward(
     x: Array,
     ws: Sequence[Array],
     bs: Sequence[Array | None],
-    functions: Sequence[Callable[[Array], Array]],
+    functions: Sequence[Formula],
+    units: Sequence[int],
     processors: int,
     interpret: Any = None,
 ) -> Array:
     """activation(x @ w + b), layer after layer.
 
-    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths multiples of 64.
-    `processors`: the multiprocessors to fill, one block each.
+    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths multiples of 64. `units`:
+    each layer's, without those that zeros were added for. `processors`: the multiprocessors to fill, one
+    block each.
     """
     rows, n_in = x.shape
     dtype, n_out = x.dtype, ws[-1].shape[1]
@@ -128,7 +130,7 @@ def forward(
                     place = b_sm.at[biased.index(i), pl.ds(start, z.shape[1])]
                     b = plgpu.load(place, layout=plgpu.Layout.WGMMA.reduce(0))
                     z = z + lax.broadcast_in_dim(b.astype(jnp.float32), z.shape, [1])
-                return functions[i](z).astype(dtype)
+                return only(units[i], functions[i](z), start).astype(dtype)
 
             def activated_parts(i: int, z: Array) -> Iterator[tuple[int, Array]]:
                 """64 columns after 64: fewer registers at a time."""
@@ -143,7 +145,7 @@ def forward(
                     plgpu.commit_smem()
                 z = sums_of(len(ws) - 1, step)
                 pl.when(step + 1 < steps)(lambda: load(step + 1))  # the last product is done with h
-                if functions[-1] is softmax:
+                if functions[-1].of_rows:
                     whole = activated(len(ws) - 1, z, 0)
                     columns = [whole[:, k * TILE : (k + 1) * TILE] for k in range(n_out // TILE)]
                     last: Iterable[tuple[int, Array]] = enumerate(columns)
@@ -180,7 +182,7 @@ def forward(
             plgpu.Barrier(num_arrivals=chunks[0], num_barriers=COMPUTE),
             plgpu.Barrier(num_arrivals=max(1, len(biased))),
         ],
-        compiler_params=plgpu.CompilerParams(approx_math=True),
+        compiler_params=COMPILED,
         interpret=interpret,
     )
     weights = jnp.concatenate([jnp.pad(w, ((0, 0), (0, widest - w.shape[1]))) for w in ws])
