@@ -15,22 +15,30 @@ import numpy as np
 from jax._src.pallas.mosaic_gpu.interpret import gpu_callbacks as interpreter
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from jaxneuron._kernels import gpu
-from jaxneuron._math import float64
-from jaxneuron._names import BY_NAME
+from jaxneuron._kernels import gpu, xla
+from jaxneuron._math import float64, oracle
+from jaxneuron._math.activations import ACTIVATIONS, facts_of
+from jaxneuron._names import BY_NAME, resolve
+from jaxneuron.testing import _sweeps as sweeps
 
 ULP = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # relative, at most
-# widths, activations, rows, dtype, biases
+# Every activation, those that a hidden layer can have and those at the end; the cases take them in turn.
+HIDDEN = itertools.cycle(
+    [*(name for name, facts in ACTIVATIONS.items() if not facts.of_rows), *sweeps.VALUES]
+)
+# widths, the activation at the end if it is one of rows, rows, dtype, biases
 CASES = (
-    ((64, 64, 64, 64), ("relu", "relu", "identity"), 1216, "bfloat16", True),
-    ((32, 32, 32), ("tanh", "silu"), 1000, "float16", True),
-    ((10, 33, 8), ("sigmoid", "softmax"), 301, "bfloat16", False),
-    ((128, 128, 100), ("gelu", "softplus"), 130, "bfloat16", True),
-    ((20, 16, 128, 64), ("elu", "hard_sigmoid", "selu"), 65, "float16", False),
-    ((256, 256, 64), ("leaky_relu", "gelu_tanh"), 300, "bfloat16", True),
-    ((10, 133, 133, 8), ("tanh", "tanh", "identity"), 77, "bfloat16", True),
-    ((200, 256, 130), ("relu", "softmax"), 9, "float16", False),
-    ((64, 64, 64), ("relu", "relu"), 1, "bfloat16", True),
+    ((64, 64, 64), None, 1216, "bfloat16", True),
+    ((32, 32, 32, 32, 32, 32), None, 250, "float16", True),
+    ((10, 33, 8), "softmax", 301, "bfloat16", False),
+    ((128, 128, 128, 100), None, 130, "bfloat16", True),
+    ((20, 16, 128, 64, 64), None, 65, "float16", False),
+    ((256, 256, 64, 255), "log_softmax", 300, "bfloat16", True),
+    ((10, 133, 133, 133, 133, 8), None, 77, "bfloat16", True),
+    ((200, 256, 130), "softmax", 9, "float16", False),
+    ((64, 64, 64, 64, 64), None, 1, "bfloat16", True),
+    ((1, 17, 3, 17, 17, 1), "log_softmax", 63, "float16", True),
+    ((3, 255, 1, 17, 17), None, 128, "bfloat16", False),
 )
 
 
@@ -70,7 +78,7 @@ def worst(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-
         )
         for a, b in itertools.pairwise(widths)
     ]
-    functions = [BY_NAME[name] for name in activations]
+    functions = [resolve(activation) for activation in activations]
     x = jnp.asarray(rng.normal(size=(rows, widths[0])), dtype)
     h, largest = x, 0.0
     for n in range(1, len(layers) + 1):
@@ -84,19 +92,46 @@ def worst(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-
         assert y.dtype == dtype
         w, b = (None if a is None else np.asarray(a, np.float64) for a in layers[n - 1])
         z = np.asarray(h, np.float64) @ w + (0 if b is None else b)
-        exact, _ = float64.activation(activations[n - 1], z)
-        sizes = np.abs(np.asarray(h, np.float64)) @ np.abs(w)
-        bound = 0.51 * ULP[dtype] * np.abs(exact) + 2.0**-24 * (widths[n - 1] + 2) * (sizes + 1)
+        activation = oracle.in_format(activations[n - 1], dtype)
+        exact, _ = float64.activation(activation, z)
+        # A sine rounds its argument once more.
+        z_error = 2.0**-24 * (widths[n - 1] + 6) * (np.abs(np.asarray(h, np.float64)) @ np.abs(w) + 1)
+        steepest = oracle.STEEPEST.get(activation)
+        slope = steepest(z, z_error) if steepest else facts_of(activation).slope
+        bound = 0.51 * ULP[dtype] * np.abs(exact) + slope * z_error
         largest = max(largest, float(np.max(np.abs(np.asarray(y, np.float64) - exact) / bound)))
         h = y
     return largest
 
 
+def extremes_differ(widths):  # type: ignore[no-untyped-def]
+    """Whether rows with infinities and NaN, and logits below all numbers of float16, differ from XLA's."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(9, widths[0])), "float16")
+    x = x.at[0, 0].set(jnp.inf).at[1, 1].set(-jnp.inf).at[2, 2].set(jnp.nan).at[3].set(60000)
+    w, v, u = (jnp.asarray(rng.normal(size=shape), "float16") for shape in itertools.pairwise(widths))
+    least = jnp.full(widths[-1], jnp.finfo("float16").min, "float16")
+    differ = False
+    for names in (("relu", "tanh", "identity"), ("sigmoid", "relu", "log_softmax")):
+        layers, functions = [(w, None), (v, None), (-abs(u), least)], [BY_NAME[name] for name in names]
+        y = gpu.forward(x, layers, functions, interpret=plgpu.InterpretGPUParams())
+        expected = xla.forward(layers, functions, x)
+        found, wanted = (np.asarray(a, np.float64) for a in (y, expected))
+        differ |= not np.isclose(found, wanted, 2.0**-6, 2.0**-16, equal_nan=True).all()
+    return differ
+
+
 if __name__ == "__main__":
     take_rows_from_registers()
     failed = 0
-    for case in CASES:
+    for widths, final, rows, dtype, biases in CASES:
+        hidden = itertools.islice(HIDDEN, len(widths) - 1 - bool(final))
+        case = widths, (*hidden, *([final] if final else [])), rows, dtype, biases
         of_bound = worst(*case)
         failed += not of_bound <= 1
         print(f"{case}: {of_bound:.2f} of the bound", flush=True)
+    for widths in ((10, 33, 20, 8), (10, 133, 20, 8)):
+        differ = extremes_differ(widths)
+        failed += differ
+        print(f"infinities, {widths}: {'other results than' if differ else 'as'} XLA", flush=True)
     sys.exit(failed)

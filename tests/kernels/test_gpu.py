@@ -1,5 +1,6 @@
 """The fused kernel on NVIDIA GPUs, as far as it can be held without one; with one, the same compiled."""
 
+import functools
 import itertools
 import os
 import subprocess
@@ -163,11 +164,33 @@ def test_kernels_are_lowered_for_cuda(hopper, widths):
 
 
 @NEW
+@pytest.mark.parametrize(
+    "functions", [(*ELEMENTWISE[::2], "softmax"), (*ELEMENTWISE[1::2], "log_softmax")], ids=["even", "odd"]
+)
+def test_every_activation_is_lowered_for_cuda(hopper, functions):
+    x, w = jax.ShapeDtypeStruct((100, 40), jnp.bfloat16), jnp.ones((40, 40), jnp.bfloat16)
+    layers, functions = [(w, None)] * len(functions), [resolve(function) for function in functions]
+    assert "mosaic_gpu" in _for_cuda(functools.partial(gpu.forward, layers=layers, functions=functions), x)
+
+
+@NEW
+@pytest.mark.parametrize(("widths", "biases"), [((128,) * 6, True), ((16, *(64,) * 23), False)])
+def test_the_fullest_shared_memory_is_lowered_for_cuda(hopper, widths, biases):
+    """JAX refuses what is too large for a block; each array there takes a multiple of 1024 bytes."""
+    x = jax.ShapeDtypeStruct((100, widths[0]), jnp.bfloat16)
+    layers = [(w, b if biases else None) for w, b in network(widths).layers]
+    functions = [BY_NAME["relu"]] * (len(layers) - 1) + [BY_NAME["softmax"]]
+    assert "mosaic_gpu" in _for_cuda(functools.partial(gpu.forward, layers=layers, functions=functions), x)
+
+
+@NEW
 def test_transformations_are_lowered_for_cuda(hopper):
     mlp, x = network((64, 64, 64)), jnp.ones((3, 100, 64), jnp.bfloat16)
     members = jax.tree.map(lambda a: jnp.stack([a, a, a]), mlp)
     assert "mosaic_gpu" in _for_cuda(jax.vmap(mlp_forward, (None, 0)), mlp, x)
     assert "mosaic_gpu" in _for_cuda(jax.vmap(mlp_forward), members, x)
+    with jax.enable_x64(True):
+        assert "mosaic_gpu" in _for_cuda(mlp_forward, network((10, 133, 133, 8), "sin"), x[0, :, :10])
     step = lambda h, _: (mlp_forward(mlp, h), None)  # noqa: E731
     assert "mosaic_gpu" in _for_cuda(lambda x: jax.lax.scan(step, x, None, 2)[0], x)
     gradient = jax.grad(lambda x: mlp_forward(mlp, x).astype(jnp.float32).sum())

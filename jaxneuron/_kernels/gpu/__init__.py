@@ -11,6 +11,7 @@ imports no Pallas.
 from __future__ import annotations
 
 import functools
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -96,19 +97,16 @@ def forward(
     from jaxneuron._kernels.gpu import resident, stream
 
     rows, n_in = x.shape
-    dtype, units = x.dtype, [w.shape[1] for w, _ in layers]
+    units = [w.shape[1] for w, _ in layers]
     chosen = _choose([n_in, *units], [b is not None for _, b in layers])
     assert chosen is not None
     widths, plan = chosen
     formulas = [formula for function in functions if (formula := formula_of(function)) is not None]
-    if formulas[-1].of_rows and units[-1] < widths[-1] and layers[-1][1] is None:
-        layers = [*layers[:-1], (layers[-1][0], jnp.zeros(units[-1], dtype))]
-    ws, bs = [], []
-    for (w, b), formula, height, width in zip(layers, formulas, widths, widths[1:], strict=False):
-        ws.append(_zeros_after(w, (height, width)))
-        # A unit that is not there has no part in a softmax.
-        fill = -np.inf if formula.of_rows else 0
-        bs.append(None if b is None else _zeros_after(b, (width,), fill))
+    ws = [_zeros_after(w, shape) for (w, _), shape in zip(layers, itertools.pairwise(widths), strict=True)]
+    bs = [
+        None if b is None else _zeros_after(b, (width,))
+        for (_, b), width in zip(layers, widths[1:], strict=True)
+    ]
     x = _zeros_after(x, (rows, widths[0]))
     each = max(1, processors() // members) if interpret is None else 2
     if plan is None:
@@ -133,12 +131,9 @@ def _choose(widths: Sequence[int], biases: Sequence[bool]) -> tuple[list[int], A
     return (taken, None) if stream.ring(taken, sum(biases)) > 0 else None
 
 
-def _zeros_after(a: Array, shape: tuple[int, ...], fill: float = 0) -> Array:
+def _zeros_after(a: Array, shape: tuple[int, ...]) -> Array:
     """`a`, filled up at the ends of its axes."""
-    if a.shape == shape:
-        return a
-    more = [(0, n - m) for n, m in zip(shape, a.shape, strict=True)]
-    return jnp.pad(a, more, constant_values=np.asarray(fill, a.dtype))
+    return a if a.shape == shape else jnp.pad(a, [(0, n - m) for n, m in zip(shape, a.shape, strict=True)])
 
 
 @functools.cache

@@ -42,8 +42,8 @@ class Plan(NamedTuple):
 
 def plan(widths: Sequence[int], layers_with_bias: int) -> Plan | None:
     """The first plan that fits into shared memory and registers; None where none does."""
-    weights = sum(2 * a * b for a, b in itertools.pairwise(widths))
-    fixed = weights + 2 * layers_with_bias * max(64, *widths)
+    weights = sum(bytes_of(a, b) for a, b in itertools.pairwise(widths))
+    fixed = weights + bytes_of(max(1, layers_with_bias), max(64, *widths))
     if max(widths) > 128:
         return None
     # Each of four warpgroups may have 128 registers a thread, enough for 64 sums and the rows they come from.
@@ -53,6 +53,11 @@ def plan(widths: Sequence[int], layers_with_bias: int) -> Plan | None:
             if fixed + rows <= SHARED_MEMORY:
                 return Plan(warpgroups, slots)
     return None
+
+
+def bytes_of(rows: int, columns: int) -> int:
+    """The shared memory of an array of 16-bit numbers: the next one begins at a multiple of 1024 bytes."""
+    return -(-2 * rows * columns // 1024) * 1024
 
 
 def tiled(*columns: int) -> tuple[Any, ...]:
@@ -81,16 +86,22 @@ def views(memory: Sequence[Any], any_rows: bool) -> Sequence[tuple[Any, Any]]:
     return [tuple(part) if any_rows else (part, part) for part in memory]
 
 
-def only(units: int, h: Array, start: int = 0) -> Array:
-    """h, the columns from `start` on, with zeros for those beyond the units.
+def activated(function: Formula, z: Array, units: int, start: int = 0) -> Array:
+    """function(z) of the columns from `start` on; zeros in those beyond the units, of which a softmax is not.
 
     The zeros among the weights do not make them so: an infinity times 0 is NaN. The compiler knows which
     columns a thread has, and computes nothing for those that will be 0.
     """
-    if start + h.shape[1] <= units:
-        return h
-    column = plgpu.broadcasted_iota(jnp.int32, h.shape, 1, layout=plgpu.Layout.WGMMA)
-    return jnp.where(column < units - start, h, 0.0)
+    if function.of_rows:
+        return function(_only(units, z, start, -jnp.inf))
+    return _only(units, function(z), start, 0.0)
+
+
+def _only(units: int, a: Array, start: int, other: float) -> Array:
+    if start + a.shape[1] <= units:
+        return a
+    column = plgpu.broadcasted_iota(jnp.int32, a.shape, 1, layout=plgpu.Layout.WGMMA)
+    return jnp.where(column < units - start, a, other)
 
 
 def forward(
@@ -170,7 +181,7 @@ def forward(
             else:
                 z = pl.run_scoped(product, plgpu.ACC(shape, jnp.float32))
                 z = z if bias is None else z + bias
-            return only(units[i], functions[i](z)).astype(dtype)
+            return activated(functions[i], z, units[i]).astype(dtype)
 
         for step in range(slots):
             pl.when(step < steps)(functools.partial(load, jnp.int32(step)))

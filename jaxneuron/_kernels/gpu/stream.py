@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
 
 from jaxneuron._kernels.gpu.activations import Formula
-from jaxneuron._kernels.gpu.resident import COMPILED, SHARED_MEMORY, only, parts, tiled, views
+from jaxneuron._kernels.gpu.resident import COMPILED, SHARED_MEMORY, activated, bytes_of, parts, tiled, views
 
 plgpu: Any = mosaic_gpu  # as in resident.py
 
@@ -34,7 +34,7 @@ REGISTERS = 24, 240  # a thread, of the warpgroup that copies and of those that 
 def ring(widths: Sequence[int], layers_with_bias: int) -> int:
     """How many slots of the ring fit into shared memory: four are enough, 0 are too few."""
     widest = max(widths)
-    fixed = 2 * (layers_with_bias * widest + COMPUTE * TILE * (widest + TILE))
+    fixed = bytes_of(max(1, layers_with_bias), widest) + 2 * COMPUTE * TILE * (widest + TILE)
     slots = (SHARED_MEMORY - fixed) // (2 * TILE * widest)
     return min(4, slots, sum(widths[:-1]) // TILE)
 
@@ -124,33 +124,33 @@ def forward(
 
                 return pl.run_scoped(product, plgpu.ACC((TILE, widths[i + 1]), jnp.float32))
 
-            def activated(i: int, z: Array, start: int) -> Array:
+            def outputs(i: int, z: Array, start: int) -> Array:
                 """Of the sums of some columns, from `start` on."""
                 if i in biased:
                     place = b_sm.at[biased.index(i), pl.ds(start, z.shape[1])]
                     b = plgpu.load(place, layout=plgpu.Layout.WGMMA.reduce(0))
                     z = z + lax.broadcast_in_dim(b.astype(jnp.float32), z.shape, [1])
-                return only(units[i], functions[i](z), start).astype(dtype)
+                return activated(functions[i], z, units[i], start).astype(dtype)
 
-            def activated_parts(i: int, z: Array) -> Iterator[tuple[int, Array]]:
+            def output_parts(i: int, z: Array) -> Iterator[tuple[int, Array]]:
                 """64 columns after 64: fewer registers at a time."""
                 for k in range(z.shape[1] // TILE):
-                    yield k, activated(i, z[:, k * TILE : (k + 1) * TILE], k * TILE)
+                    yield k, outputs(i, z[:, k * TILE : (k + 1) * TILE], k * TILE)
 
             def advance(step: Array, _: None) -> None:
                 plgpu.barrier_wait(x_barrier.at[warpgroup])
                 for i in range(len(ws) - 1):
-                    for k, y in activated_parts(i, sums_of(i, step)):
+                    for k, y in output_parts(i, sums_of(i, step)):
                         h[k][...] = y
                     plgpu.commit_smem()
                 z = sums_of(len(ws) - 1, step)
                 pl.when(step + 1 < steps)(lambda: load(step + 1))  # the last product is done with h
                 if functions[-1].of_rows:
-                    whole = activated(len(ws) - 1, z, 0)
+                    whole = outputs(len(ws) - 1, z, 0)
                     columns = [whole[:, k * TILE : (k + 1) * TILE] for k in range(n_out // TILE)]
                     last: Iterable[tuple[int, Array]] = enumerate(columns)
                 else:
-                    last = activated_parts(len(ws) - 1, z)
+                    last = output_parts(len(ws) - 1, z)
                 for k, y in last:
                     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                     y_part[warpgroup] = y
