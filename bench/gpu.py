@@ -24,6 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from bench.gpu_accuracy import sweeps_of_all
+from bench.gpu_candidates import PARTS, with_tanh
 from jaxneuron import MLP, evaluate, explain, mlp_forward
 from jaxneuron._math import float64
 
@@ -110,7 +112,8 @@ def network(case: Case) -> tuple[Layers, list[Array]]:
 def ours(case: Case, layers: Layers, xs: list[Array]) -> Call:
     """`jit(mlp_forward)`, weights as arguments."""
     mlp = MLP(layers, activation=case.activation, final_activation=case.activation)
-    compiled = jax.jit(mlp_forward).lower(mlp, xs[0]).compile()
+    # A function of its own: what was traced for one contender is not another's.
+    compiled = jax.jit(lambda mlp, x: mlp_forward(mlp, x)).lower(mlp, xs[0]).compile()
     return lambda k: compiled(mlp, xs[k])
 
 
@@ -207,10 +210,19 @@ def torch_compile(case: Case, layers: Layers, xs: list[Array]) -> Call:
     return torch_graph(case, layers, xs, compiled=True)
 
 
+CANDIDATES = {f"{part} by P": with_tanh(part, ours) for part in PARTS}  # of tanh: see gpu_candidates.py
 CONTENDERS = {
     "textbook": textbook, "jaxneuron": ours, "Flax": flax_dense, "PyTorch": torch_graph,
-    "torch.compile": torch_compile,
+    "torch.compile": torch_compile, **CANDIDATES,
 }  # fmt: skip
+
+
+def contenders(case: Case) -> list[str]:
+    """Those that a case has unless others are asked for."""
+    left_out = {*(["torch.compile"] if case in CASES[COMPILED:] else [])}
+    if case.activation != "tanh" or case.dtype == "float32":
+        left_out.update(CANDIDATES)
+    return [name for name in CONTENDERS if name not in left_out]
 
 
 def error(case: Case, layers: Layers, x: Array, y: Any) -> float:
@@ -333,6 +345,7 @@ def main(arguments: Sequence[str]) -> None:
         "--peers",
         help=f"contenders, by commas (default: all, torch.compile in the first {COMPILED} cases alone)",
     )
+    parser.add_argument("--sweep", action="store_true", help="print the worst error of every activation")
     parser.add_argument("-o", "--output", type=Path, help="the JSON file; a picture is drawn beside it")
     options = parser.parse_args(arguments)
     start = time.perf_counter()
@@ -347,6 +360,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     peak["evaluate_bytes_per_second"] = moved = host_to_host(LARGE)
     print(f"evaluate, {LARGE.name}: {moved / 1e9:.1f} GB/s in and out", flush=True)
+    errors = sweeps_of_all() if options.sweep else []
     records = []
     for case in CASES:
         if not all(word in case.name for word in options.words):
@@ -354,8 +368,7 @@ def main(arguments: Sequence[str]) -> None:
         if time.perf_counter() - start > options.seconds:
             print(f"out of time before {case.name}")
             break
-        few = [name for name in CONTENDERS if name != "torch.compile"]
-        usual = few if case in CASES[COMPILED:] else list(CONTENDERS)
+        usual = contenders(case)
         records.append(measure(case, options.peers.split(",") if options.peers else usual))
         print(lines(records[-1]), flush=True)
         jax.clear_caches()
@@ -364,6 +377,7 @@ def main(arguments: Sequence[str]) -> None:
                 "jax": jax.__version__,
                 "device": device.device_kind,
                 "ceilings": peak,
+                "errors": errors,
                 "cases": records,
             }
             options.output.write_text(json.dumps(document, indent=1) + "\n")

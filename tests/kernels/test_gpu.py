@@ -23,6 +23,7 @@ from jaxneuron.testing import _sweeps as sweeps
 
 NEW = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernel needs jax 0.11")
 GPU = pytest.mark.skipif(gpu.missing() is not None, reason=f"{gpu.missing()}")
+GPUS = [] if gpu.missing() else jax.local_devices(backend="cuda")
 # The correctly rounded ones have the formulas of the others here.
 ELEMENTWISE = [
     *(name for name, facts in ACTIVATIONS.items() if not facts.of_rows and not name.startswith("cr_")),
@@ -290,6 +291,30 @@ def test_rows_of_any_number_are_read_and_written_whole(widths, dtype):
     whole = np.asarray(forward(mlp, x))
     for rows in (1, 13, 1003):
         assert np.asarray(forward(mlp, x[:rows])).tobytes() == whole[:rows].tobytes()
+
+
+@GPU
+@pytest.mark.skipif(len(GPUS) < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 8)])
+def test_divided_rows_are_evaluated_where_they_are(widths):
+    mlp, x = network(widths, "tanh"), jnp.asarray(np.random.default_rng(0).normal(size=(2006, widths[0])))
+    x = x.astype(jnp.bfloat16)
+    mesh = jax.sharding.Mesh(GPUS[:2], ("rows",))
+    divided = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows")))
+    compiled = jax.jit(mlp_forward).lower(mlp, divided).compile()
+    assert "all-gather" not in compiled.as_text()
+    assert (compiled(mlp, divided) == mlp_forward(mlp, x)).all()
+
+
+@GPU
+def test_rows_with_infinities_have_the_results_of_xla():
+    for widths in ((10, 33, 20, 8), (10, 133, 20, 8)):
+        mlp = network(widths, "relu", "tanh", "float16")
+        x = jnp.asarray(np.random.default_rng(0).normal(size=(9, 10)), "float16")
+        x = x.at[0, 0].set(jnp.inf).at[1, 1].set(-jnp.inf).at[2, 2].set(jnp.nan).at[3].set(60000)
+        expected = xla.forward(mlp.layers, [BY_NAME["relu"]] * 2 + [BY_NAME["tanh"]], x, on_gpu=False)
+        y = np.asarray(mlp_forward(mlp, x), np.float32)
+        np.testing.assert_allclose(y, np.asarray(expected, np.float32), 2.0**-6, 2.0**-8)
 
 
 @GPU

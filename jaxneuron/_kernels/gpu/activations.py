@@ -99,7 +99,7 @@ def gelu(z: Array) -> Array:
     a = jnp.minimum(jnp.abs(z), FLOAT32.gelu_zero.xla)
     q = _reciprocal((a + 4) * (a + GELU_PLACE))  # both quotients from one reciprocal
     t = a * ((a + GELU_PLACE) * q)
-    scale = GELU_PLACE + t * _polynomial(FLOAT32.gelu, t - 0.375)
+    scale = GELU_PLACE + t * polynomial(FLOAT32.gelu, t - 0.375)
     small = (0.5 * a * scale) * ((a + 4) * q) * jnp.exp(-0.5 * (a * a))
     return jnp.where(z < 0, -small, z - small)
 
@@ -179,8 +179,8 @@ def sin(z: Array, frequency: float) -> Array:
     for part in QUARTERS:
         x = x - k * part
     s = x * x
-    sine = x + (x * s) * _polynomial(FLOAT32.sin, s)
-    cosine = (1 - 0.5 * s) + (s * s) * _polynomial(FLOAT32.cos, s)
+    sine = x + (x * s) * polynomial(FLOAT32.sin, s)
+    cosine = (1 - 0.5 * s) + (s * s) * polynomial(FLOAT32.cos, s)
     y = jnp.where(quarter & 1 == 0, sine, cosine)
     return jnp.where(quarter & 2 == 0, y, -y)
 
@@ -210,7 +210,7 @@ def _log_1_plus_exp(z: Array) -> Array:
 def _exp_minus_1(z: Array, inner: float, outer: float) -> Array:
     """outer (exp(inner z) - 1) for z <= 0; only where it is not small may inner z underflow."""
     x = inner * z
-    near = (inner * outer) * (z + (z * x) * _polynomial(FLOAT32.exp, x))
+    near = (inner * outer) * (z + (z * x) * polynomial(FLOAT32.exp, x))
     return jnp.where(x > -LN2_HALF, near, outer * (jnp.exp(x) - 1))
 
 
@@ -220,7 +220,7 @@ def _reciprocal(d: Array) -> Array:
     return r * r
 
 
-def _polynomial(coefficients: Polynomial, x: Array) -> Array:
+def polynomial(coefficients: Polynomial, x: Array) -> Array:
     """The sum of coefficients[k] x^k, by Horner's rule, of numbers instead of arrays full of them."""
     *others, highest = coefficients
     total = highest * x + others.pop()
