@@ -10,7 +10,7 @@ BODY = r"((?:  .*\n|\n)*)"  # of a section: indented lines, and blank ones betwe
 
 
 def markdown(docstring: str) -> str:
-    """Headings of sections in bold, arguments as a list, examples as code; indented formulas are code already."""
+    """Headings in bold, arguments as a list, examples as code; indented formulas are code already."""
     text = docstring + "\n"
     text = re.sub(rf"^Example:\n{BODY}", _example, text, flags=re.M)
     text = re.sub(rf"^(Args|Calling it):\n{BODY}", _arguments, text, flags=re.M)
