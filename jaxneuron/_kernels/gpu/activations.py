@@ -1,16 +1,16 @@
 """The activations on a GPU, of float32 sums whose results are rounded to bfloat16 or float16.
 
-A 16-bit result needs a relative error of no less than some 2^-16. So exponentials, logarithms, reciprocals,
+For a 16-bit result a relative error of some 2^-16 is small enough. So exponentials, logarithms, reciprocals,
 square roots and tanh are single instructions of the special function unit, and the formulas only take care
 that nothing cancels:
 
     sigmoid(z) = 1 / (1 + exp(-z))
     exp(z) - 1 = z + z^2 EXP(z), and as it stands below -0.34
     log1p(x) = x - x^2/2 + x^3/3, and log(1 + x) from x = 1/64 on
-    sin(r + k pi) = (-1)^k (r + r^3 SINE(r^2)), |r| <= pi / 2
+    sin(k pi / 2 + r) = +-(r + r^3 SIN(r^2)) or +-(1 - r^2/2 + r^4 COS(r^2)), |r| <= pi / 4
 
 They are written in jax.numpy: the lines that are traced into the kernel are also swept on a CPU, by
-tests/kernels/test_gpu.py. EXP and GELU are the polynomials of _math/formats.py.
+tests/kernels/test_gpu.py. EXP, GELU, SIN and COS are the polynomials of _math/formats.py.
 """
 
 from __future__ import annotations
