@@ -32,7 +32,7 @@ constexpr std::int64_t PACK_ROWS = 24;
 // Rows of weights in a copied or packed panel, so that it stays in the caches. 1024 units and 256 rows: 97,
 // 101 and 101 GFLOP/s for 96, 128 and 256 rows, 54 for 4096; with 64 rows of x, 86 to 91 whichever. Rows of
 // pairs of bfloat16 numbers, 64 rows of x, Zen 5: 476, 485, 499 and 506 GFLOP/s for 96, 128, 192 and 256.
-constexpr std::int64_t PANEL_ROWS = 256;
+constexpr std::int64_t PANEL_ROWS = 512;
 
 // --- costs ---
 
@@ -52,6 +52,11 @@ constexpr std::int64_t PACKED_TILE_ROWS = 256;
 // 5: 1.8, 1.6 and 1.5 ns a row for 64, 128 and 256 rows, 8-8-8-8-8 11.3, 11.0 and 10.8; from 64 units on no
 // difference, but at 1024 units without AVX512-BF16 29 us a row for 64 rows and 58 for 256.
 constexpr std::int64_t SMALL_TILE_BYTES = std::int64_t{1} << 16;
+
+// Numbers that are activated and then rounded while they stand in L1, of a 16-bit layer: 4 KB. Two units of the
+// rows of a tile fit.
+constexpr std::int64_t ACTIVATION_BLOCK = 1024;
+static_assert(ACTIVATION_BLOCK >= 2 * PACKED_TILE_ROWS);
 
 // Bytes of a tile between two layers, as large as L2: the rows are halved until they take no more, down to
 // MIN_TILE_ROWS.
