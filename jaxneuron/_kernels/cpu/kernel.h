@@ -81,25 +81,31 @@ bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   return by_rows < by_units;
 }
 
+// Activations of whole rows, in place, for a tile with units, or rows, side by side; all others are left to
+// `activate`.
+template <class T>
+void softmax_units(const Layer& layer, T* y, std::int64_t rows) {
+  if (layer.activation == Activation::softmax) softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
+  if (layer.activation == Activation::log_softmax) softmax_with_units_in_lanes<T, true>(y, layer.n_out, rows);
+}
+
+template <class T>
+void softmax_rows(const Layer& layer, T* y, std::int64_t rows) {
+  if (layer.activation == Activation::softmax) softmax_with_rows_in_lanes<T, false>(y, layer.n_out, rows);
+  if (layer.activation == Activation::log_softmax) softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
+}
+
 // y = activation(y) for a tile with units, or rows, side by side.
 template <class S, class T = typename S::Number>
 void activate_units(const Layer& layer, T* y, std::int64_t rows) {
-  if (layer.activation == Activation::softmax)
-    softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
-  else if (layer.activation == Activation::log_softmax)
-    softmax_with_units_in_lanes<T, true>(y, layer.n_out, rows);
-  else
-    activate<T, S::is_16_bit>(layer, y, rows * padded<T>(layer.n_out));
+  softmax_units(layer, y, rows);
+  activate<S>(layer, y, y, rows * padded<T>(layer.n_out));
 }
 
 template <class S, class T = typename S::Number>
 void activate_rows(const Layer& layer, T* y, std::int64_t rows) {
-  if (layer.activation == Activation::softmax)
-    softmax_with_rows_in_lanes<T, false>(y, layer.n_out, rows);
-  else if (layer.activation == Activation::log_softmax)
-    softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
-  else
-    activate<T, S::is_16_bit>(layer, y, layer.n_out * rows);
+  softmax_rows(layer, y, rows);
+  activate<S>(layer, y, y, layer.n_out * rows);
 }
 
 // The rows of a tile, and where its results go.
@@ -159,12 +165,24 @@ void run_with_units_in_lanes(const Network& network, const Batch& batch, const T
 }
 
 // 16-bit numbers, by weights that are packed.
+
+// f(activation(z), first, count) for stretches of n numbers, of `most` at a time and at most ACTIVATION_BLOCK,
+// so that they are rounded while they stand in L1. Of whole rows z is the result already.
+template <class S, class F>
+void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std::int64_t most, F f) {
+  alignas(BYTES) float block[ACTIVATION_BLOCK];
+  for (std::int64_t i = 0; i < n; i += most) {
+    const std::int64_t count = min(most, n - i);
+    f(activate<S>(layer, z + i, block, count), i, count);
+  }
+}
+
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                    Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
   const std::int64_t width = padded<float>(tile.count);
-  float* rows = reinterpret_cast<float*>(x);
+  float* const rows = reinterpret_cast<float*>(x);
   if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // rows are factors as they stand
     to_columns(reinterpret_cast<const float*>(ends.x), tile.count, factors<S>(ends.n_in), rows, width);
   } else {
@@ -174,31 +192,66 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
   }
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
-    if (i > 0) pack_rows<S>(layer.n_in, width, y, x);
     packed_rows_in_lanes<S>(layer, packed, width, x, y);
-    activate_rows<S>(layer, y, width);
     packed += packed_factors<S>(layer);
+    softmax_rows(layer, y, width);
+    if (i + 1 == network.depth) break;
+    const std::int64_t whole_groups = ACTIVATION_BLOCK / width / S::GROUP * S::GROUP * width;
+    activate_in_blocks<S>(layer, y, layer.n_out * width, whole_groups,
+                          [&](const float* values, std::int64_t first, std::int64_t count) {
+                            pack_rows<S>(count / width, width, values, x + factors<S>(first / width) * width);
+                          });
   }
-  if (ends.n_out == 1)
-    rows = y;
-  else
-    to_rows(y, width, rows, tile.count, ends.n_out);
-  store_row<S>(rows, tile.count * ends.n_out, ends.y);
+  const float* found = activate<S>(network.layers[network.depth - 1], y, rows, ends.n_out * width);
+  if (ends.n_out > 1) {
+    float* const to = found == y ? rows : y;
+    to_rows(found, width, to, tile.count, ends.n_out);
+    found = to;
+  }
+  store_row<S>(found, tile.count * ends.n_out, ends.y);
 }
 
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                     Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
+  const std::int64_t in_stride = factors<S>(padded<float>(ends.n_in));
   for (std::int64_t r = 0; r < tile.count; ++r)
-    load_row<S>(ends.x + r * ends.n_in, ends.n_in, y + r * padded<float>(ends.n_in));
+    pack_stored_row<S>(ends.x + r * ends.n_in, ends.n_in, x + r * in_stride);
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    packed_units_in_lanes<S>(network.layers[i], packed, tile.count, x, y);
-    activate_units<S>(network.layers[i], y, tile.count);
-    packed += packed_factors<S>(network.layers[i]);
+    const Layer& layer = network.layers[i];
+    const std::int64_t width = padded<float>(layer.n_out);
+    packed_units_in_lanes<S>(layer, packed, tile.count, x, y);
+    packed += packed_factors<S>(layer);
+    softmax_units(layer, y, tile.count);
+    if (i + 1 == network.depth) break;
+    activate_in_blocks<S>(layer, y, tile.count * width, ACTIVATION_BLOCK,
+                          [x](const float* values, std::int64_t first, std::int64_t count) {
+                            for (std::int64_t k = 0; k < count; k += lanes<float>)
+                              S::pack_row(load(values + k), x + factors<S>(first + k));
+                          });
+    if constexpr (S::GROUP == 2)
+      if (layer.n_out % 2)
+        for (std::int64_t r = 0; r < tile.count; ++r)
+          S::clear_second(x + factors<S>(r * width + layer.n_out - 1));
   }
-  for (std::int64_t r = 0; r < tile.count; ++r)
-    store_row<S>(y + r * padded<float>(ends.n_out), ends.n_out, ends.y + r * ends.n_out);
+  const std::int64_t width = padded<float>(ends.n_out);
+  activate_in_blocks<S>(network.layers[network.depth - 1], y, tile.count * width, ACTIVATION_BLOCK,
+                        [ends, width](const float* values, std::int64_t first, std::int64_t count) {
+                          // The next block's, which are in no cache of this thread: 2 % of 256 units' time.
+                          const auto* const next = ends.y + (first + count) / width * ends.n_out;
+                          for (std::int64_t k = 0; k < count; k += 32) __builtin_prefetch(next + k, 1);
+                          if (width == ends.n_out) return store_row<S>(values, count, ends.y + first);
+                          typename S::Stored* to = ends.y + first / width * ends.n_out;
+                          std::int64_t unit = first % width;
+                          for (std::int64_t k = 0; k < count; k += lanes<float>) {
+                            store_row<S>(values + k, min(lanes<float>, ends.n_out - unit), to + unit);
+                            unit += lanes<float>;
+                            if (unit < width) continue;
+                            unit = 0;
+                            to += ends.n_out;
+                          }
+                        });
 }
 
 // Kernel's functions, for one format.

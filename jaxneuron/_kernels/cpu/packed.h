@@ -116,21 +116,24 @@ void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[may
   }
 }
 
-// Units side by side: y (rows, padded n_out) from y (rows, padded n_in), by way of x, as large.
-template <class S, class Factor = typename S::Factor>
-void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, Factor* x, float* y) {
-  const std::int64_t n_in = layer.n_in;
-  const std::int64_t width = padded<float>(n_in);
-  const std::int64_t size = factors<S>(n_in);
-  if (n_in % S::GROUP)
-    for (std::int64_t r = 0; r < rows; ++r) y[r * width + n_in] = 0;
-  for (std::int64_t i = 0; i < rows * width; i += lanes<float>) S::pack_row(load(y + i), x + factors<S>(i));
+// Units side by side: one row of n numbers to factors, up to a whole vector.
+template <class S>
+void pack_stored_row(const typename S::Stored* from, std::int64_t n, typename S::Factor* x) {
+  for (std::int64_t i = 0; i < n; i += lanes<float>)
+    S::pack_row(load_before<S>(from + i, from + n), x + factors<S>(i));
+}
 
-  over_units<S>(layer, packed, x, factors<S>(rows * width),
+// y (rows, padded n_out) from factors of rows of padded n_in.
+template <class S, class Factor = typename S::Factor>
+void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
+                           float* y) {
+  const std::int64_t size = factors<S>(layer.n_in);
+  const std::int64_t x_stride = factors<S>(padded<float>(layer.n_in));
+  over_units<S>(layer, packed, x, rows * x_stride,
                 [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* left) {
                   auto product = product_of(weights);
-                  product.left_row_stride = factors<S>(width);
+                  product.left_row_stride = x_stride;
                   product.left_column_stride = 1;
                   product.right_row_stride = padded_units;
                   product.out_row_stride = padded<float>(layer.n_out);

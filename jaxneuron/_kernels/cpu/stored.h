@@ -14,7 +14,7 @@ namespace jaxneuron::ISA {
 // Products multiply Factors: each GROUP of numbers that they sum one after the other is packed to
 // GROUP_FACTORS of them, in the order of the sum. 16-bit formats have `pack` for vectors of the numbers
 // first[] and second[] of groups, to factors of which the next stand `stride` apart, and `pack_row` for
-// groups side by side.
+// groups side by side; those with groups of two have `clear_second`, which makes the second number of one 0.
 template <class T>
 struct Plain {
   using Stored = T;
@@ -71,6 +71,7 @@ struct BFloat16 {
     const auto rounded = _mm512_cvtneps_pbh(y);
     std::memcpy(to, &rounded, sizeof rounded);
   }
+  static void clear_second(Pair* group) { *group &= 0xffff; }
 
  private:
   template <class V, int... I>
@@ -87,6 +88,7 @@ struct BFloat16 {
   static void pack_row(Vector<float> y, float* to) {
     ISA::store<float>(to, in_pairs_exchanged(round(y), std::make_integer_sequence<int, BYTES / 4>()));
   }
+  static void clear_second(float* group) { group[0] = 0; }
 
  private:
   template <int... I>

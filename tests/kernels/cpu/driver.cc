@@ -116,7 +116,7 @@ void check(const Example& example, std::uint64_t& hash) {
   if (fused) add_to_hash(hash, example.network.dtype, example.bytes(), fused);
 }
 
-// --- bfloat16's sums ---
+// --- bfloat16's sums and sigmoid ---
 
 // What sums in pairs are tried on. SMALL: products are about 2^-126, the smallest normal number. SMALLER:
 // they are about 2^-150, half the spacing there, and nothing else.
@@ -187,6 +187,51 @@ void check_pairs() {
           fail(*kernel, example, "a sum's bits are not those of fused multiply-adds in pairs");
         }
       }
+    }
+  }
+}
+
+// A bfloat16 layer's sigmoid is a float32 layer's, rounded, where a quick formula for it is most likely to be
+// wrong: at the floats whose sigmoid is nearest to the midpoint between two bfloat16 numbers. Each float is the
+// sum of three bfloat16 inputs. Near 0 the bfloat16 formula is another one.
+void check_sigmoid() {
+  std::vector<float> z;
+  for (std::uint32_t bits = random(0, 4); bits < 0x3f80; bits += 5) {
+    const double midpoint = reference::of_bits(bits << 16 | 0x8000);
+    float near = std::log(midpoint / (1 - midpoint));
+    if (std::fabs(near) < 0x1p-5) continue;
+    for (int times = 0; times < 4; ++times) near = std::nextafter(near, -INFINITY);
+    for (int times = 0; times < 7; ++times) z.push_back(near = std::nextafter(near, INFINITY));
+  }
+  const std::int64_t rows = z.size();
+  std::vector<std::uint16_t> parts(3 * rows);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float rest = z[r];
+    for (int i = 0; i < 3; ++i) {
+      parts[3 * r + i] = reference::bits_of(rest) >> 16;
+      rest -= reference::of_bits(parts[3 * r + i] << 16);
+    }
+  }
+  const float one = 1;
+  const std::uint16_t ones[3] = {0x3f80, 0x3f80, 0x3f80};
+  Example plain, packed;
+  plain.layers.push_back({&one, nullptr, 1, 1, 0, 0, Activation::sigmoid});
+  plain.network = {plain.layers.data(), 1, 1, Dtype::float32};
+  plain.batch = {z.data(), nullptr, rows, 0};
+  packed.layers.push_back({ones, nullptr, 3, 1, 0, 0, Activation::sigmoid});
+  packed.network = {packed.layers.data(), 1, 1, Dtype::bfloat16};
+  packed.batch = {parts.data(), nullptr, rows, 0};
+  for (const Kernel* kernel : kernels()) {
+    const Bytes expected = evaluate(*kernel, plain, tile_rows(plain.network));
+    const Bytes found = evaluate(*kernel, packed, tile_rows(packed.network));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float y;
+      std::uint16_t rounded;
+      std::memcpy(&y, expected.get() + 4 * r, 4);
+      std::memcpy(&rounded, found.get() + 2 * r, 2);
+      if (rounded == reference::to_bfloat16(y)) continue;
+      std::fprintf(stderr, "sigmoid(%a): %04x, not %a rounded\n", z[r], rounded, y);
+      fail(*kernel, packed, "a bfloat16 sigmoid is not the float32 one, rounded");
     }
   }
 }
@@ -352,6 +397,7 @@ int main(int count, char** words) {
   check_refusals();
   source.seed(seed);
   check_pairs();
+  check_sigmoid();
   Pool pool;
   for (long n = 0; n < networks; ++n) {
     source.seed(seed + n);
