@@ -1,6 +1,7 @@
-// The activations on vectors, within the bounds of the package's docstrings: the mathematics of each.
+// The formula of each activation, on vectors, with the error bounds that the package's docstrings promise.
 //
-// A new one is a line in the table behind tables.h and a formula here, by the same name.
+// A new activation needs a line in the table behind tables.h, and a function of the same name here. The
+// comment above a function says what is computed; its steps are the ones of arithmetic.h.
 #pragma once
 
 #include <type_traits>
@@ -63,9 +64,9 @@ inline Vector<T> softsign(Vector<T> z) {
   return with_sign<T>(a / (1 + a), z);
 }
 
-// (z + sqrt(z^2 + 4)) / 2: t below 0 and |z| + t above, t = 1 / d, d = (|z| + sqrt(z^2 + 4)) / 2; far out
-// 1 / |z|. But for its rounding d is |z| + t, and t (|z| + t) = 1. What a rounded t lacks of that is, to
-// first order, t e / (1 + t^2), e = 1 - t (|z| + t).
+// (z + sqrt(z^2 + 4)) / 2. With d = (|z| + sqrt(z^2 + 4)) / 2 and t = 1 / d it is t below 0 and d above; far
+// below, t = 1 / |z|. Exactly, d = |z| + t and t (|z| + t) = 1. The error of a rounded t is, to first order,
+// t e / (1 + t^2) with e = 1 - t (|z| + t).
 template <class T>
 inline Vector<T> squareplus(Vector<T> z) {
   const Vector<T> a = absolute<T>(z);
@@ -80,8 +81,8 @@ inline Vector<T> squareplus(Vector<T> z) {
   return a > power<T>(60) ? y : y + (is_negative ? t_rest : d_rest + t_rest);
 }
 
-// 2^k (1 + p), from 2^(k + 64) below 0 and 2^(k - 64) above, which are normal numbers wherever the result is
-// one
+// 2^k (1 + p), computed as 2^(k + 64) (1 + p) 2^-64 below 0 and 2^(k - 64) (1 + p) 2^64 above, so that the
+// first factor is a normal number wherever the result is one
 template <class T>
 inline Vector<T> exp(Vector<T> z) {
   using F = Format<T>;
@@ -115,8 +116,9 @@ inline Vector<T> sigmoid(Vector<T> z) {
   return z < 0 ? small : 1 - small;
 }
 
-// sigmoid, to be rounded to 16 bits: never in the middle of two such numbers. Near 0 it is a little less than
-// 1/2 + z/4, as is the exact value.
+// sigmoid, for results that will be rounded to 16 bits. For a z of 16 bits, 1/2 + z/4 may be a midpoint
+// between two 16-bit numbers, and the exact value lies a little closer to 1/2. So does or_near_0's, which
+// then decides the rounding; it replaces y for |z| < 2^-5.
 template <class T>
 inline Vector<T> or_near_0(Vector<T> z, Vector<T> y) {
   const Vector<T> near_0 = fma(z, splat<T>(T(0.25) - power<T>(-14)), splat<T>(T(0.5)));
@@ -139,7 +141,8 @@ inline Vector<T> tanh(Vector<T> z) {
   return with_sign<T>(a < Format<T>::large_tanh ? small : large, z);
 }
 
-// max(z, 0) - x / (1 + exp(a)), from exp(a): for x = |z| and gates, functions that are 1 - gate(-z)
+// max(z, 0) - x / (1 + exp(a)), from exp(a). With x = |z| this is z gate(z), for a gate with gate(-z) =
+// 1 - gate(z) = 1 / (1 + exp(a))
 template <class T>
 inline Vector<T> gated(Vector<T> z, Vector<T> x, Exp<T> of_a) {
   constexpr T unscale = power<T>(-Format<T>::scale_exponent);
@@ -325,8 +328,8 @@ inline Vector<T> less(Vector<T> z, Vector<T> greatest, Vector<T> log_sum) {
   return d + ((d < -power<T>(100) ? splat<T>(0) : d_rest) - log_sum);
 }
 
-// sigmoid of a float. Near 0 the difference from 1/2 is rounded to float's bits, by the series: added to
-// 1/2 it would lose the bits that tell which way a tie goes.
+// sigmoid of a float. Near 0 the difference from 1/2 comes from the series, and is rounded to a float before
+// it is added to 1/2: the sum in double would lose the bits that decide ties.
 inline Vector<double> sigmoid_of_float(Vector<double> z) {
   const Vector<double> a = absolute<double>(z);
   const Vector<double> square = z * z;
@@ -339,7 +342,8 @@ inline Vector<double> sigmoid_of_float(Vector<double> z) {
   return a < 0x1p-8 ? near_0 : z < 0 ? small : 1 - small;
 }
 
-// sigmoid with more parts of exp, of the denominator and of the larger half: each result is rounded once
+// sigmoid with exp, the denominator and the larger of both halves in more parts, so that the result is
+// rounded once
 inline Vector<double> sigmoid_in_parts(Vector<double> z) {
   using F = Format<double>;
   const Vector<double> a = at_most<double>(absolute<double>(z), F::zero);
@@ -381,13 +385,14 @@ inline Vector<T> cr_sigmoid(Vector<T> z) {
   }
 }
 
-// Of whole rows (is_of_rows in network.h), so that they have no formula for a number; kernel.h computes them.
+// These take whole rows (is_of_rows in network.h) and have no formula for one number. kernel.h computes them;
+// the macro below needs their names.
 template <class T>
 Vector<T> softmax(Vector<T> z);
 template <class T>
 Vector<T> log_softmax(Vector<T> z);
 
-// The formula to use where the result will be rounded to 16 bits: the same one, but for these.
+// The formula for results that will be rounded to 16 bits: the same one, except for sigmoids.
 template <class T, Vector<T> formula(Vector<T>)>
 constexpr auto FOR_16_BITS = formula;
 template <>
@@ -395,29 +400,30 @@ constexpr auto FOR_16_BITS<float, sigmoid<float>> = sigmoid_16<float>;
 template <>
 constexpr auto FOR_16_BITS<float, cr_sigmoid<float>> = sigmoid_16<float>;
 
-// y = formula(z, parameters...) for n numbers, a multiple of lanes<T>; y may be z.
+// Computes y = formula(z, parameters...) for n numbers, a multiple of lanes<T>. y may be z.
 template <class T, auto formula, class... Parameters>
 __attribute__((flatten)) void apply(const T* z, T* y, std::int64_t n, Parameters... parameters) {
   for (std::int64_t i = 0; i < n; i += lanes<T>) store<T>(y + i, formula(load<T>(z + i), parameters...));
 }
 
+// Whether there is a quicker way to the same bfloat16 numbers than a formula.
 template <auto formula>
 constexpr bool HAS_QUICK = false;
 template <>
 constexpr bool HAS_QUICK<sigmoid_16<float>> = has_fma;
 
-// 1 / (1 + exp(-z)), in float32, is at most this many ULP away from sigmoid_16 where |z| <= QUICK_SIGMOID: by
-// trial of every float.
+// The quick sigmoid, 1 / (1 + exp(-z)) without further parts, differs from sigmoid_16 by at most QUICK_ERROR
+// ULP for |z| <= QUICK_SIGMOID. Every float was tried.
 constexpr std::int32_t QUICK_ERROR = 2;
 constexpr float QUICK_SIGMOID = 87;
 
-// The same numbers as apply<float, sigmoid_16<float>>, once they are rounded to bfloat16, in 0.6 of the time. n
-// is a multiple of lanes<float>; y is not z.
+// Does what apply<float, sigmoid_16<float>> does, in 0.6 of its time. The results differ from it by up to
+// QUICK_ERROR ULP, but are rounded to the same bfloat16 numbers. y must not be z.
 //
 // This is Ziv's test (Fast evaluation of elementary mathematical functions with correctly rounded last bit,
-// 1991): if a quick result is further than its error from every midpoint between two bfloat16 numbers, the
-// accurate result is rounded to the same one. If a block of numbers has one that is not, or one beyond
-// QUICK_SIGMOID, the accurate formula computes the block again; of the former there is one in 64 blocks of 128.
+// 1991). A quick result that is farther than QUICK_ERROR from every midpoint between two bfloat16 numbers is
+// rounded as the accurate result would be. If a block of numbers has another result, or an input beyond
+// QUICK_SIGMOID, it is computed again by the accurate formula: about one in 64 blocks of 128 numbers.
 __attribute__((flatten)) inline void apply_quick_sigmoid(const float* z, float* y, std::int64_t n) {
   constexpr std::int64_t BLOCK = 8 * lanes<float>;
   constexpr std::int32_t NEAR = 4;  // a power of 2
@@ -433,7 +439,7 @@ __attribute__((flatten)) inline void apply_quick_sigmoid(const float* z, float* 
     for (std::int64_t k = i; k < end; k += lanes<float>) {  // loops of their own hide the latency better
       const Vector<float> quick = or_near_0<float>(load(z + k), 1 / (load(y + k) + 1));
       store<float>(y + k, quick);
-      // 0 where the low 16 bits, which will be rounded off, are 0x8000 - NEAR to 0x8000 + NEAR - 1.
+      // The low 16 bits will be rounded off; 0x8000 is a midpoint. 0 if they are within NEAR of it.
       const Integers<float> distance = (bit_cast<float>(quick) + (0x8000 + NEAR)) & (0xffff & -(2 * NEAR));
       const Integers<float> size = bit_cast<float>(absolute<float>(load(z + k)));
       least_distance = distance < least_distance ? distance : least_distance;
@@ -445,8 +451,9 @@ __attribute__((flatten)) inline void apply_quick_sigmoid(const float* z, float* 
   }
 }
 
-// activation(z) for n numbers, a multiple of lanes<T>: in y, or z itself if that is what it is. They are to be
-// rounded to the format S before they are used. y may be z, but for BFloat16.
+// Computes a layer's activation of n numbers z, a multiple of lanes<T>, for results that will be rounded to
+// the format S. Returns where the results are: y, or z if they equal z (identity, or a softmax that kernel.h
+// has computed). y may be z, except in BFloat16.
 template <class S, class T = typename S::Number>
 inline const T* activate(const Layer& layer, const T* z, T* y, std::int64_t n) {
   const T first = layer.parameters[0];

@@ -1,8 +1,20 @@
-// The forward pass of a tile of rows through all layers while it stands in the caches.
+// Evaluates a network on a tile: a few consecutive rows, which pass through all layers while they fit in the
+// caches.
 //
-// A tile goes with the units of each layer side by side in vectors, taking rows as they come; or with rows
-// side by side, which must be transposed in and out, and fill their vectors however narrow a layer is. Which
-// of the two takes fewer instructions is counted beforehand; a row's bits are the same by either.
+// A vector register holds several numbers, one in each of its lanes. The kernel has two ways to fill them:
+//
+//   units in lanes   a vector holds neighbouring units of one row. Rows are read and written as they stand,
+//                    but a layer narrower than a vector leaves lanes unused.
+//   rows in lanes    a vector holds the same unit of neighbouring rows. A tile is transposed at both ends,
+//   and
+//                    all lanes are used however narrow the layers are.
+//
+// rows_are_cheaper() counts the instructions of both and chooses. Each sum is added up in the same order
+// either way, so a row's output has the same bits. In both ways a tile is an array (rows, units) or (units,
+// rows) whose last axis is padded to whole vectors; lanes in the padding hold numbers that nobody uses.
+//
+// T is the type that is computed with, float or double. S is one of the formats of stored.h: how numbers are
+// stored in memory.
 #pragma once
 
 #include "activations.h"
@@ -13,8 +25,8 @@
 
 namespace jaxneuron::ISA {
 
-// softmax of each row, exp(z - max z) over its sum in the order of the units, or its logarithm: z (units,
-// rows), rows padded.
+// Replaces z (units, rows) by the softmax of each row, exp(z - max z) / sum, or by its logarithm. The sum is
+// added up in the order of the units. `rows` is padded.
 template <class T, bool is_log>
 void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; r += lanes<T>) {
@@ -37,7 +49,7 @@ void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   }
 }
 
-// The same for z (rows, padded units).
+// The same for z (rows, padded units), with the same bits.
 template <class T, bool is_log>
 void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   const std::int64_t width = padded<T>(units);
@@ -65,15 +77,16 @@ void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   }
 }
 
-// Whether rows side by side take fewer vector instructions than units do.
+// Returns whether a tile of so many rows takes fewer vector instructions with rows in lanes than with units
+// in lanes.
 template <class S, class T = typename S::Number>
 bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   if (rows == 1) return false;
   const Layer* layers = network.layers;
   std::int64_t by_units = 0;
-  std::int64_t by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // to transpose
+  std::int64_t by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // transposing
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    const std::int64_t cost = factors<S>(layers[i].n_in) + ACTIVATION_COST;  // of a vector of sums
+    const std::int64_t cost = factors<S>(layers[i].n_in) + ACTIVATION_COST;  // for a vector of units
     by_units += cost * rows * vectors<T>(layers[i].n_out);
     by_rows += cost * layers[i].n_out * vectors<T>(rows);
     if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) return false;
@@ -81,8 +94,8 @@ bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   return by_rows < by_units;
 }
 
-// Activations of whole rows, in place, for a tile with units, or rows, side by side; all others are left to
-// `activate`.
+// Replaces y, a layer's sums, by its softmax or log_softmax, if that is the layer's activation. Every other
+// activation is left to activate().
 template <class T>
 void softmax_units(const Layer& layer, T* y, std::int64_t rows) {
   if (layer.activation == Activation::softmax) softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
@@ -95,7 +108,7 @@ void softmax_rows(const Layer& layer, T* y, std::int64_t rows) {
   if (layer.activation == Activation::log_softmax) softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
 }
 
-// y = activation(y) for a tile with units, or rows, side by side.
+// Replaces y, a layer's sums, by their activations: y (rows, padded units) and y (units, padded rows).
 template <class S, class T = typename S::Number>
 void activate_units(const Layer& layer, T* y, std::int64_t rows) {
   softmax_units(layer, y, rows);
@@ -108,7 +121,7 @@ void activate_rows(const Layer& layer, T* y, std::int64_t rows) {
   activate<S>(layer, y, y, layer.n_out * rows);
 }
 
-// The rows of a tile, and where its results go.
+// Both ends of the network for one tile: its rows of x and of y.
 template <class Stored>
 struct Ends {
   Ends(const Network& network, const Batch& batch, const Tile& tile)
@@ -124,12 +137,14 @@ struct Ends {
 };
 
 template <class T>
-void exchange(T*& x, T*& y) {  // std::swap would be shared with other instruction sets
+void exchange(T*& x, T*& y) {  // not std::swap: the linker might take another instruction set's copy of it
   T* const before = x;
   x = y;
   y = before;
 }
 
+// Evaluates a tile of float32 or float64 rows with rows in lanes. `scratch` has room for two tiles of the
+// widest layer.
 template <class T>
 void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
   const Ends<T> ends(network, batch, tile);
@@ -145,6 +160,7 @@ void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Ti
   to_rows(x, width, ends.y, tile.count, ends.n_out);
 }
 
+// The same with units in lanes. A panel for copied weights follows the two tiles in `scratch`.
 template <class T>
 void run_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
   const Ends<T> ends(network, batch, tile);
@@ -164,10 +180,11 @@ void run_with_units_in_lanes(const Network& network, const Batch& batch, const T
     store_row<Plain<T>>(x + r * x_stride, ends.n_out, ends.y + r * ends.n_out);
 }
 
-// 16-bit numbers, by weights that are packed.
+// --- 16-bit networks: packed.h has their sums ---
 
-// f(activation(z), first, count) for stretches of n numbers, of `most` at a time and at most ACTIVATION_BLOCK,
-// so that they are rounded while they stand in L1. Of whole rows z is the result already.
+// Calls f(y, first, count) for one block of the n numbers z after the other: y[i] is the activation of
+// z[first + i]. A block has `most` numbers, at most ACTIVATION_BLOCK, so that f finds them in L1. After a
+// softmax z already has the results.
 template <class S, class F>
 void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std::int64_t most, F f) {
   alignas(BYTES) float block[ACTIVATION_BLOCK];
@@ -177,13 +194,15 @@ void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std:
   }
 }
 
+// Evaluates a tile of bfloat16 or float16 rows with rows in lanes. `packed` has the weights of all layers; y
+// has room for the sums of the widest layer, x for the factors of as many inputs and one more.
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                    Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
   const std::int64_t width = padded<float>(tile.count);
   float* const rows = reinterpret_cast<float*>(x);
-  if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // rows are factors as they stand
+  if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // a stored row is a row of pairs already
     to_columns(reinterpret_cast<const float*>(ends.x), tile.count, factors<S>(ends.n_in), rows, width);
   } else {
     load_row<S>(ends.x, tile.count * ends.n_in, rows);
@@ -211,6 +230,7 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
   store_row<S>(found, tile.count * ends.n_out, ends.y);
 }
 
+// The same with units in lanes.
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                     Factor* x, const Factor* packed) {
@@ -238,7 +258,7 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
   const std::int64_t width = padded<float>(ends.n_out);
   activate_in_blocks<S>(network.layers[network.depth - 1], y, tile.count * width, ACTIVATION_BLOCK,
                         [ends, width](const float* values, std::int64_t first, std::int64_t count) {
-                          // The next block's, which are in no cache of this thread: 2 % of 256 units' time.
+                          // Fetch the lines that the next block is stored to: 2 % less time with 256 units.
                           const auto* const next = ends.y + (first + count) / width * ends.n_out;
                           for (std::int64_t k = 0; k < count; k += 32) __builtin_prefetch(next + k, 1);
                           if (width == ends.n_out) return store_row<S>(values, count, ends.y + first);
@@ -254,13 +274,14 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
                         });
 }
 
-// Kernel's functions, for one format.
+// --- the functions of struct Kernel (network.h) ---
+
+// Each of these four for one format.
 
 template <class S, class T = typename S::Number>
 std::size_t scratch_of(const Network& network, std::int64_t rows) {
   const bool by_rows = rows_are_cheaper<S>(network, rows);
-  // The tile before a layer and after it; of rows side by side, an odd number of inputs is packed to one
-  // more.
+  // A layer's inputs and its sums. With rows in lanes, an odd number of inputs is packed to one more.
   const std::int64_t width = widest(network);
   std::int64_t numbers = by_rows ? (2 * width + S::is_16_bit) * padded<T>(rows) : 2 * rows * padded<T>(width);
   if (!S::is_16_bit && !by_rows) {
@@ -308,7 +329,7 @@ void run_of(const Network& network, const Batch& batch, const Tile& tile, void* 
   }
 }
 
-// f(format) for the format that has this dtype.
+// Returns f(format) for the format of this dtype.
 template <class F>
 auto with_format(Dtype dtype, F f) {
   switch (dtype) {
@@ -323,7 +344,7 @@ auto with_format(Dtype dtype, F f) {
   }
 }
 
-// Kernel's functions of this instruction set: see network.h.
+// The same for a network of any dtype.
 
 inline std::size_t scratch(const Network& network, std::int64_t rows) {
   return with_format(network.dtype, [&](auto format) { return scratch_of<decltype(format)>(network, rows); });
