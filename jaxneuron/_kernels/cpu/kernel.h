@@ -5,9 +5,8 @@
 //
 //   units in lanes   a vector holds neighbouring units of one row. Rows are read and written as they stand,
 //                    but a layer narrower than a vector leaves lanes unused.
-//   rows in lanes    a vector holds the same unit of neighbouring rows. A tile is transposed at both ends,
-//   and
-//                    all lanes are used however narrow the layers are.
+//   rows in lanes    a vector holds the same unit of neighbouring rows. A tile is transposed at both
+//                    ends, and all lanes are used however narrow the layers are.
 //
 // rows_are_cheaper() counts the instructions of both and chooses. Each sum is added up in the same order
 // either way, so a row's output has the same bits. In both ways a tile is an array (rows, units) or (units,

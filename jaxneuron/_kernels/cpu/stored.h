@@ -16,8 +16,7 @@ namespace jaxneuron::ISA {
 // in which they are summed. The 16-bit formats round numbers and pack them, in two ways:
 //
 //   pack       the first numbers of several groups are in one vector, their second numbers in another. If a
-//   group
-//              has two factors, the second factors are stored `stride` after the first.
+//              group has two factors, the second factors are stored `stride` after the first.
 //   pack_row   groups stand side by side in one vector, and so do their factors.
 //
 // clear_second makes the second number of a packed group 0.
