@@ -1,6 +1,6 @@
-// Numbers in two parts: the arithmetic under the activations.
+// Numbers in two parts: the arithmetic that the activations are made of.
 //
-// Where a rounding error matters, a value is kept as the unevaluated sum of two floats: the rounded one and
+// Where a rounding error matters, a value is kept as the unevaluated sum of two floats: the rounded value and
 // its error, which is a float too. two_sum is Knuth's (The Art of Computer Programming 2, 4.2.2), two_product
 // and fast_two_sum are Dekker's (A floating-point technique for extending the available precision, 1971), and
 // the reduction of exp's argument is Cody and Waite's (Software Manual for the Elementary Functions, 1980):
@@ -24,7 +24,7 @@ constexpr T power(int n) {
   return p;
 }
 
-// The sum of coefficients[i] x^i, by Horner's rule.
+// Returns the sum over i of coefficients[i] x^i, by Horner's rule.
 template <class T, int n, int i = 0>
 inline Vector<T> polynomial(const T (&coefficients)[n], Vector<T> x) {
   if constexpr (i == n - 1) {
@@ -39,13 +39,14 @@ inline Vector<T> absolute(Vector<T> x) {
   return bit_cast<T>(bit_cast<T>(x) & ~bit_cast<T>(splat<T>(T(-0.0))));
 }
 
-// x with the sign of `of`, for x >= 0.
+// Returns x with the sign of `of`, for x >= 0.
 template <class T>
 inline Vector<T> with_sign(Vector<T> x, Vector<T> of) {
   return bit_cast<T>(bit_cast<T>(x) | (bit_cast<T>(of) & bit_cast<T>(splat<T>(T(-0.0)))));
 }
 
-// x cut off to half of its bits: the product of two such numbers is exact.
+// Returns x with the lower half of its significand cut off, so that the product of two such numbers is exact
+// (Veltkamp's splitting, as Dekker uses it).
 template <class T>
 inline Vector<T> upper_half(Vector<T> x) {
   using F = Format<T>;
@@ -53,7 +54,7 @@ inline Vector<T> upper_half(Vector<T> x) {
   return bit_cast<T>(bit_cast<T>(x) & -(Integer{1} << (F::fraction_bits + 1 - F::half_bits)));
 }
 
-// q d + n, exact where q d is near -n: the result then is a float.
+// Returns q d + n. If q d is close to -n the result is exact, because it is a float.
 template <class T>
 inline Vector<T> residual(Vector<T> q, Vector<T> d, Vector<T> n) {
   if constexpr (has_fma) {
@@ -106,7 +107,7 @@ inline Vector<T> accurate_fma(Vector<T> a, Vector<T> b, Vector<T> c) {
   }
 }
 
-// -1 / (d + d_rest) = q + q e. Of the negative, as the residual 1 + q d then is one fma.
+// -1 / (d + d_rest) = q + q e. With the minus sign, the residual 1 + q d is one fused multiply-add.
 template <class T>
 struct Reciprocal {
   Vector<T> q;
@@ -146,7 +147,7 @@ inline Multiple<T> nearest_multiple(Vector<T> x) {
   return {k, c, fma(k, splat<T>(-sign * F::ln2_reduction[0]), x)};
 }
 
-// Of x.
+// Reduces x: rest is what rounding takes from u.
 template <class T, int sign, int scale = 0>
 inline Reduced<T> reduce(Vector<T> x) {
   const auto [k, c, difference] = nearest_multiple<T, sign, scale>(x);
@@ -155,7 +156,7 @@ inline Reduced<T> reduce(Vector<T> x) {
   return {c, u, fma(k, ln2_rest, difference - u)};
 }
 
-// Of x + low.
+// Reduces x + low.
 template <class T, int sign, int scale = 0>
 inline Reduced<T> reduce(Vector<T> x, Vector<T> low) {
   const auto [k, c, difference] = nearest_multiple<T, sign, scale>(x);
@@ -176,19 +177,19 @@ inline Exp<T> exp_of_reduced(const Reduced<T>& x) {
   return {x.c, fma(x.u * x.u, polynomial<T>(Format<T>::exp, x.u), x.u)};
 }
 
-// Of x.
+// Returns exp(x) in these parts.
 template <class T, int sign, int scale = 0>
 inline Exp<T> exp_parts(Vector<T> x) {
   return exp_of_reduced<T>(reduce<T, sign, scale>(x));
 }
 
-// Of x + low.
+// Returns exp(x + low) in these parts.
 template <class T, int sign, int scale = 0>
 inline Exp<T> exp_parts(Vector<T> x, Vector<T> low) {
   return exp_of_reduced<T>(reduce<T, sign, scale>(x, low));
 }
 
-// The float nearest to function(z, parameters...), by two vectors of double.
+// Returns function(z, parameters...), computed in two vectors of double and rounded to float.
 template <auto function, class... Parameters>
 inline Vector<float> by_double(Vector<float> z, Parameters... parameters) {
   typedef float Half __attribute__((vector_size(BYTES / 2)));

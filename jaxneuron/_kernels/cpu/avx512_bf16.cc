@@ -1,4 +1,5 @@
-// AVX-512 with a product of bfloat16 pairs; other dtypes are left to avx512.
+// bfloat16 with vdpbf16ps, the product of pairs of AVX512-BF16. Other dtypes and derivatives are left to
+// avx512.
 #define ISA isa_avx512_bf16
 #define BYTES 64
 
@@ -38,13 +39,13 @@ void differentiate(const Network& network, const Batch& batch, const Derivatives
   avx512.differentiate(network, batch, wanted, tile, memory);
 }
 
-// Numbers at the edges of the format, and about 2^-75, whose products are about half the spacing of the
-// smallest sums; of either sign.
+// Numbers to try: at the limits of the format, and about 2^-75, whose products are half the spacing of the
+// smallest sums. Each is tried with both signs.
 constexpr std::uint16_t EDGES[] = {0,      0x0001, 0x007f, 0x0080, 0x0081, 0x00ff, 0x1a00,
                                    0x1a01, 0x1a80, 0x1aff, 0x2000, 0x3380, 0x3f80, 0x3f81,
                                    0x3fff, 0x4b80, 0x5f7f, 0x7f7f, 0x7f80, 0x7fc0};
 
-// The sums that fma gives of pairs, by two fused multiply-adds.
+// Adds the products of the pairs a and b to the sums, by two fused multiply-adds.
 __attribute__((noinline)) void add_in_two_steps(const Pair* a, const Pair* b, float* sums) {
   using namespace ISA;
   const Subnormals count(false);

@@ -1,10 +1,11 @@
-// AArch64's way to take subnormal results for 0, and how to get x86's.
+// AArch64 and x86 differ in which results are subnormal, and taken for 0. This file gives AArch64 x86's
+// results.
 //
-// Both round c + a b to 24 bits and take for 0 what is smaller than the smallest normal number, 2^-126; but
-// AArch64 looks at it before rounding. What lies less than 2^-151 below 2^-126 is 0 there and 2^-126 on x86.
-// With bfloat16's a and b and float32's c, which have no part below 2^-149, that takes a product with such a
-// part, and those are smaller than 2^-134. So products where none is that small are computed as they are, and
-// others, which hardly occur, by the fused multiply-add of this file.
+// A fused multiply-add c + a b is rounded to 24 bits; a result below the smallest normal number, 2^-126, is
+// taken for 0. x86 compares after rounding, AArch64 before. So if c + a b lies less than 2^-151 below 2^-126,
+// x86 gives 2^-126 and AArch64 gives 0. That can only happen if a b has bits below 2^-149, since c has none;
+// for bfloat16 a and b it then is smaller than 2^-134. A layer in which all products are larger is computed
+// as it is; another, which is rare, by the fused multiply-add of this file.
 #pragma once
 
 #include "vector.h"
@@ -20,7 +21,8 @@ constexpr bool flushes_before_rounding = false;
 constexpr float SMALLEST = 0x1p-126f;
 constexpr double LEAST_PRODUCT = 0x1p-134;
 
-// The least size of n numbers, a multiple of lanes<float>; subnormal ones apart.
+// Returns the smallest |x| of n numbers, a multiple of lanes<float>. Zeros and subnormal numbers are left
+// out.
 inline float least_size(const float* numbers, std::int64_t n) {
   Vector<float> least = splat(__builtin_inff());
   for (std::int64_t i = 0; i < n; i += lanes<float>) {
@@ -32,7 +34,7 @@ inline float least_size(const float* numbers, std::int64_t n) {
   return found;
 }
 
-// A float in products of which the results are rounded before they are looked at.
+// A float whose fused multiply-adds compare after rounding, as x86 does.
 struct Exact {
   float number;
 };
@@ -51,8 +53,8 @@ inline ExactVector splat<Exact>(Exact x) {
   return {splat(x.number)};
 }
 
-// The same, scaled so that nothing is subnormal, tells whether it is 2^-126. What is scaled to infinity is
-// not near that.
+// Computes the sum once more, scaled by 2^64 so that nothing is subnormal: if it is 2^-126, that is the
+// result. A sum that becomes infinite by the scaling is far from it.
 inline Vector<float> fma(ExactVector a, ExactVector b, Vector<float> c) {
   const Vector<float> scaled = fma(a.numbers * 0x1p64f, b.numbers, c * 0x1p64f);
   const Vector<float> size = bit_cast<float>(bit_cast<float>(scaled) & 0x7fffffff);

@@ -1,13 +1,15 @@
-// The custom calls that XLA makes: their operands are parsed to a network and rows, which plan.cc evaluates.
+// The functions that XLA calls ("custom calls"). They turn the operands into a network and its rows, and have
+// plan.cc evaluate them.
 //
-//     forward        x, then w and b of each layer -> y
-//     jacobian       the same -> y and J, or y, J and L
-//     product        x, tangents or cotangents d, then w and b of each layer -> J d or J^T d
+//                operands                                                        results
+//     forward    x, then w and b of each layer                                   y
+//     jacobian   the same                                                        y and J, or y, J and L
+//     product    x, tangents or cotangents d, then w and b of each layer         J d or J^T d
 //
-// x (rows, n_in), w (n_in, n_out), b (n_out,), y and L (rows, n_out), J (rows, n_out, n_in), d and the
-// product (rows, directions, n_in or n_out). Any of them may have a leading axis of members, which the
-// results have if one of the operands has it. A number may follow the operands; it is ignored (primitive.py
-// says what it is for).
+// Shapes: x (rows, n_in), w (n_in, n_out), b (n_out,), y and the Laplacian L (rows, n_out), the Jacobian J
+// (rows, n_out, n_in), d and the product (rows, directions, n_in or n_out). Any operand may have a leading
+// axis of members; if one has it, so have the results. One more scalar may follow the operands. It is
+// ignored; primitive.py says what it is for.
 
 #include "xla/ffi/api/ffi.h"
 
@@ -51,7 +53,7 @@ void schedule(void* pool, void (*task)(void*), void* argument) {
   static_cast<ffi::ThreadPool*>(pool)->Schedule([task, argument] { task(argument); });
 }
 
-// A network and its rows as the operands have them.
+// One call: its operands and results, and the network and rows that they are parsed to.
 class Call {
  public:
   Call(const char* name, ffi::RemainingArgs operands, ffi::RemainingRets results)
@@ -61,7 +63,8 @@ class Call {
   Batch batch{};
   Derivatives wanted{};
 
-  // `parameters` has MOST_PARAMETERS numbers for each layer. If `with_directions`, d follows x.
+  // Parses the operands. `parameters` has MOST_PARAMETERS numbers for each layer. `with_directions`: d
+  // follows x.
   ffi::Error parse(ffi::Span<const std::int64_t> activations, ffi::Span<const double> parameters,
                    ffi::Span<const std::int64_t> biases, bool with_directions) {
     const std::size_t depth = activations.size();
@@ -89,7 +92,7 @@ class Call {
   std::int64_t n_in() const { return layers_.front().n_in; }
   std::int64_t n_out() const { return layers_.back().n_out; }
 
-  // Has `*to` point to result i, of this shape apart from members.
+  // Checks that result i has this shape, apart from members, and sets `*to` to its address.
   ffi::Error parse_result(std::size_t i, const char* what, std::initializer_list<std::int64_t> wanted,
                           void** to) {
     auto found = results_.get<ffi::AnyBuffer>(i);
@@ -105,7 +108,7 @@ class Call {
 
   ffi::Error parse_y() { return parse_result(0, "y", {batch.rows, n_out()}, &batch.y); }
 
-  // Evaluates what has been parsed, derivatives too if there is a place for them.
+  // Evaluates what has been parsed, with derivatives if there is a result for them.
   ffi::Error evaluate(std::int64_t instruction_set, ffi::ThreadPool pool) const {
     Plan plan;
     jaxneuron::Error error;
@@ -133,7 +136,8 @@ class Call {
 
   ffi::ErrorOr<ffi::AnyBuffer> next() { return operands_.get<ffi::AnyBuffer>(next_++); }
 
-  // Numbers of an operand from one member to the next: 0 without an axis of members, -1 for a wrong shape.
+  // Returns how many elements an operand has from one member to the next: 0 if it has no axis of members, -1
+  // if its shape is wrong.
   std::int64_t member_stride(ffi::AnyBuffer buffer, std::initializer_list<std::int64_t> wanted) {
     const auto found = buffer.dimensions();
     const std::size_t extra = found.size() - wanted.size();

@@ -1,8 +1,9 @@
-// Calls from Python without XLA: rows and outputs are objects with Python's buffer protocol, as NumPy's
+// Calls from Python without XLA. Rows and outputs are objects with Python's buffer protocol, such as NumPy
 // arrays.
 //
-// No header of Python is needed to compile this, and no symbol of Python to load it: host.py hands over the
-// functions, all of the stable ABI, whose structs and signatures no Python since 3.11 changes.
+// This file needs no header of Python to be compiled, and the library no symbol of Python to be loaded:
+// host.py passes the addresses of the functions. They belong to the stable ABI, so their signatures and
+// structs are the same in every Python from 3.11 on.
 
 #include <cstddef>
 #include <cstdint>
@@ -15,7 +16,7 @@
 namespace jaxneuron {
 namespace {
 
-struct Object;  // PyObject, of which only pointers are used
+struct Object;  // PyObject: only pointers to it are used
 
 struct Buffer {  // Py_buffer
   void* data;
@@ -42,7 +43,7 @@ constexpr int WRITABLE = 0x1;     // PyBUF_WRITABLE
 constexpr int CONTIGUOUS = 0x38;  // PyBUF_C_CONTIGUOUS
 constexpr int METH_FASTCALL = 0x80;
 
-// Functions of Python, in the order of FUNCTIONS in host.py.
+// The functions of Python that are used, in the order of FUNCTIONS in host.py.
 struct Python {
   int (*get_buffer)(Object*, Buffer*, int flags);
   void (*release_buffer)(Buffer*);
@@ -56,7 +57,7 @@ struct Python {
 
 Python python;
 
-// The numbers of an object, while this lives: none if they are not contiguous and aligned.
+// Holds the buffer of an object while it lives. It is false if the numbers are not contiguous and aligned.
 class Numbers {
  public:
   Numbers(Object* object, int flags, std::ptrdiff_t item_bytes) {
@@ -82,7 +83,7 @@ class Numbers {
   bool fit_ = false;
 };
 
-// A plan as host.py calls it.
+// What host.py passes for a plan.
 struct Call {
   const Plan* plan;
   std::int64_t most_threads;
@@ -98,9 +99,9 @@ bool overlap(const Buffer& x, const Buffer& y) {
   return first < other + y.bytes && other < first + x.bytes;
 }
 
-// The outputs for x (..., n_in), or with `each` (members, ..., n_in), go to y and, if there is a third array,
-// the Jacobians to that. Gives a Code, or -1 if an array does not fit and nothing has been done; the shapes
-// of y and J are the caller's to see to.
+// Evaluates x (..., n_in), or with `each` (members, ..., n_in), into y and, with a third array, the Jacobians
+// into that. Returns a Code, or -1 if an array does not fit; then nothing has been done. It compares the
+// sizes of y and J, not their shapes: host.py makes sure of these.
 Object* evaluate(Object* const* arguments, bool with_jacobian) {
   auto* const call = reinterpret_cast<Call*>(python.as_integer(arguments[0]));
   const Network& network = call->plan->network;
@@ -115,7 +116,7 @@ Object* evaluate(Object* const* arguments, bool with_jacobian) {
   if (!x || !y || x->rank < 1 + call->each || x->shape[x->rank - 1] != n_in ||
       (call->each && x->shape[0] != members))
     return python.new_integer(-1);
-  // In place every row of x is read before its row of y is written, if no other member reads it too.
+  // In place: each row of x is read before its row of y is written. Members must not share x.
   const bool in_place = !jacobian && x->data == y->data && x->bytes == y->bytes && members == network.members;
   if (!in_place && overlap(*x, *y)) return python.new_integer(-1);
   Batch batch{};
@@ -153,7 +154,7 @@ Object* forward_and_jacobian(Object*, Object* const* arguments, std::ptrdiff_t) 
   return evaluate(arguments, true);
 }
 
-// address(array, item_bytes): where its numbers lie, or -1 if they are not contiguous and aligned.
+// address(array, item_bytes): the address of its numbers, or -1 if they are not contiguous and aligned.
 Object* address(Object*, Object* const* arguments, std::ptrdiff_t) {
   const Numbers numbers(arguments[0], 0, python.as_integer(arguments[1]));
   return python.new_integer(numbers ? reinterpret_cast<long long>(numbers->data) : -1);
@@ -166,7 +167,8 @@ Method methods[] = {{"forward", forward, METH_FASTCALL, nullptr},
 }  // namespace
 }  // namespace jaxneuron
 
-// The functions above as Python objects: 0 is forward, 1 is address, 2 is forward_and_jacobian.
+// Returns one of the functions above as a Python object: 0 is forward, 1 is address, 2 is
+// forward_and_jacobian.
 EXPORTED void* jaxneuron_host_function(const jaxneuron::Python* functions, std::int64_t i) {
   jaxneuron::python = *functions;
   return jaxneuron::python.new_function(&jaxneuron::methods[i], nullptr, nullptr);

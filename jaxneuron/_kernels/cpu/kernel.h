@@ -1,8 +1,19 @@
-// The forward pass of a tile of rows through all layers while it stands in the caches.
+// Evaluates a network on a tile: a few consecutive rows, which pass through all layers while they fit in the
+// caches.
 //
-// A tile goes with the units of each layer side by side in vectors, taking rows as they come; or with rows
-// side by side, which must be transposed in and out, and fill their vectors however narrow a layer is. Which
-// of the two takes fewer instructions is counted beforehand; a row's bits are the same by either.
+// A vector register holds several numbers, one in each of its lanes. The kernel has two ways to fill them:
+//
+//   units in lanes   a vector holds neighbouring units of one row. Rows are read and written as they stand,
+//                    but a layer narrower than a vector leaves lanes unused.
+//   rows in lanes    a vector holds the same unit of neighbouring rows. A tile is transposed at both
+//                    ends, and all lanes are used however narrow the layers are.
+//
+// rows_are_cheaper() counts the instructions of both and chooses. Each sum is added up in the same order
+// either way, so a row's output has the same bits. In both ways a tile is an array (rows, units) or (units,
+// rows) whose last axis is padded to whole vectors; lanes in the padding hold numbers that nobody uses.
+//
+// T is the type that is computed with, float or double. S is one of the formats of stored.h: how numbers are
+// stored in memory.
 #pragma once
 
 #include "activations.h"
@@ -13,8 +24,8 @@
 
 namespace jaxneuron::ISA {
 
-// softmax of each row, exp(z - max z) over its sum in the order of the units, or its logarithm: z (units,
-// rows), rows padded.
+// Replaces z (units, rows) by the softmax of each row, exp(z - max z) / sum, or by its logarithm. The sum is
+// added up in the order of the units. `rows` is padded.
 template <class T, bool is_log>
 void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; r += lanes<T>) {
@@ -37,7 +48,7 @@ void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   }
 }
 
-// The same for z (rows, padded units).
+// The same for z (rows, padded units), with the same bits.
 template <class T, bool is_log>
 void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   const std::int64_t width = padded<T>(units);
@@ -65,15 +76,16 @@ void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   }
 }
 
-// Whether rows side by side take fewer vector instructions than units do.
+// Returns whether a tile of so many rows takes fewer vector instructions with rows in lanes than with units
+// in lanes.
 template <class S, class T = typename S::Number>
 bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   if (rows == 1) return false;
   const Layer* layers = network.layers;
   std::int64_t by_units = 0;
-  std::int64_t by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // to transpose
+  std::int64_t by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // transposing
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    const std::int64_t cost = factors<S>(layers[i].n_in) + ACTIVATION_COST;  // of a vector of sums
+    const std::int64_t cost = factors<S>(layers[i].n_in) + ACTIVATION_COST;  // for a vector of units
     by_units += cost * rows * vectors<T>(layers[i].n_out);
     by_rows += cost * layers[i].n_out * vectors<T>(rows);
     if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) return false;
@@ -81,28 +93,34 @@ bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   return by_rows < by_units;
 }
 
-// y = activation(y) for a tile with units, or rows, side by side.
+// Replaces y, a layer's sums, by its softmax or log_softmax, if that is the layer's activation. Every other
+// activation is left to activate().
+template <class T>
+void softmax_units(const Layer& layer, T* y, std::int64_t rows) {
+  if (layer.activation == Activation::softmax) softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
+  if (layer.activation == Activation::log_softmax) softmax_with_units_in_lanes<T, true>(y, layer.n_out, rows);
+}
+
+template <class T>
+void softmax_rows(const Layer& layer, T* y, std::int64_t rows) {
+  if (layer.activation == Activation::softmax) softmax_with_rows_in_lanes<T, false>(y, layer.n_out, rows);
+  if (layer.activation == Activation::log_softmax) softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
+}
+
+// Replaces y, a layer's sums, by their activations: y (rows, padded units) and y (units, padded rows).
 template <class S, class T = typename S::Number>
 void activate_units(const Layer& layer, T* y, std::int64_t rows) {
-  if (layer.activation == Activation::softmax)
-    softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
-  else if (layer.activation == Activation::log_softmax)
-    softmax_with_units_in_lanes<T, true>(y, layer.n_out, rows);
-  else
-    activate<T, S::is_16_bit>(layer, y, rows * padded<T>(layer.n_out));
+  softmax_units(layer, y, rows);
+  activate<S>(layer, y, y, rows * padded<T>(layer.n_out));
 }
 
 template <class S, class T = typename S::Number>
 void activate_rows(const Layer& layer, T* y, std::int64_t rows) {
-  if (layer.activation == Activation::softmax)
-    softmax_with_rows_in_lanes<T, false>(y, layer.n_out, rows);
-  else if (layer.activation == Activation::log_softmax)
-    softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
-  else
-    activate<T, S::is_16_bit>(layer, y, layer.n_out * rows);
+  softmax_rows(layer, y, rows);
+  activate<S>(layer, y, y, layer.n_out * rows);
 }
 
-// The rows of a tile, and where its results go.
+// Both ends of the network for one tile: its rows of x and of y.
 template <class Stored>
 struct Ends {
   Ends(const Network& network, const Batch& batch, const Tile& tile)
@@ -118,12 +136,14 @@ struct Ends {
 };
 
 template <class T>
-void exchange(T*& x, T*& y) {  // std::swap would be shared with other instruction sets
+void exchange(T*& x, T*& y) {  // not std::swap: the linker might take another instruction set's copy of it
   T* const before = x;
   x = y;
   y = before;
 }
 
+// Evaluates a tile of float32 or float64 rows with rows in lanes. `scratch` has room for two tiles of the
+// widest layer.
 template <class T>
 void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
   const Ends<T> ends(network, batch, tile);
@@ -139,6 +159,7 @@ void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Ti
   to_rows(x, width, ends.y, tile.count, ends.n_out);
 }
 
+// The same with units in lanes. A panel for copied weights follows the two tiles in `scratch`.
 template <class T>
 void run_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
   const Ends<T> ends(network, batch, tile);
@@ -158,14 +179,29 @@ void run_with_units_in_lanes(const Network& network, const Batch& batch, const T
     store_row<Plain<T>>(x + r * x_stride, ends.n_out, ends.y + r * ends.n_out);
 }
 
-// 16-bit numbers, by weights that are packed.
+// --- 16-bit networks: packed.h has their sums ---
+
+// Calls f(y, first, count) for one block of the n numbers z after the other: y[i] is the activation of
+// z[first + i]. A block has `most` numbers, at most ACTIVATION_BLOCK, so that f finds them in L1. After a
+// softmax z already has the results.
+template <class S, class F>
+void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std::int64_t most, F f) {
+  alignas(BYTES) float block[ACTIVATION_BLOCK];
+  for (std::int64_t i = 0; i < n; i += most) {
+    const std::int64_t count = min(most, n - i);
+    f(activate<S>(layer, z + i, block, count), i, count);
+  }
+}
+
+// Evaluates a tile of bfloat16 or float16 rows with rows in lanes. `packed` has the weights of all layers; y
+// has room for the sums of the widest layer, x for the factors of as many inputs and one more.
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                    Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
   const std::int64_t width = padded<float>(tile.count);
-  float* rows = reinterpret_cast<float*>(x);
-  if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // rows are factors as they stand
+  float* const rows = reinterpret_cast<float*>(x);
+  if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // a stored row is a row of pairs already
     to_columns(reinterpret_cast<const float*>(ends.x), tile.count, factors<S>(ends.n_in), rows, width);
   } else {
     load_row<S>(ends.x, tile.count * ends.n_in, rows);
@@ -174,40 +210,77 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
   }
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
-    if (i > 0) pack_rows<S>(layer.n_in, width, y, x);
     packed_rows_in_lanes<S>(layer, packed, width, x, y);
-    activate_rows<S>(layer, y, width);
     packed += packed_factors<S>(layer);
+    softmax_rows(layer, y, width);
+    if (i + 1 == network.depth) break;
+    const std::int64_t whole_groups = ACTIVATION_BLOCK / width / S::GROUP * S::GROUP * width;
+    activate_in_blocks<S>(layer, y, layer.n_out * width, whole_groups,
+                          [&](const float* values, std::int64_t first, std::int64_t count) {
+                            pack_rows<S>(count / width, width, values, x + factors<S>(first / width) * width);
+                          });
   }
-  if (ends.n_out == 1)
-    rows = y;
-  else
-    to_rows(y, width, rows, tile.count, ends.n_out);
-  store_row<S>(rows, tile.count * ends.n_out, ends.y);
+  const float* found = activate<S>(network.layers[network.depth - 1], y, rows, ends.n_out * width);
+  if (ends.n_out > 1) {
+    float* const to = found == y ? rows : y;
+    to_rows(found, width, to, tile.count, ends.n_out);
+    found = to;
+  }
+  store_row<S>(found, tile.count * ends.n_out, ends.y);
 }
 
+// The same with units in lanes.
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                     Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
+  const std::int64_t in_stride = factors<S>(padded<float>(ends.n_in));
   for (std::int64_t r = 0; r < tile.count; ++r)
-    load_row<S>(ends.x + r * ends.n_in, ends.n_in, y + r * padded<float>(ends.n_in));
+    pack_stored_row<S>(ends.x + r * ends.n_in, ends.n_in, x + r * in_stride);
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    packed_units_in_lanes<S>(network.layers[i], packed, tile.count, x, y);
-    activate_units<S>(network.layers[i], y, tile.count);
-    packed += packed_factors<S>(network.layers[i]);
+    const Layer& layer = network.layers[i];
+    const std::int64_t width = padded<float>(layer.n_out);
+    packed_units_in_lanes<S>(layer, packed, tile.count, x, y);
+    packed += packed_factors<S>(layer);
+    softmax_units(layer, y, tile.count);
+    if (i + 1 == network.depth) break;
+    activate_in_blocks<S>(layer, y, tile.count * width, ACTIVATION_BLOCK,
+                          [x](const float* values, std::int64_t first, std::int64_t count) {
+                            for (std::int64_t k = 0; k < count; k += lanes<float>)
+                              S::pack_row(load(values + k), x + factors<S>(first + k));
+                          });
+    if constexpr (S::GROUP == 2)
+      if (layer.n_out % 2)
+        for (std::int64_t r = 0; r < tile.count; ++r)
+          S::clear_second(x + factors<S>(r * width + layer.n_out - 1));
   }
-  for (std::int64_t r = 0; r < tile.count; ++r)
-    store_row<S>(y + r * padded<float>(ends.n_out), ends.n_out, ends.y + r * ends.n_out);
+  const std::int64_t width = padded<float>(ends.n_out);
+  activate_in_blocks<S>(network.layers[network.depth - 1], y, tile.count * width, ACTIVATION_BLOCK,
+                        [ends, width](const float* values, std::int64_t first, std::int64_t count) {
+                          // Fetch the lines that the next block is stored to: 2 % less time with 256 units.
+                          const auto* const next = ends.y + (first + count) / width * ends.n_out;
+                          for (std::int64_t k = 0; k < count; k += 32) __builtin_prefetch(next + k, 1);
+                          if (width == ends.n_out) return store_row<S>(values, count, ends.y + first);
+                          typename S::Stored* to = ends.y + first / width * ends.n_out;
+                          std::int64_t unit = first % width;
+                          for (std::int64_t k = 0; k < count; k += lanes<float>) {
+                            store_row<S>(values + k, min(lanes<float>, ends.n_out - unit), to + unit);
+                            unit += lanes<float>;
+                            if (unit < width) continue;
+                            unit = 0;
+                            to += ends.n_out;
+                          }
+                        });
 }
 
-// Kernel's functions, for one format.
+// --- the functions of struct Kernel (network.h) ---
+
+// Each of these four for one format.
 
 template <class S, class T = typename S::Number>
 std::size_t scratch_of(const Network& network, std::int64_t rows) {
   const bool by_rows = rows_are_cheaper<S>(network, rows);
-  // The tile before a layer and after it; of rows side by side, an odd number of inputs is packed to one
-  // more.
+  // A layer's inputs and its sums. With rows in lanes, an odd number of inputs is packed to one more.
   const std::int64_t width = widest(network);
   std::int64_t numbers = by_rows ? (2 * width + S::is_16_bit) * padded<T>(rows) : 2 * rows * padded<T>(width);
   if (!S::is_16_bit && !by_rows) {
@@ -255,7 +328,7 @@ void run_of(const Network& network, const Batch& batch, const Tile& tile, void* 
   }
 }
 
-// f(format) for the format that has this dtype.
+// Returns f(format) for the format of this dtype.
 template <class F>
 auto with_format(Dtype dtype, F f) {
   switch (dtype) {
@@ -270,7 +343,7 @@ auto with_format(Dtype dtype, F f) {
   }
 }
 
-// Kernel's functions of this instruction set: see network.h.
+// The same for a network of any dtype.
 
 inline std::size_t scratch(const Network& network, std::int64_t rows) {
   return with_format(network.dtype, [&](auto format) { return scratch_of<decltype(format)>(network, rows); });

@@ -7,14 +7,14 @@
 #include <immintrin.h>
 #endif
 
-// Inlined wherever it is used, so that the linker has no copy compiled for one instruction set to give to
+// Always inlined, so that there is no copy, compiled for one instruction set, that the linker could use for
 // another.
 #define INLINED __attribute__((always_inline))
 
 namespace jaxneuron {
 
-// While it lives, the calling thread computes with subnormal numbers, or takes them for 0, as operands and as
-// results; then it does as before.
+// While an object of this class lives, the calling thread computes with subnormal numbers (count = true), or
+// takes them for 0, as operands and as results (count = false). Its destructor restores the mode before.
 class Subnormals {
  public:
   INLINED explicit Subnormals(bool count) : before_(get()) {
@@ -30,7 +30,7 @@ class Subnormals {
   static constexpr Mode FLUSH = 0x8040;  // FTZ and DAZ
   INLINED static Mode get() { return _mm_getcsr(); }
   INLINED static void set(Mode mode) {
-    asm volatile("" ::: "memory");  // no load or store is moved to the other side
+    asm volatile("" ::: "memory");  // the compiler moves no load or store across this
     _mm_setcsr(mode);
     asm volatile("" ::: "memory");
   }

@@ -1,6 +1,8 @@
-// A network and its rows as the kernel takes them, and an instruction set's way to evaluate them.
+// How the kernel is told about a network, its rows and the derivatives wanted; and the functions that each
+// instruction set provides.
 //
-// The structs are plain, so that C and ctypes can fill them.
+// The structs have only numbers and pointers, so that C and ctypes can fill them. The kernel owns none of the
+// arrays. All are contiguous, in C order.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +27,8 @@ constexpr const char* ACTIVATION_NAMES[] = {
 };
 constexpr std::int64_t ACTIVATIONS = sizeof ACTIVATION_NAMES / sizeof *ACTIVATION_NAMES;
 
-// Whether a unit's value depends on the other units of its row: all others are applied to numbers.
+// Returns whether an activation takes whole rows, as softmax does: then a unit's output depends on the other
+// units of its row. All others take one number at a time.
 constexpr bool is_of_rows(Activation activation) {
   switch (activation) {
 #define CASE(name, parameters, of_rows) \
@@ -37,7 +40,7 @@ constexpr bool is_of_rows(Activation activation) {
   return false;
 }
 
-// How many numbers the formula takes beside z.
+// Returns how many parameters an activation has, such as the slope of leaky_relu.
 constexpr int parameters_of(Activation activation) {
   switch (activation) {
 #define CASE(name, parameters, of_rows) \
@@ -54,15 +57,15 @@ constexpr int MOST_PARAMETERS = 2;
 struct Layer {
   const void* w;      // (n_in, n_out) for each member
   const void* b;      // (n_out,) for each member, or null
-  std::int64_t n_in;  // as many as the layer before has outputs
+  std::int64_t n_in;  // equals n_out of the layer before
   std::int64_t n_out;
-  std::int64_t w_stride;  // numbers from one member's w to the next one's; 0 if they share it
-  std::int64_t b_stride;
+  std::int64_t w_stride;  // elements from one member's w to the next member's; 0 if they share it
+  std::int64_t b_stride;  // the same for b
   Activation activation;
-  double parameters[MOST_PARAMETERS];  // of the activation, the first of them those it has
+  double parameters[MOST_PARAMETERS];  // of the activation: the first parameters_of(activation) are used
 };
 
-// A population of networks of one shape; a single network is a population of one.
+// One network, or a population of networks of the same shape: its members.
 struct Network {
   const Layer* layers;
   std::int64_t depth;
@@ -70,24 +73,26 @@ struct Network {
   Dtype dtype;
 };
 
+// The rows to evaluate, and where their outputs go.
 struct Batch {
   const void* x;  // (rows, n_in) for each member
   void* y;        // (members, rows, n_out)
   std::int64_t rows;
-  std::int64_t x_stride;  // numbers from one member's x to the next one's; 0 if they share it
+  std::int64_t x_stride;  // elements from one member's x to the next member's; 0 if they share it
 };
 
-// The derivatives with respect to x that are wanted of a batch: of each row the Jacobian, or its product with
-// tangents or cotangents that are given.
+// Which derivatives with respect to x are wanted: for each row the Jacobian, or its products with given
+// tangents or cotangents.
 struct Derivatives {
-  bool backward;              // cotangents go back from y to x, or else tangents forward
-  std::int64_t directions;    // tangents or cotangents of each row; without given ones all, n_in or n_out
-  const void* given;          // (rows, directions, n_in), backward n_out, for each member; null: unit vectors
-  std::int64_t given_stride;  // numbers from one member's to the next one's; 0 if they share them
-  void* result;     // (members, rows, directions, n_out), backward n_in; without given ones the Jacobian,
+  bool backward;  // true: cotangents go from y back to x; false: tangents go from x to y
+  std::int64_t
+      directions;     // tangents or cotangents of each row; n_in or, backward, n_out of them for a Jacobian
+  const void* given;  // (rows, directions, n_in or, backward, n_out) for each member; null: the Jacobian
+  std::int64_t given_stride;  // elements from one member's to the next member's; 0 if they share them
+  void* result;     // the products, (members, rows, directions, n_out or, backward, n_in), or the Jacobians,
                     // (members, rows, n_out, n_in)
-  void* laplacian;  // (members, rows, n_out): the sums of second derivatives over the inputs; or null. Only
-                    // forward, and of unit vectors
+  void* laplacian;  // (members, rows, n_out): the sum over the inputs of the second derivatives; null if not
+                    // wanted. Only with forward Jacobians
 };
 
 // Rows of one member: first, first + 1, ..., first + count - 1.
@@ -97,50 +102,53 @@ struct Tile {
   std::int64_t count;
 };
 
-// How one instruction set evaluates a network.
+// The functions of one instruction set. None of them allocates memory.
 struct Kernel {
   const char* name;
 
-  // Bytes of memory that `run` needs for a tile of so many rows. Fewer rows may need more.
+  // Returns how many bytes of memory `run` needs for a tile of so many rows. A tile of fewer rows may need
+  // more.
   std::size_t (*scratch)(const Network&, std::int64_t rows);
 
-  // Bytes of one member's packed weights: 0 for a dtype whose weights are read where they are.
+  // Returns how many bytes one member's packed weights take; 0 for dtypes whose weights are read in place.
   std::size_t (*packed_bytes)(const Network&);
 
-  // Packs a layer of one member into the memory for all its layers, aligned to 64. Subnormal numbers must
-  // count.
+  // Packs one layer of one member into `packed`, the memory for all of its layers, aligned to 64 bytes. The
+  // thread must not be in a mode that takes subnormal numbers for 0.
   void (*pack)(const Network&, std::int64_t member, std::int64_t layer, void* packed);
 
-  // Evaluates at most tile_rows(network) rows, in scratch(network, tile.count) bytes aligned to 64, with the
-  // member's packed weights; allocates nothing. Subnormal numbers count if the calling thread's
-  // floating-point mode lets them, but never in bfloat16's sums if there is FMA.
+  // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count) bytes
+  // aligned to 64; `packed` has the member's packed weights. Subnormal numbers count unless the calling
+  // thread's floating-point mode takes them for 0. In bfloat16's sums they never count, if the processor has
+  // FMA.
   void (*run)(const Network&, const Batch&, const Tile&, void* memory, const void* packed);
 
-  // The same with derivatives, of float32 and float64 networks that have a unit in every layer. batch.y may
-  // be null.
+  // The same with derivatives, for float32 and float64 networks with at least one unit in every layer.
+  // batch.y may be null.
   std::size_t (*derivative_scratch)(const Network&, const Derivatives&, std::int64_t rows);
   void (*differentiate)(const Network&, const Batch&, const Derivatives&, const Tile&, void* memory);
 };
 
-// Those of the CPU's family are defined.
+// Only those of the family of processors that is compiled for are defined.
 extern const Kernel baseline;
 extern const Kernel avx2;
 extern const Kernel avx512;
 extern const Kernel avx512_bf16;
 extern const Kernel neon;
 
-// Whether the product of pairs that this CPU has gives the bits that two fused multiply-adds give.
+// Returns whether vdpbf16ps on this CPU gives the bits of two fused multiply-adds, by trial of some thousand
+// sums.
 bool pairs_are_exact();
 
-int kernel_count();            // how many of them this CPU has
-const Kernel& kernel_of(int);  // each of those, the best one last
+int kernel_count();            // how many of the instruction sets this CPU has
+const Kernel& kernel_of(int);  // number 0 to kernel_count() - 1, the fastest last
 
-// sin(x + low) and cos(x + low), by the C library.
+// sin(x + low) and cos(x + low), by the C library, for arguments too large for the reduction of sine.h.
 double sine_of_large(double x, double low);
 double cosine_of_large(double x, double low);
 
-std::int64_t widest(const Network&);  // the most numbers that a row has between two layers, x and y included
-std::int64_t tile_rows(const Network&);  // rows of a tile that fits in L2
-std::int64_t derivative_tile_rows(const Network&, const Derivatives&);
+std::int64_t widest(const Network&);     // the largest n_in or n_out of all layers
+std::int64_t tile_rows(const Network&);  // how many rows a tile has, so that it fits in L2
+std::int64_t derivative_tile_rows(const Network&, const Derivatives&);  // the same with derivatives
 
 }  // namespace jaxneuron

@@ -1,16 +1,19 @@
-// Layers of 16-bit numbers, whose weights are packed once, as products read them, and whose tiles of rows are
-// packed before each layer.
+// The sums of 16-bit layers. Weights are packed once, into the order in which products read them; the inputs
+// of a layer are packed before it.
 //
-// A float16 layer is summed as any other (layers.h), in float32. A bfloat16 layer is summed in pairs of
-// inputs, and subnormal numbers count as 0: those of x, w and b, and partial sums.
+// A float16 layer is summed in float32, like any float32 layer (layers.h). A bfloat16 layer is summed in
+// pairs of inputs, and subnormal numbers count as 0, in x, w, b and the partial sums:
 //
 //     z[j] = b[j];  for i in 0, 2, 4 .. n_in:  z[j] = fma(x[i+1], w[i+1][j], z[j])
 //                                              z[j] = fma(x[i], w[i][j], z[j])
 //
-// So processors with a product of bfloat16 pairs compute it (vdpbf16ps). On others float32 numbers are packed
-// in that order and multiplied while subnormal numbers are taken for 0. After an odd n_in follow x = 0 and w
-// = -0, whose product -0 leaves every sum as it is. Without FMA the order is the same, but subnormal numbers
-// count.
+// This is what the instruction vdpbf16ps computes, on processors that have it. On others the numbers are
+// packed as floats in that order, and multiplied while the processor takes subnormal numbers for 0: the same
+// bits. If n_in is odd, x = 0 and w = -0 are added: the product -0 changes no sum. Processors without FMA use
+// the same order, but round each product and do not take subnormal numbers for 0.
+//
+// A *factor* is what a product multiplies: a float, or a pair of bfloat16 numbers where the processor has the
+// instruction.
 #pragma once
 
 #include "exact.h"
@@ -19,18 +22,19 @@
 
 namespace jaxneuron::ISA {
 
-// Factors that n numbers are packed to.
+// How many factors n numbers are packed to.
 template <class S>
 constexpr std::int64_t factors(std::int64_t n) {
   return (n + S::GROUP - 1) / S::GROUP * S::GROUP_FACTORS;
 }
 
-// Whether the thread must take subnormal numbers for 0, as the instruction by itself does.
+// Whether the thread's floating-point mode must take subnormal numbers for 0. vdpbf16ps always does.
 template <class S>
 constexpr bool flushes = S::GROUP == 2 && S::GROUP_FACTORS == 2 && has_fma;
 
-// Factors of a packed layer: for each stretch of its units, their biases as floats, then their weights; then,
-// where exact.h asks for it, the least size of a weight.
+// How many factors a packed layer takes. A layer's units are divided into stretches of up to
+// ACCUMULATOR_VECTORS vectors; each stretch is packed as its biases, in float32, and then its weights. Where
+// exact.h needs it, the smallest |w| of the layer follows.
 template <class S>
 std::int64_t packed_factors(const Layer& layer) {
   const bool and_least = flushes<S> && flushes_before_rounding;
@@ -42,8 +46,7 @@ Factor& least_weight(const Layer& layer, Factor* packed) {
   return packed[packed_factors<S>(layer) - lanes<float>];
 }
 
-// Numbers from `from` on as they are computed with: a vector of them or, before `end`, those there are and
-// zeros.
+// Loads a vector of stored numbers; lanes from `end` on get 0, and nothing is read there.
 template <class S>
 Vector<float> load_before(const typename S::Stored* from, const typename S::Stored* end) {
   if (end - from >= lanes<float>) return S::load(from);
@@ -52,14 +55,15 @@ Vector<float> load_before(const typename S::Stored* from, const typename S::Stor
   return S::load(rest);
 }
 
-// f(first unit, vectors) for the layer's stretches of units.
+// Calls f(first unit, vectors) for each stretch of the layer's units.
 template <class F>
 void in_stretches_of_units(const Layer& layer, F f) {
   in_stretches(vectors<float>(layer.n_out), ACCUMULATOR_VECTORS,
                [&](std::int64_t v, std::int64_t count) { f(v * lanes<float>, count); });
 }
 
-// One member's weights to packed_factors(layer). What is packed for units that pad a vector is of no account.
+// Packs one member's weights and biases into packed_factors(layer) factors. Lanes that only pad a vector get
+// numbers that nobody uses.
 template <class S>
 void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to) {
   using Stored = typename S::Stored;
@@ -72,7 +76,7 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
     for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>)
       store<float>(biases + i, of.b ? load_before<S>(of.b + j + i, of.b + n_out) : Vector<float>{});
   });
-  for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // first, as weights are read in this order
+  for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // the outer loop: it reads weights as they stand
     in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
       const std::int64_t width = count * lanes<float>;
       const Stored* const row = of.w + k * n_out + j;
@@ -92,8 +96,10 @@ Product<float, Factor> product_of(const Factor*) {
   return {};
 }
 
-// Multiplies a layer's packed weights by x, `size` factors, one stretch of units after the other:
-// f(first unit, units, padded units, biases, weights, x).
+// Calls f(first unit, units, padded units, biases, weights, x) for each stretch of the layer's units, to
+// multiply the stretch's packed weights by x, which has `size` factors. Meanwhile subnormal numbers are taken
+// for 0 if the format demands it. `weights` and x are pointers to Factor, or to Exact where exact.h is
+// needed.
 template <class S, class Factor, class F>
 void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[maybe_unused]] std::int64_t size,
                 F f) {
@@ -116,21 +122,24 @@ void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[may
   }
 }
 
-// Units side by side: y (rows, padded n_out) from y (rows, padded n_in), by way of x, as large.
-template <class S, class Factor = typename S::Factor>
-void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, Factor* x, float* y) {
-  const std::int64_t n_in = layer.n_in;
-  const std::int64_t width = padded<float>(n_in);
-  const std::int64_t size = factors<S>(n_in);
-  if (n_in % S::GROUP)
-    for (std::int64_t r = 0; r < rows; ++r) y[r * width + n_in] = 0;
-  for (std::int64_t i = 0; i < rows * width; i += lanes<float>) S::pack_row(load(y + i), x + factors<S>(i));
+// Packs one row of n stored numbers for units in lanes. It is padded with zeros to a whole vector.
+template <class S>
+void pack_stored_row(const typename S::Stored* from, std::int64_t n, typename S::Factor* x) {
+  for (std::int64_t i = 0; i < n; i += lanes<float>)
+    S::pack_row(load_before<S>(from + i, from + n), x + factors<S>(i));
+}
 
-  over_units<S>(layer, packed, x, factors<S>(rows * width),
+// Computes a layer's sums with units in lanes: y (rows, padded n_out) from x (rows, factors of padded n_in).
+template <class S, class Factor = typename S::Factor>
+void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
+                           float* y) {
+  const std::int64_t size = factors<S>(layer.n_in);
+  const std::int64_t x_stride = factors<S>(padded<float>(layer.n_in));
+  over_units<S>(layer, packed, x, rows * x_stride,
                 [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* left) {
                   auto product = product_of(weights);
-                  product.left_row_stride = factors<S>(width);
+                  product.left_row_stride = x_stride;
                   product.left_column_stride = 1;
                   product.right_row_stride = padded_units;
                   product.out_row_stride = padded<float>(layer.n_out);
@@ -152,7 +161,7 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
                 });
 }
 
-// Rows side by side: y (n_in, rows) to factors, for padded rows.
+// Packs y (n_in, rows) for rows in lanes: x (factors of n_in, rows). `rows` is padded.
 template <class S, class Factor = typename S::Factor>
 void pack_rows(std::int64_t n_in, std::int64_t rows, const float* y, Factor* x) {
   for (std::int64_t k = 0; k < n_in; k += S::GROUP)
@@ -163,7 +172,7 @@ void pack_rows(std::int64_t n_in, std::int64_t rows, const float* y, Factor* x) 
     }
 }
 
-// y (n_out, rows) from factors.
+// Computes a layer's sums with rows in lanes: y (n_out, rows) from x (factors of n_in, rows).
 template <class S, class Factor = typename S::Factor>
 void packed_rows_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
                           float* y) {

@@ -15,7 +15,7 @@
 namespace jaxneuron {
 namespace {
 
-constexpr std::int64_t MOST_UNITS = std::int64_t{1} << 32;  // products of sizes don't overflow
+constexpr std::int64_t MOST_UNITS = std::int64_t{1} << 32;  // the product of two fits in 64 bits
 
 __attribute__((format(printf, 2, 3))) Code invalid(Error* error, const char* format, ...) {
   va_list values;
@@ -39,14 +39,15 @@ std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / 
 
 std::size_t up_to_64(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Packs layers of one member into the memory for all of its layers.
+// Packs the layers first to last - 1 of one member; `packed` is the memory for all of its layers.
 void pack_layers(const Plan& plan, std::int64_t member, std::int64_t first, std::int64_t last, void* packed) {
   for (std::int64_t layer = first; layer < last; ++layer)
     plan.kernel->pack(plan.network, member, layer, packed);
 }
 
-// What one thread needs to run tiles: its floating-point mode (XLA's threads take subnormal numbers for 0),
-// memory for a tile and, unless the plan has them, for a member's packed weights.
+// Runs tiles on one thread. It holds what the thread needs: a floating-point mode in which subnormal numbers
+// count (XLA's threads take them for 0), memory for a tile and, if the plan has no packed weights, for those
+// of one member.
 class Worker {
  public:
   Worker(const Plan& plan, const Batch& batch, const Derivatives* wanted, std::int64_t tile_rows,
@@ -66,7 +67,8 @@ class Worker {
     if (memory_ && packed_bytes) own_ = static_cast<char*>(memory_) + bytes;
   }
 
-  // Item i is a tile of rows of one member.
+  // Runs the tiles first to last - 1. Tiles are numbered through the rows of the first member, then of the
+  // next.
   void operator()(std::int64_t first, std::int64_t last) {
     if (!memory_) return;
     const std::int64_t tiles = quotient_up(batch_.rows, tile_rows_);
@@ -101,12 +103,12 @@ class Worker {
   Memory large_;
   void* memory_;
   const void* packed_;
-  void* own_ = nullptr;       // memory for packed weights,
-  std::int64_t member_ = -1;  // which are those of this member
+  void* own_ = nullptr;       // memory for one member's packed weights
+  std::int64_t member_ = -1;  // the member whose weights are there
   alignas(64) char small_[STACK_SCRATCH];
 };
 
-// How many rows a tile has, and how many threads beside the caller work on the tiles.
+// How a call is divided: the rows of a tile, and how many threads help the caller.
 struct Division {
   std::int64_t tile_rows;
   std::int64_t helpers;
@@ -120,7 +122,7 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   const double total = work(plan, rows);
   if (!threads || total < 2 * threads->repaid_by) return division;
   const std::int64_t count = std::max<std::int64_t>(threads->count(threads->pool), 1);
-  if (network.members < count) {  // tiles enough for all threads, and some more where they stay large
+  if (network.members < count) {  // at least a tile for each thread, and more if they stay large
     const std::int64_t wanted = std::max(count, std::min(THREAD_TILES * count, rows / THREAD_TILE_ROWS));
     division.tile_rows = std::min(division.tile_rows, quotient_up(rows, wanted));
   }
@@ -130,7 +132,7 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   return division;
 }
 
-// Packs layers of a network of one member.
+// Packs layers of a single network on one thread.
 class Packer {
  public:
   Packer(const Plan& plan, void* packed) : plan_(plan), packed_(packed) {}
@@ -142,8 +144,8 @@ class Packer {
   const Subnormals count_{true};
 };
 
-// The weights of a network of one member, packed for all threads, by some of them; null if there is nothing
-// to pack.
+// Returns the packed weights of a single network, for all threads to use. Up to `helpers` threads help to
+// pack them. Returns null if there is nothing to pack; throws std::bad_alloc if there is no memory.
 Memory pack(const Plan& plan, const Threads* threads, std::int64_t helpers) {
   const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network) : 0;
   if (bytes == 0) return nullptr;
@@ -157,7 +159,7 @@ Memory pack(const Plan& plan, const Threads* threads, std::int64_t helpers) {
   return packed;
 }
 
-// A plan that owns its layers' descriptions and packed weights.
+// A plan with memory of its own for the layers' descriptions and the packed weights.
 struct OwningPlan : Plan {
   std::vector<Layer> layers;
   Memory memory;
@@ -201,7 +203,7 @@ double work(const Plan& plan, std::int64_t rows) {
 
 namespace {
 
-// The values of all rows and, unless it is null, what is wanted of their derivatives.
+// Evaluates all rows, and their derivatives unless `wanted` is null.
 Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const Threads* threads,
          Error* error) {
   const Network& network = plan.network;
@@ -223,7 +225,7 @@ Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const 
       return no_memory(error, "packed weights or a loop of threads");
     }
   } else {
-    make()(0, items);  // which packs by itself
+    make()(0, items);  // a Worker packs what it needs
   }
   return failed ? no_memory(error, "a tile of rows") : OK;
 }

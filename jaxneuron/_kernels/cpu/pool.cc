@@ -18,7 +18,8 @@
 namespace jaxneuron {
 namespace {
 
-// The pool of the process that made it. It is never freed: its threads may sleep in it when the process ends.
+// A pool and the process that made it. It is never freed, as its threads may still sleep in it when the
+// process ends.
 struct Shared {
   const pid_t process = getpid();
   Pool pool;
@@ -26,7 +27,7 @@ struct Shared {
 
 std::atomic<Shared*> shared{nullptr};
 
-// Without a lock, which another thread might hold at the moment of a fork.
+// Returns this process's pool. It takes no lock, as another thread might hold one at the moment of a fork.
 Pool& shared_pool() {
   Shared* found = shared.load();
   while (!found || found->process != getpid()) {
@@ -37,7 +38,8 @@ Pool& shared_pool() {
   return found->pool;
 }
 
-// While it lives, threads are started with all signals blocked: they are for the threads of the program.
+// Blocks all signals while it lives, and in threads started meanwhile: signals are for the program's own
+// threads.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
@@ -51,7 +53,7 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
-// For those who look at the program's threads: top -H, a debugger, a profiler.
+// Names the calling thread, for people who look at the program's threads in top -H, a debugger or a profiler.
 void name_this_thread() {
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "jaxneuron");

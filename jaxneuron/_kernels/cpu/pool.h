@@ -1,4 +1,4 @@
-// The kernel's own threads, for a caller that has none to supply. They sleep between calls.
+// Threads of the kernel's own, for callers that have none to supply. They sleep between calls.
 #pragma once
 
 #include <condition_variable>
@@ -17,10 +17,11 @@ class Pool {
   Pool() = default;
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
-  ~Pool();  // when every task has been run
+  ~Pool();  // waits until every task has run
 
-  // Has task(argument) called on one of at most `most` threads, which is started if all others have work. If
-  // the system has no thread to give, the calling thread runs the task itself.
+  // Has task(argument) called by a thread of the pool. If all of them are busy and there are fewer than
+  // `most`, a new one is started. If the pool has no thread and can't start one, the calling thread runs the
+  // task.
   void add(void (*task)(void*), void* argument, std::int64_t most);
 
  private:
@@ -40,12 +41,12 @@ class Pool {
   bool done_ = false;
 };
 
-// The CPUs that this process may use, by its affinity.
+// Returns how many CPUs this process may use, by its affinity.
 std::int64_t cpus();
 
-// A pool that all calls of this process share, for calls by at most `*most` threads, the calling one
-// included, and never more than cpus(). A forked process has none of its parent's threads: it gets a pool of
-// its own.
+// Returns a pool that all calls of this process share. It uses at most `*most` threads, the calling one
+// included, and never more than cpus(). A forked process gets a new pool, as it has none of its parent's
+// threads.
 Threads shared_threads(std::int64_t* most);
 
 }  // namespace jaxneuron

@@ -1,12 +1,12 @@
-// Exponentials and logarithms with a scaling before and after: their argument and their result have two
-// parts, so that only the last step is a rounding.
+// Activations with a scaling before and after an exponential or logarithm. Argument and result of it are kept
+// in two parts, so that only the last step rounds.
 #pragma once
 
 #include "arithmetic.h"
 
 namespace jaxneuron::ISA {
 
-// softplus(x) before its last rounding, from max(x, 0), a = min(|x|, zero) and exp(-|x|) reduced:
+// Returns softplus(x) in two parts, from max(x, 0), a = min(|x|, zero) and exp(-|x|) reduced:
 //
 //     max(x, 0) + log1p(e), e = exp(-|x|), where log1p(e) = ln 2 + log1p((e - 1) / 2) for e > 1/2 and
 //     log1p(f) = f + s (s^2 LOG(s^2) - f), s = f / (2 + f)
@@ -14,7 +14,7 @@ template <class T>
 inline TwoParts<T> softplus_parts(Vector<T> positive, Vector<T> a, const Reduced<T>& x) {
   using F = Format<T>;
   const auto [p, p_rest] = fast_two_sum<T>(x.u, x.u * x.u * polynomial<T>(F::exp, x.u));
-  const auto large = a < T(0.6931472);  // about e > 1/2: either formula holds near there
+  const auto large = a < T(0.6931472);  // e > 1/2, or nearly: close to 1/2 both formulas hold
   const Vector<T> unscaled = x.c * power<T>(-F::scale_exponent);
   const Vector<T> c = large ? T(0.5) * unscaled : unscaled;
   const Vector<T> c_part = large ? c - T(0.5) : c;
@@ -27,7 +27,7 @@ inline TwoParts<T> softplus_parts(Vector<T> positive, Vector<T> a, const Reduced
   const Vector<T> base_rest = large ? f_rest + F::ln2[1] : f_rest;
   const auto [log, log_rest] = fast_two_sum<T>(base, f);
   const Vector<T> rest = fma(s, fma(f_rest, splat<T>(-2), slope), base_rest) + log_rest;
-  // The two larger terms, their sum, its error: all else is small, and is rounded once with it.
+  // The sum of the two larger terms and its error. All other terms are small: they are added to the error.
   const auto [sum, sum_rest] = fast_two_sum<T>(max(positive, log), min(positive, log));
   return {sum, sum_rest + rest};
 }
@@ -51,7 +51,7 @@ inline Vector<T> scaled_softplus(Vector<T> z, T beta) {
 // c p + alpha (c - 1) for p = alpha (exp(u) - 1), so that it is alpha (c exp(u) - 1)
 template <class T>
 inline Vector<T> scaled_exp_minus_1(Vector<T> c, Vector<T> p, T alpha) {
-  // c exp(u) itself less a rounded number where c is below 1/2; else with all bits of c exp(u) - 1
+  // Below c = 1/2, a rounded number is subtracted from c exp(u); otherwise all bits of c exp(u) - 1 are kept.
   const auto far = c < T(0.5);
   const Vector<T> start = far ? splat<T>(-alpha) : fma(c, splat<T>(alpha), splat<T>(-alpha));
   return fma(c, far ? p + alpha : p, start);
@@ -67,8 +67,8 @@ inline Vector<T> scaled_elu(Vector<T> z, T alpha) {
   return z >= 0 ? z : scaled_exp_minus_1<T>(x.c, p, alpha);
 }
 
-// z, and alpha (exp(z / alpha) - 1) below 0, from z = k alpha ln 2 + v: alpha (exp(v / alpha) - 1) is v, and
-// a little more
+// z, and alpha (exp(z / alpha) - 1) below 0, from z = k alpha ln 2 + v. alpha (exp(v / alpha) - 1) is v and a
+// small term
 template <class T>
 inline Vector<T> celu(Vector<T> z, T alpha) {
   using F = Format<T>;

@@ -1,4 +1,4 @@
-// The sine and the cosine of frequency z, the product in two parts.
+// The sine and the cosine of frequency z. The product is kept in two parts.
 #pragma once
 
 #include "arithmetic.h"
@@ -6,8 +6,8 @@
 
 namespace jaxneuron::ISA {
 
-// y with the sines, or cosines, of large numbers in their lanes: few have them, and they cost some 20 ns
-// each.
+// Replaces the lanes of y whose argument is large by the C library's sine or cosine: some 20 ns each, and
+// rare.
 template <class T>
 __attribute__((noinline)) Vector<T> with_large_sines(Vector<T> y, Vector<T> x, Vector<T> low,
                                                      bool is_cosine) {
@@ -17,13 +17,13 @@ __attribute__((noinline)) Vector<T> with_large_sines(Vector<T> y, Vector<T> x, V
   return y;
 }
 
-// sin(frequency z), or cos(frequency z), the sine of a quarter turn more: |frequency z| = k pi / 2 + r, and
-// sin(r) or cos(r) by k, each by its polynomial
+// sin(frequency z), or cos(frequency z), which is the sine a quarter turn later. With |frequency z| = k pi /
+// 2 + r it is sin(r) or cos(r) up to its sign, by k; each has its polynomial
 template <class T, bool is_cosine>
 inline Vector<T> sine(Vector<T> z, T frequency) {
   using F = Format<T>;
   using Integer = typename Lanes<T>::Integer;
-  if constexpr (sizeof(T) == 4 && !has_fma) {  // three parts of pi / 2 are too few without FMA
+  if constexpr (sizeof(T) == 4 && !has_fma) {  // without FMA three parts of pi / 2 are not enough
     return by_double<sine<double, is_cosine>>(z, double(frequency));
   } else {
     constexpr T shift =

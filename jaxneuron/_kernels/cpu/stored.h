@@ -1,5 +1,5 @@
-// The formats that numbers are stored in, and the format that each is computed in: float32 and float64 in
-// themselves, bfloat16 and float16 in float32, each result rounded to nearest, ties to even.
+// The formats in which numbers are stored in memory. float32 and float64 numbers are computed with as they
+// are; bfloat16 and float16 numbers are converted to float32, and results are rounded back, half to even.
 #pragma once
 
 #include <utility>
@@ -8,13 +8,18 @@
 
 namespace jaxneuron::ISA {
 
-// Every format has `Stored`, an element in memory; `Number`, what it's computed in; and, for a whole vector,
-// load, round (to a number that the format has, kept as a Number) and store (of a rounded one).
+// A format has the types `Stored`, an element in memory, and `Number`, what it is computed in; and functions
+// of a whole vector: `load`; `round`, which returns the nearest numbers of the format, as Numbers; and
+// `store`, for a rounded vector.
 //
-// Products multiply Factors: each GROUP of numbers that they sum one after the other is packed to
-// GROUP_FACTORS of them, in the order of the sum. 16-bit formats have `pack` for vectors of the numbers
-// first[] and second[] of groups, to factors of which the next stand `stride` apart, and `pack_row` for
-// groups side by side.
+// Products multiply the type `Factor`. Each GROUP of numbers is packed to GROUP_FACTORS factors, in the order
+// in which they are summed. The 16-bit formats round numbers and pack them, in two ways:
+//
+//   pack       the first numbers of several groups are in one vector, their second numbers in another. If a
+//              group has two factors, the second factors are stored `stride` after the first.
+//   pack_row   groups stand side by side in one vector, and so do their factors.
+//
+// clear_second makes the second number of a packed group 0.
 template <class T>
 struct Plain {
   using Stored = T;
@@ -36,13 +41,14 @@ inline Integers<float> load_16(const std::uint16_t* from) {
   return __builtin_convertvector(h, Integers<float>);
 }
 
-// The low 16 bits of each lane.
+// Stores the low 16 bits of each lane.
 inline void store_16(std::uint16_t* to, Integers<float> bits) {
   const Halves h = __builtin_convertvector(bits, Halves);
   std::memcpy(to, &h, sizeof h);
 }
 
-// The bits of y with the last `count` rounded off, half to even; NaN is kept, and made quiet.
+// Returns the bits of y, rounded half to even so that the last `count` are 0. NaN stays NaN, and becomes
+// quiet.
 inline Integers<float> rounded_bits(Vector<float> y, int count) {
   const Integers<float> bits = bit_cast<float>(y);
   const Integers<float> odd = (bits >> count) & 1;
@@ -59,18 +65,20 @@ struct BFloat16 {
   static void store(std::uint16_t* to, Vector<float> y) { store_16(to, (bit_cast<float>(y) >> 16) & 0xffff); }
 
   static constexpr int GROUP = 2;
-#if defined(__AVX512BF16__)  // it also rounds subnormal numbers to 0, as which products take them
+#if defined(__AVX512BF16__)  // the conversion takes subnormal numbers for 0, and so do the products
   using Factor = Pair;
   static constexpr int GROUP_FACTORS = 1;
   static void pack(Vector<float> first, Vector<float> second, Pair* to, std::int64_t) {
     typedef std::uint16_t Numbers __attribute__((vector_size(BYTES)));
-    const auto numbers = (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all the first ones, then the second
+    const auto numbers =
+        (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second ones
     ISA::store<Pair>(to, (Vector<Pair>)halves_joined(numbers, std::make_integer_sequence<int, BYTES / 2>()));
   }
   static void pack_row(Vector<float> y, Pair* to) {
     const auto rounded = _mm512_cvtneps_pbh(y);
     std::memcpy(to, &rounded, sizeof rounded);
   }
+  static void clear_second(Pair* group) { *group &= 0xffff; }
 
  private:
   template <class V, int... I>
@@ -87,6 +95,7 @@ struct BFloat16 {
   static void pack_row(Vector<float> y, float* to) {
     ISA::store<float>(to, in_pairs_exchanged(round(y), std::make_integer_sequence<int, BYTES / 4>()));
   }
+  static void clear_second(float* group) { group[0] = 0; }
 
  private:
   template <int... I>

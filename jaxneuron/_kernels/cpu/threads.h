@@ -1,4 +1,4 @@
-// A loop over items, shared with threads that someone else supplies.
+// A loop whose iterations are shared with threads that the caller supplies.
 #pragma once
 
 #include <algorithm>
@@ -39,7 +39,8 @@ inline int current_cpu() { return -1; }
 inline void leave(int) {}
 #endif
 
-// What the threads share. It lives until the last of them has looked at it, which may be after the call.
+// The state of one loop: which items have been claimed, and how many are done. A helper may look at it when
+// the call has returned already, so it lives until the last helper has let go of it.
 class Loop {
  public:
   Loop(std::int64_t items, std::int64_t chunk) : items_(items), chunk_(chunk) {}
@@ -79,7 +80,7 @@ class Loop {
   std::condition_variable finished_;
 };
 
-// What a helper is handed; it frees it.
+// What a helper is given to run. The helper deletes it.
 template <class Make>
 struct Task {
   std::shared_ptr<Loop> loop;
@@ -93,9 +94,10 @@ struct Task {
   }
 };
 
-// work(first, last) over all items in chunks, by the caller and up to `helpers` of the threads, where each
-// has a work = make() of its own. The caller may be one of the threads itself: it waits only for chunks that
-// a thread is working on, never for a thread to come. Throws std::bad_alloc before anything has begun.
+// Runs work(first, last) for all items, `chunk` of them at a time, on the calling thread and up to `helpers`
+// of the threads. Each of these calls make() once for a `work` of its own. Returns when all items are done.
+// It waits only for chunks that a thread has claimed, never for a thread to start, so the caller may be one
+// of the threads itself. Throws std::bad_alloc, if at all, before any item has begun.
 template <class Make>
 void parallel(const Threads& threads, std::int64_t helpers, std::int64_t items, std::int64_t chunk,
               const Make& make) {
@@ -106,7 +108,7 @@ void parallel(const Threads& threads, std::int64_t helpers, std::int64_t items, 
     if (!task) break;
     threads.schedule(threads.pool, &Task<Make>::run, task);
   }
-  std::this_thread::yield();  // to a helper that waits for this CPU
+  std::this_thread::yield();  // a helper may be waiting for this CPU
   loop->run(make);
   loop->wait();
 }

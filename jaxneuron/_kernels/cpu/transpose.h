@@ -1,8 +1,9 @@
-// Rows to columns and back, by the perfect shuffle.
+// Turns rows into columns and back, by the perfect shuffle.
 //
-// The numbers of W rows of C features lie in C vectors, number r C + f at place r of the whole. Taking those
-// at even places first and those at odd places after them moves the lowest bit of the place to its front;
-// after log2(C) times f stands before r, and vector f holds feature f of all W rows. The inverse goes back.
+// W rows of C features stand one after the other in C vectors: feature f of row r at place r C + f. One step
+// takes first the numbers at even places, then those at odd places, which moves the lowest bit of each
+// number's place to its front. After log2(C) steps f stands before r: vector f holds feature f of all W rows.
+// The inverse goes back.
 #pragma once
 
 #include <utility>
@@ -34,7 +35,7 @@ inline V second_halves(V a, V b, std::integer_sequence<int, I...>) {
 template <class T>
 using Places = std::make_integer_sequence<int, lanes<T>>;
 
-// Rows in, features out.
+// Turns the rows in v into features.
 template <class T, int C>
 inline void separate(Vector<T> (&v)[C]) {
   for (int times = 1; times < C; times *= 2) {
@@ -47,7 +48,7 @@ inline void separate(Vector<T> (&v)[C]) {
   }
 }
 
-// Features in, rows out.
+// Turns the features in v into rows.
 template <class T, int C>
 inline void join(Vector<T> (&v)[C]) {
   for (int times = 1; times < C; times *= 2) {
@@ -60,7 +61,7 @@ inline void join(Vector<T> (&v)[C]) {
   }
 }
 
-// Numbers of 16 bytes.
+// How many numbers 16 bytes hold: a part of a vector.
 template <class T>
 constexpr int PART = 16 / sizeof(T);
 
@@ -69,7 +70,7 @@ inline V joined(H a, H b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, I...);
 }
 
-// `count` parts that start `stride` numbers apart, side by side.
+// Loads `count` parts, the first numbers of which are `stride` apart, into one vector.
 template <class T, int count, class V>
 inline V load_parts(const T* from, std::int64_t stride) {
   V v;
@@ -84,7 +85,8 @@ inline V load_parts(const T* from, std::int64_t stride) {
   return v;
 }
 
-// In each part, groups of `size` numbers of a and b by turns: those of their first halves, or the second.
+// Interleaves a and b in groups of `size` numbers, part by part: the first halves of their parts (half = 0),
+// or the second (half = 1).
 template <class T, int size, int half, int... I>
 inline Vector<T> interleaved(Vector<T> a, Vector<T> b, std::integer_sequence<int, I...>) {
   constexpr int Q = PART<T>;
@@ -137,7 +139,8 @@ inline void block_to_rows(const T* columns, std::int64_t column_stride, T* rows,
   for (int i = 0; i < C; ++i) store(rows + i * stride, v[i]);
 }
 
-// f(block) for W rows of n features: block<C>(first feature, stride of its vectors). False if no block fits.
+// Calls f(C, first feature, stride of its vectors) for the blocks of C features that cover n features of W
+// rows. Returns false if no such blocks exist; then f is not called.
 template <class T, class F>
 inline bool in_blocks(std::int64_t n, F f) {
   constexpr int W = lanes<T>;
@@ -156,7 +159,7 @@ inline bool in_blocks(std::int64_t n, F f) {
   return false;
 }
 
-// (count, n) rows to (n, column_stride) columns, zeros after them.
+// Turns rows (count, n) into columns (n, column_stride), and fills each column up with zeros.
 template <class T>
 void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, std::int64_t column_stride) {
   constexpr int W = lanes<T>;
@@ -173,7 +176,7 @@ void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, s
   }
 }
 
-// (n, column_stride) columns to (count, n) rows.
+// Turns columns (n, column_stride) into rows (count, n).
 template <class T>
 void to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t count, std::int64_t n) {
   constexpr int W = lanes<T>;

@@ -1,7 +1,9 @@
-// Vectors of float or double, as wide as the processor's registers, and the fused multiply-add of every sum.
+// Vectors of float or double, as wide as the processor's registers, and the operations on them that C++
+// lacks.
 //
-// Compiled once for each instruction set, with ISA its namespace and BYTES the width of its vectors. The
-// namespace keeps the linker from merging an inline function that needs AVX-512 with the one for any CPU.
+// This file is compiled once for each instruction set; the macro ISA is a namespace of its own, and BYTES the
+// width of its vectors. Without the namespaces, the linker could use a function compiled for AVX-512 on every
+// processor.
 #pragma once
 
 #include <cstdint>
@@ -67,7 +69,7 @@ inline Vector<T> splat(T x) {
   return x - Vector<T>{};
 }
 
-// The same bits as integers, and back.
+// Returns the bits of a vector as integers, and integers as the vector with these bits.
 template <class T>
 inline Integers<T> bit_cast(Vector<T> v) {
   return (Integers<T>)v;
@@ -121,7 +123,7 @@ inline Vector<double> sqrt(Vector<double> x) {
 }
 #endif
 
-// x, limited by a bound; NaN stays NaN.
+// Returns x limited by a bound; NaN stays NaN.
 template <class T>
 inline Vector<T> at_most(Vector<T> x, T bound) {
   return min(splat<T>(bound), x);
@@ -132,7 +134,7 @@ inline Vector<T> at_least(Vector<T> x, T bound) {
   return max(splat<T>(bound), x);
 }
 
-// Whether any lane of a mask is set.
+// Returns whether any lane of a mask is set.
 template <class T>
 inline bool any(Integers<T> mask) {
 #if defined(__AVX512F__)
@@ -146,7 +148,7 @@ inline bool any(Integers<T> mask) {
 #endif
 }
 
-// For sizes: those of the standard library could be linked from one instruction set into another.
+// For sizes. The linker could use another instruction set's copy of std::min.
 constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
@@ -182,8 +184,8 @@ inline Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) 
 }
 
 #if defined(__AVX512BF16__)
-// c + a1 b1 + a0 b0 of the pairs a and b: two fused multiply-adds, that of the second numbers first, which
-// take subnormal numbers for 0, as operands and as results, whatever the thread's floating-point mode.
+// Returns c + a1 b1 + a0 b0 for pairs a = (a0, a1) and b: two fused multiply-adds, a1 b1 first. They take
+// subnormal numbers for 0, as operands and as results, in every floating-point mode.
 inline Vector<float> fma(Vector<Pair> a, Vector<Pair> b, Vector<float> c) {
   return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
 }

@@ -28,7 +28,8 @@ struct Wanted {
   std::int64_t with_laplacian;
 };
 
-// y, then J or a product, then L, as one array; `tile` rows at a time or, where that is 0, of random sizes.
+// Returns y, then J or a product, then L, as one array, evaluated in tiles of `tile_size` rows, or of random
+// sizes if that is 0.
 Bytes differentiate(const Kernel& kernel, const Example& example, const Wanted& wanted,
                     std::int64_t tile_size, std::int64_t* bytes) {
   const Network& network = example.network;

@@ -1,6 +1,7 @@
-// Random networks through every instruction set that the CPU has: outputs within the bound of plain loops,
-// and a row's bits the same in every tile, place and thread, by the kernels and by the C interface and, where
-// there is FMA, by every instruction set. Made to run under sanitizers: no array is larger than it must be.
+// Evaluates random networks with every instruction set that the CPU has, and checks two things. Outputs are
+// as close to those of plain loops as the error bound says. A row has the same bits in every tile, place and
+// thread, through the kernel's functions and through the C interface, and with every instruction set that has
+// FMA. It is made for sanitizers: no array is larger than it must be.
 //
 //     driver [NETWORKS [SEED]]
 #include <atomic>
@@ -22,7 +23,8 @@
 namespace jaxneuron {
 namespace {
 
-// All rows of all members, in tiles of `rows` or, where that is 0, of random sizes.
+// Returns the outputs for all rows of all members, evaluated in tiles of `rows` rows, or of random sizes if
+// that is 0.
 Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows) {
   const Network& network = example.network;
   Bytes y(new char[example.bytes()]);
@@ -67,7 +69,7 @@ void check_bound(const Kernel& kernel, const Example& example, const Bytes& y) {
     }
 }
 
-// A row stands in two places of the same tile or of two.
+// Rotates the rows, so that each stands at another place of a tile or in another tile, and compares the bits.
 void check_place(const Kernel& kernel, const Example& example, const Bytes& y) {
   Example moved;
   moved.network = example.network;
@@ -116,10 +118,10 @@ void check(const Example& example, std::uint64_t& hash) {
   if (fused) add_to_hash(hash, example.network.dtype, example.bytes(), fused);
 }
 
-// --- bfloat16's sums ---
+// --- bfloat16's sums and sigmoid ---
 
-// What sums in pairs are tried on. SMALL: products are about 2^-126, the smallest normal number. SMALLER:
-// they are about 2^-150, half the spacing there, and nothing else.
+// The numbers that sums in pairs are tried on. SMALL: most products are about 2^-126, the smallest normal
+// number. SMALLER: all products are about 2^-150, half the distance between neighbouring floats there.
 enum Kind { ORDINARY, SMALL, SMALLER, ZEROS, ANY, EDGES, KINDS };
 
 std::uint16_t random_bfloat16(Kind kind) {
@@ -143,8 +145,9 @@ std::uint16_t random_bfloat16(Kind kind) {
   }
 }
 
-// Layers of one row, or several that are the same. Outputs have 8 of a sum's 24 bits, so that an input of 1
-// or two take the first 8 or 16 away.
+// Compares the sums of bfloat16 layers with plain loops, for one row or several equal ones. An output shows
+// only 8 of a sum's 24 bits. To show the others, one or two more inputs of 1, with fitting weights, subtract
+// the first 8 or 16 bits.
 void check_pairs() {
   for (int times = 0; times < 400; ++times) {
     const Kind kind = Kind(random(0, KINDS - 1));
@@ -191,9 +194,54 @@ void check_pairs() {
   }
 }
 
+// A bfloat16 layer's sigmoid is a float32 layer's, rounded, where a quick formula for it is most likely to be
+// wrong: at the floats whose sigmoid is nearest to the midpoint between two bfloat16 numbers. Each float is
+// the sum of three bfloat16 inputs. Near 0 the bfloat16 formula is another one.
+void check_sigmoid() {
+  std::vector<float> z;
+  for (std::uint32_t bits = random(0, 4); bits < 0x3f80; bits += 5) {
+    const double midpoint = reference::of_bits(bits << 16 | 0x8000);
+    float near = std::log(midpoint / (1 - midpoint));
+    if (std::fabs(near) < 0x1p-5) continue;
+    for (int times = 0; times < 4; ++times) near = std::nextafter(near, -INFINITY);
+    for (int times = 0; times < 7; ++times) z.push_back(near = std::nextafter(near, INFINITY));
+  }
+  const std::int64_t rows = z.size();
+  std::vector<std::uint16_t> parts(3 * rows);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    float rest = z[r];
+    for (int i = 0; i < 3; ++i) {
+      parts[3 * r + i] = reference::bits_of(rest) >> 16;
+      rest -= reference::of_bits(parts[3 * r + i] << 16);
+    }
+  }
+  const float one = 1;
+  const std::uint16_t ones[3] = {0x3f80, 0x3f80, 0x3f80};
+  Example plain, packed;
+  plain.layers.push_back({&one, nullptr, 1, 1, 0, 0, Activation::sigmoid});
+  plain.network = {plain.layers.data(), 1, 1, Dtype::float32};
+  plain.batch = {z.data(), nullptr, rows, 0};
+  packed.layers.push_back({ones, nullptr, 3, 1, 0, 0, Activation::sigmoid});
+  packed.network = {packed.layers.data(), 1, 1, Dtype::bfloat16};
+  packed.batch = {parts.data(), nullptr, rows, 0};
+  for (const Kernel* kernel : kernels()) {
+    const Bytes expected = evaluate(*kernel, plain, tile_rows(plain.network));
+    const Bytes found = evaluate(*kernel, packed, tile_rows(packed.network));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float y;
+      std::uint16_t rounded;
+      std::memcpy(&y, expected.get() + 4 * r, 4);
+      std::memcpy(&rounded, found.get() + 2 * r, 2);
+      if (rounded == reference::to_bfloat16(y)) continue;
+      std::fprintf(stderr, "sigmoid(%a): %04x, not %a rounded\n", z[r], rounded, y);
+      fail(*kernel, packed, "a bfloat16 sigmoid is not the float32 one, rounded");
+    }
+  }
+}
+
 // --- threads ---
 
-// Threads of a pool, so many at most.
+// A pool as Threads, of which at most `most` help.
 struct Helpers {
   Pool& pool;
   std::int64_t most;
@@ -207,9 +255,9 @@ struct Helpers {
   }
 };
 
-// Every item runs exactly once, and is visible to the caller. `counts` is no atomic, so that ThreadSanitizer
-// sees a mistake; `made` is freed, so that AddressSanitizer sees a thread that comes too late and touches
-// what was the caller's.
+// Checks that every item runs exactly once and is visible to the caller. `counts` is not atomic, so that
+// ThreadSanitizer finds a race. `made` is freed at the end, so that AddressSanitizer finds a thread that
+// starts late and touches the caller's memory.
 void count(Helpers helpers, std::int64_t items, std::int64_t chunk) {
   std::vector<int> counts(items);
   const auto made = std::make_unique<std::atomic<int>>(0);
@@ -238,7 +286,7 @@ void check_threads() {
         for (std::int64_t times = 0; times < 100; ++times) count(helpers, times % 40, 1 + times % 3);
       });
     for (std::thread& caller : callers) caller.join();
-    // From the pool's own threads, all of them at once, as XLA may call: no one is left to help.
+    // Calls from the pool's own threads, all at once, as XLA may make them: no thread is left to help.
     const auto task = [](void* argument) { count(*static_cast<const Helpers*>(argument), 20, 1); };
     for (int times = 0; times < 50; ++times) pool.add(task, const_cast<Helpers*>(&helpers), most);
   }  // which waits for them
@@ -246,7 +294,7 @@ void check_threads() {
 
 // --- the C interface ---
 
-// Every row of y takes the place of its row of x.
+// Evaluates in place: every row of y takes the place of its row of x.
 void check_in_place(const Plan& plan, const Example& example, const Threads& threads, const Bytes& y) {
   const Network& network = example.network;
   const std::int64_t width = network.layers[0].n_in;
@@ -260,8 +308,8 @@ void check_in_place(const Plan& plan, const Example& example, const Threads& thr
   if (!same(example, y, rows)) fail(*plan.kernel, example, "in place the bits are not the same");
 }
 
-// Through a plan, by eight callers at once: alone, with a pool that is given, and with the one that all
-// share; from threads that take subnormal numbers for 0, as XLA's do.
+// Runs a plan by eight callers at once: one without helpers, three with a pool of their own, four with the
+// shared one. The callers take subnormal numbers for 0, as XLA's threads do.
 void check_plan(const Example& example, Pool& pool) {
   Error error;
   Helpers helpers{pool, 2};
@@ -326,7 +374,7 @@ void check_refusals() {
   refuses(good, "layer 0: no activation has the code -1");
 }
 
-// Several threads evaluate one network at once.
+// Evaluates one network by several threads at once.
 void check_together(const Example& example) {
   for (const Kernel* kernel : kernels()) {
     const Bytes y = evaluate(*kernel, example, tile_rows(example.network));
@@ -352,6 +400,7 @@ int main(int count, char** words) {
   check_refusals();
   source.seed(seed);
   check_pairs();
+  check_sigmoid();
   Pool pool;
   for (long n = 0; n < networks; ++n) {
     source.seed(seed + n);

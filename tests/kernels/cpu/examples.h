@@ -80,8 +80,8 @@ std::int64_t random_width() {
   }
 }
 
-// Those of whole rows at the end of a network only, where the bound of their error needs no slope, and there
-// those that grow so fast that one after another overflows.
+// Returns a random activation. Softmaxes come only at the end of a network, where the error bound needs no
+// slope; so do activations that grow so fast that two of them overflow.
 Activation random_activation(bool last) {
   std::vector<Activation> candidates;
   for (std::int64_t code = 0; code < ACTIVATIONS; ++code) {
@@ -143,7 +143,7 @@ std::unique_ptr<void, decltype(&std::free)> aligned(std::size_t bytes) {
   return {memory, &std::free};
 }
 
-// NaN is NaN, whichever.
+// Returns whether two arrays have the same bits. All NaNs count as the same.
 bool same(Dtype dtype, std::int64_t bytes, const Bytes& a, const Bytes& b) {
   if (std::memcmp(a.get(), b.get(), bytes) == 0) return true;
   const std::int64_t width = reference::size_of(dtype);
@@ -158,7 +158,7 @@ bool same(const Example& example, const Bytes& a, const Bytes& b) {
   return same(example.network.dtype, example.bytes(), a, b);
 }
 
-// FNV-1a.
+// Adds an array to a hash (FNV-1a).
 void add_to_hash(std::uint64_t& hash, Dtype dtype, std::int64_t bytes, const Bytes& y) {
   const std::int64_t width = reference::size_of(dtype);
   for (std::int64_t i = 0; i < bytes; ++i) {

@@ -1,9 +1,9 @@
-// What a network's outputs are, and how far from them a kernel may be: plain loops in long double.
+// A network's outputs by plain loops in long double, and how far from them a kernel's may be.
 //
-// The error goes through the layers as in the package's oracle: a sum of n products is off by at most
-// (n + 2) (u (|x| @ |w| + |b|) + s), and by |w| times the error of x; in bfloat16, where subnormal numbers
-// may be taken for 0, by s (sum |x| + sum |w|) more; an activation by its slope times that and by 2 ULP of
-// its own; 16-bit numbers by half an ULP of theirs.
+// The bound goes through the layers as in the package's oracle. The error of a sum of n products is at most
+// (n + 2) (u (|x| @ |w| + |b|) + s), plus |w| times the error of x; in bfloat16, where subnormal numbers may
+// be taken for 0, plus s (sum |x| + sum |w|). An activation multiplies the error by its slope and adds 2 ULP.
+// Rounding to 16 bits adds half an ULP of that format.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,7 @@ inline std::int64_t size_of(Dtype dtype) {
   return dtype == Dtype::float64 ? 8 : dtype == Dtype::float32 ? 4 : 2;
 }
 
-// The number at a place of an array.
+// Returns element `at` of an array.
 inline Real get(const void* from, Dtype dtype, std::int64_t at) {
   const char* bytes = static_cast<const char*>(from) + at * size_of(dtype);
   if (dtype == Dtype::float64) {
@@ -46,7 +46,7 @@ inline Real get(const void* from, Dtype dtype, std::int64_t at) {
   return f;
 }
 
-// The number, cut off where it has more bits than the dtype.
+// Stores x as element `at` of an array; bits that the dtype does not have are cut off.
 inline void put(void* to, Dtype dtype, std::int64_t at, double x) {
   char* bytes = static_cast<char*>(to) + at * size_of(dtype);
   if (dtype == Dtype::float64) {
@@ -73,7 +73,7 @@ inline void put(void* to, Dtype dtype, std::int64_t at, double x) {
   std::memcpy(bytes, &bits, size_of(dtype));
 }
 
-// An activation of numbers. The compiler refuses the driver while one has no case here.
+// Returns an activation of a number. The driver does not compile while an activation has no case here.
 inline Real formula(const Layer& layer, Real z) {
   const Real first = layer.parameters[0];
   const Real second = layer.parameters[1];
@@ -136,7 +136,8 @@ inline Real formula(const Layer& layer, Real z) {
   return NAN;
 }
 
-// The largest slope, within `error` of z where it has no bound.
+// Returns the largest slope of an activation or, if its slopes have no bound, the largest within `error` of
+// z.
 inline Real steepest(const Layer& layer, Real z, Real error) {
   switch (layer.activation) {
     case Activation::leaky_relu:
@@ -254,8 +255,8 @@ inline std::uint32_t bits_of(float f) {
 
 inline float normal(float f) { return std::fabs(f) < 0x1p-126f ? std::copysign(0.0f, f) : f; }
 
-// a b + c, rounded once to 24 bits and, if it is subnormal then, taken for 0. Scaled it is rounded to 24 bits
-// where it's subnormal.
+// Returns a b + c, rounded once to 24 bits, and 0 if that is subnormal. Subnormal results are scaled first,
+// so that they have 24 bits to be rounded to.
 inline float fused(float a, float b, float c) {
   a = normal(a);
   b = normal(b);
@@ -266,7 +267,8 @@ inline float fused(float a, float b, float c) {
   return std::fabs(sum) < 0x1p-126f || std::fabs(scaled) < 0x1p-62f ? std::copysign(0.0f, sum) : sum;
 }
 
-// The sum over pairs of bfloat16 numbers, the second of each pair before the first; as many as w has.
+// Returns the sum over pairs of bfloat16 numbers, as many as w has, the second number of each pair before the
+// first.
 inline float sum_in_pairs(float start, const std::vector<std::uint16_t>& x,
                           const std::vector<std::uint16_t>& w) {
   const auto step = [&](std::size_t i) {

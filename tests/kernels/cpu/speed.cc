@@ -1,10 +1,11 @@
-// One thread through the kernel's own functions, tiles in the caches: speed [INSTRUCTION_SET [ACTIVATION
-// [DTYPE]]]
+// Times the kernel's own functions on one thread, for tiles that stay in the caches.
 //
-// Prints, for networks of the bench, microseconds a tile, nanoseconds a row, and GFLOP/s of the products
-// beside what fused multiply-adds in registers reach (AVX-512). The least of 15 rounds. Full tiles have the
-// rows that tuning.h gives them. Then the same for values and Jacobians of few directions. DTYPE is float32,
-// or 16-bit: then there are no Jacobians, and `packed` are microseconds to pack the weights.
+//     speed [INSTRUCTION_SET [ACTIVATION [DTYPE]]]
+//
+// Prints, for networks of the bench, the least of 15 rounds: microseconds a tile, nanoseconds a row, and
+// GFLOP/s of the products. The first line is the limit for these: fused multiply-adds in registers (AVX-512).
+// Full tiles have as many rows as tuning.h says. In float32, Jacobians with few rows or columns follow. DTYPE
+// may also be bfloat16 or float16; then the time to pack the weights follows.
 
 #include <algorithm>
 #include <chrono>
