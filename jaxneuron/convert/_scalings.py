@@ -41,7 +41,8 @@ def checked(step: Scaling, n: int | None) -> Scaling:
         if array.ndim > 1 or (array.ndim == 1 and n is not None and len(array) not in (1, n)):
             wanted = "be one number" if n is None else f"have shape ({n},) or be one number"
             raise BadValue(
-                f"{name} must {wanted}, got {array.shape}; a scaling needs one number for each unit"
+                f"{name} must {wanted}, got {array.shape}; a scaling, as a BatchNorm is, needs one number "
+                f"for each unit: see whether it stands in its place among the layers"
             )
         if not np.isfinite(array).all():
             raise BadValue(
