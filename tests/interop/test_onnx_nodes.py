@@ -309,7 +309,7 @@ def test_a_bound_on_one_side(operation, end):
 def test_units_chosen_after_an_activation_of_the_inputs(chosen):
     """The first layer does not tell how many inputs there are."""
     nodes = [
-        ("Selu", ["x"], ["s"], {}),
+        ("Tanh", ["x"], ["s"], {}),
         ("Gather", ["s", "i"], ["g"], {"axis": -1}),
         ("MatMul", ["g", "w"], ["y"], {}),
     ]
