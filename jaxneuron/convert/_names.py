@@ -57,8 +57,14 @@ def named_layers(
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
     chosen = None if layers is None else paths_of(layers, separator)
-    each = dict(leaves(tree, argument, separator))
-    for path, leaf in each.items():
+    each: dict[Path, Any] = {}
+    for path, leaf in leaves(tree, argument, separator):
+        if path in each:
+            raise BadValue(
+                f"{argument} must hold each array once, got two of {separator.join(path)!r:.80}; "
+                f"pass nested dicts, or a flat one"
+            )
+        each[path] = leaf
         if path[-1] in names:
             if leaf is not None:
                 found.setdefault(path[:-1], {})[path[-1]] = leaf
@@ -182,7 +188,8 @@ def leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterato
         yield path, tree
         return
     for name, branch in tree.items():
-        yield from leaves(branch, argument, separator, (*path, *str(name).split(separator)))
+        parts = map(str, name) if isinstance(name, tuple) else str(name).split(separator)  # of a flat dict
+        yield from leaves(branch, argument, separator, (*path, *parts))
 
 
 def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]:

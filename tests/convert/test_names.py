@@ -30,6 +30,22 @@ def test_numeric_order():
     )
 
 
+def test_flat_parameters():
+    params = tree((3, 4, 2), "fc{}")
+    nested = bits(from_flax({"params": params}, **RELU))
+    for key in (tuple, "/".join):
+        flat = {
+            key(("params", name, part)): array
+            for name, layer in params.items()
+            for part, array in layer.items()
+        }
+        assert bits(from_flax(flat, **RELU)) == nested
+    with pytest.raises(
+        ValueError, match=r"^from_flax: params must hold each array once, got two of 'fc0/kernel'"
+    ):
+        from_flax(params | {"fc0/kernel": np.zeros((3, 4))}, **RELU)
+
+
 def test_names_in_an_order_that_is_given():
     params = {"out": dense(2, 2), "in": dense(2, 2)}
     mlp = from_flax(params, layers=["in", "out"], **RELU)
