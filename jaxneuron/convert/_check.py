@@ -33,7 +33,7 @@ Array = np.ndarray
 Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
 Slopes = Callable[[Array], Array]  # from those with respect to a step's outputs to those of its inputs
 
-MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 1.0, 2.0, 8.0)  # of the rows; the first shows the biases alone
+MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 2.0, 8.0, 64.0)  # of the rows; the first shows the biases alone
 BLOCK = 2**20  # weights that are float64 at a time
 OF_A_MODULE = (
     "a hook, a subclass or a changed call may do more than the layers say: convert the part without it, "
