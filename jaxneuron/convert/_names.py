@@ -99,7 +99,7 @@ def named_layers(
             raise BadValue(f"{name} must have two axes, got {w.shape}; {remedy}")
         affines.append(Affine(w, b))
     if chosen is not None and not compared:
-        _warn_of_others(argument, each, chosen, weight, separator, elsewhere)
+        _warn_of_others(argument, each, chosen, weight, separator, elsewhere, bool(stacked))
     if layers is None and by_creation and len(order) > 1:
         (numbered,) = (names for names in zip(*order, strict=True) if len(set(names)) > 1)
         if by_creation(numbered):
@@ -121,6 +121,7 @@ def _warn_of_others(
     weight: str,
     separator: str,
     elsewhere: Container[Path],
+    stacked: bool,
 ) -> None:
     """Warns of numbers beside the chosen layers that are no layer's: of a normalisation, of LoRA."""
     beside = {path[:-1] for path in chosen}
@@ -132,8 +133,9 @@ def _warn_of_others(
         if module in chosen or module in elsewhere or "float" not in str(getattr(leaf, "dtype", "")):
             continue
         if path[: len(module) - 1] in beside and (is_lora or not is_bare):
-            is_layer = path[-1] == weight and len(leaf.shape) > 1 and not is_lora
-            modules[module] = modules.get(module, False) or is_layer
+            is_weight = path[-1] == weight and len(leaf.shape) > 1
+            is_layer = is_weight or sum(n != 1 for n in leaf.shape) > 1 + stacked
+            modules[module] = modules.get(module, False) or (is_layer and not is_lora)
     if left := [separator.join(module) for module, has_layers in modules.items() if not has_layers]:
         warn(
             f"{argument}: left out, because layers= does not name it: {quoted(left)}; if the network uses "

@@ -177,6 +177,7 @@ LEFT_OUT = {
     "a BatchNorm without its statistics": (from_flax, {"BatchNorm_0": {"scale": np.ones(4)}}, "'BatchNorm_0'"),
     "WeightNorm of Flax": (from_flax, {"WeightNorm_0": {"fc0/kernel/scale": np.ones(4)}}, "'WeightNorm_0'"),
     "LoRA of Flax": (from_flax, {"lora_a": np.ones((3, 1)), "fc0_lora": {"kernel": np.ones((3, 1))}}, "'lora_a', 'fc0_lora'"),
+    "a BatchNorm of Haiku": (from_haiku, {"batch_norm": {"scale": np.ones((1, 4)), "offset": np.ones((1, 4))}}, "'batch_norm'"),
     "a LayerNorm of Haiku": (from_haiku, {"layer_norm": {"scale": np.ones(4), "offset": np.ones(4)}}, "'layer_norm'"),
     "hk.Bias": (from_haiku, {"bias": {"b": np.ones(4)}}, "'bias'"),
     "a LayerNorm of PyTorch": (from_torch, {"norm.weight": np.ones(4), "norm.bias": np.ones(4)}, "'norm'"),
@@ -208,6 +209,8 @@ def test_a_critic_and_what_no_layer_holds_is_left_out_without_a_word():
         "critic": tree((3, 4, 1)) | {"LayerNorm_0": {"scale": np.ones(4)}},
         "Conv_0": {"kernel": np.ones((3, 3, 1, 4)), "bias": np.ones(4)},
         "log_std": np.ones(2),
+        "tokens": {"embedding": np.ones((9, 4))},
+        "normed": {"weight_g": np.ones(4), "weight_v": np.ones((4, 3))},
         "dropout": {"rngs": {"count": np.ones(1, np.uint32)}},
     }
     assert from_flax(params, layers=["fc0", "fc1"], **RELU)

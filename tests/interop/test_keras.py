@@ -325,8 +325,13 @@ def patched_itself():
 
 
 def repeated():
-    layer = layers.Dense(3)
+    layer = layers.Dense(4)
     return chain(layer, layer)
+
+
+def parameter_that_ours_does_not_take():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.ops.celu(layers.Dense(3)(inputs), -0.5))
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -338,7 +343,7 @@ def registered(x):
     (patched_itself, "layers must compute what their class does, got a call of its own on Sequential"),
     (repeated, "layers must be called once each, got 'dense.*' several times, which Keras's configuration"),
     (lambda: chain(layers.Dense(4, registered)), "activations must be one of .*, got 'tests>registered'; code in a file"),
-    (lambda: chain(layers.ELU(-1e-40)), "'ELU' with .* is not an activation of jaxneuron"),
+    (parameter_that_ours_does_not_take, "'Celu' with .* is not an activation of jaxneuron"),
     (patched, "layers must compute what their class does, got a call of its own on Dense 'dense.*'; remove it"),
     (lambda: chain(layers.Dense(4, relu)), "activations must be Keras's own, got another function named 'relu' in Dense 'dense.*'; use from_pairs"),
     (lambda: chain(layers.Dense(4), layers.Activation(relu)), "got another function named 'relu' in Activation "),
