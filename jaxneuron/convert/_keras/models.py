@@ -19,7 +19,7 @@ def live_arrays(model: Any, path: str, keras: Any) -> Iterator[tuple[str, list[n
         if sum(other is layer for other in model.layers) > 1:
             raise BadValue(
                 f"layers must be called once each, got {layer.name!r:.60} several times, which Keras's "
-                f"configuration doesn't record; build the model with a copy of it for each call"
+                f"configuration doesn't record; pass a model with a copy of it for each call"
             )
         _check_layer(layer, keras)
         values = [variable.value for variable in layer.variables]
