@@ -101,7 +101,9 @@ def _gathered(value: Any, argument: str) -> Array | np.ndarray:
     except Exception as error:  # the value's own conversion can raise anything
         if refused := next(_not_taken(value), None):
             kind, reason = refused
-            remedy = ".detach().cpu().float().numpy()" if _is_tensor(kind) else "an array of its numbers"
+            remedy = "an array of its numbers"
+            if _is_tensor(kind):  # .float() alone would round float64
+                remedy = ".float()" * ("BFloat16" in str(reason)) + ".numpy(force=True)"
             remedy += " of each" if isinstance(value, (list, tuple)) else ""
             raise BadType(
                 f"{argument} must hold numbers that NumPy takes, got {kind.__name__} ({_short(reason)}); "
@@ -161,13 +163,15 @@ def _more_than_numbers(value: Any, kind: type[Any]) -> str | None:
         if hasattr(kind, method):
             return f"which is sparse; pass .{method}()"
     if any(hasattr(value if isinstance(value, np.ndarray) else kind, name) for name in ("units", "unit")):
-        numbers = "magnitude" if hasattr(kind, "magnitude") else "value"
+        numbers = next((n for n in ("magnitude", "value") if hasattr(kind, n)), "data")
         return f"which has units; convert it to the network's units and pass .{numbers}"
     if _is_tensor(kind):
         if getattr(value, "is_meta", False):
             return "on the device meta, which holds no numbers; load its numbers first"
         if getattr(value, "is_quantized", False):
             return "which is quantized; pass .dequantize()"
+        if getattr(value, "is_nested", False):
+            return "which is nested; pass its tensors one by one, by .unbind()"
         if "sparse" in str(getattr(value, "layout", "")):
             return "which is sparse; pass .to_dense()"
         if kind.__name__ not in ("Tensor", "Parameter"):

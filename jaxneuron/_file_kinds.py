@@ -87,6 +87,11 @@ KINDS = {
         f"{_ACTIVATIONS}; read other arrays with h5py, and pass them to from_pairs",
         "pass a data set, h5py.File({literal})['NAME'], to evaluate, or save it as .npy",
     ),
+    "eqx": FileKind(
+        "a file of Equinox's leaves, without their module",
+        "read it with equinox.tree_deserialise_leaves, and pass the module to jaxneuron.convert.from_equinox",
+        _IS_NETWORK,
+    ),
     "msgpack": FileKind(
         "a msgpack file, as Flax writes it",
         "pass flax.serialization.msgpack_restore(Path({literal}).read_bytes()) to "
@@ -179,12 +184,13 @@ MEMBERS = {
     b".npy": "npz",
 }
 # Kinds that a suffix tells from others whose first bytes are the same.
-WITHIN = {"zip": ("keras", "npz", "torch"), "pickle": ("torch",)}
+WITHIN = {"zip": ("keras", "npz", "torch"), "pickle": ("torch",), "npy": ("eqx",)}
 SUFFIXES = {
     ".safetensors": "safetensors",
     ".onnx": "onnx",
     ".keras": "keras",
     ".npz": "npz",
+    ".eqx": "eqx",
     ".stablehlo": "stablehlo",
     ".h5": "hdf5",
     ".hdf5": "hdf5",

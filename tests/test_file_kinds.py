@@ -65,6 +65,10 @@ FILES = {
     "tflite": {"x": b"\x1c\0\0\0TFL3"},
     "savedmodel": {"x": ["saved_model.pb", "variables"]},
     "orbax": {"x": ["_METADATA", "manifest.ocdbt"]},
+    "eqx": {  # arrays one after another, and with hyperparameters before them
+        "x.eqx": 2 * written(np.save, ARRAY),
+        "y.eqx": b'{"width": 3}\n' + 2 * written(np.save, ARRAY),
+    },
     "npy": {"x": written(np.save, ARRAY), "x.csv": written(np.save, ARRAY)},
     "parquet": {"x": written(lambda file: pa.parquet.write_table(TABLE, file))},
     "csv": {"x": b"a,b\n1,2\n", "x.parquet": b"a,b\r\n\r\n1,2\r\n", "x.npy": b"0.5,nan\n", "x.csv": b"words"},

@@ -57,14 +57,16 @@ def _source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
             f"rows must be an array (n, {n_in}) or an iterable of such chunks, got a path; "
             f"read the file, as with np.load(path, mmap_mode='r'), or evaluate it with `jaxneuron run`"
         )
-    if isinstance(rows, (list, tuple)) and rows and _depth(rows) < 3:
+    if isinstance(rows, (list, tuple, memoryview)) and rows and _depth(rows) < 3:
         rows = as_operand(rows, "rows")
     if isinstance(rows, jax.Array) and not rows.is_fully_addressable:
         raise BadValue(
             "rows must lie on this process's devices, got an array that spans several processes; "
             "evaluate each process's own rows, or call mlp_forward"
         )
-    typed = isinstance(getattr(rows, "dtype", None), np.dtype)
+    # What has rows to slice, such as a data set of h5py; a jax.ShapeDtypeStruct has none.
+    typed = isinstance(getattr(rows, "dtype", None), np.dtype) and hasattr(rows, "__getitem__")
+    typed = typed and hasattr(rows, "shape")
     # Such as a tensor or a data frame.
     if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):
         rows, typed = np.asarray(as_array(rows, "rows")), True

@@ -158,6 +158,11 @@ class Npy(_Table):
         self.count, self.stored = len(header), header.dtype
         self.dtype = np.result_type(*(column.dtype for column in columns)) if columns else np.dtype(bool)
         self.offset, self.by_columns = header.offset, not header.flags.c_contiguous
+        if more := os.path.getsize(path) - header.offset - header.nbytes:
+            raise ValueError(
+                f"{path}: must hold one array of rows, got {more} bytes after it, as a file of several "
+                f"arrays has (equinox.tree_serialise_leaves); save the rows by themselves, with np.save"
+            )
 
     def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:
         numbers = 1 if self.fields else self.columns

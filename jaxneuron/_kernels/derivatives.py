@@ -64,7 +64,7 @@ def _transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Array | No
             "jax.linear_transpose needs a linear function, got layers with activations or biases; "
             "use jax.vjp, or affine without a bias"
         )
-    shapes = [jax.ShapeDtypeStruct(operands[i].aval.shape, operands[i].aval.dtype) for i in varying]
+    shapes = [operands[i].aval for i in varying]
     found = iter(jax.linear_transpose(_function_of(varying, operands, params), *shapes)(cotangent))
     return [next(found) if i in varying else None for i in range(len(operands))]
 

@@ -27,9 +27,11 @@ from jaxneuron._kernels.private_jax import (
     batching,
     custom_partitioning,
     is_for_export,
+    like,
     mlir,
     requires_devices_during_lowering,
     traced,
+    varying_alike,
 )
 from jaxneuron._names import NAMES, Parametric, resolve
 
@@ -88,7 +90,7 @@ def bound(
         for w, b in layers
     ]
     best = len(library.instruction_sets()) - 1
-    return [a.astype(dtype) for a in jax.tree.leaves((rows, columns))], {
+    return varying_alike([a.astype(dtype) for a in jax.tree.leaves((rows, columns))]), {
         "activations": tuple(NAMES.get(activation, activation) for activation in activations),
         "biases": tuple(b is not None for _, b in layers),
         "instruction_set": best if instruction_set is None else instruction_set,
@@ -141,7 +143,7 @@ def n_out_of(operands: Sequence[Any], biases: Sequence[bool]) -> int:
 def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
     x = operands[0]
     members = members_of(operands, ranks_of(biases))
-    return jax.core.ShapedArray((*members, x.shape[-2], n_out_of(operands, biases)), x.dtype)
+    return like(x, (*members, x.shape[-2], n_out_of(operands, biases)))
 
 
 def eager(primitive: Any) -> Callable[..., Any]:
@@ -319,7 +321,7 @@ def partitioned(
 
     def partition(mesh: Any, _: Any, found: Any) -> tuple[Any, Any, Any, Any]:
         first = found if isinstance(result_ranks, int) else found[0]
-        divided = dict(zip(results[0][: has_members + 1], first.sharding.spec, strict=False))
+        divided = dict(zip(results[0][: has_members + 1], getattr(first.sharding, "spec", ()), strict=False))
 
         def sharding(axes: Sequence[str]) -> NamedSharding:
             return NamedSharding(mesh, PartitionSpec(*(divided.get(name) for name in axes)))

@@ -24,6 +24,10 @@ products.py, derivatives.py and gpu/ alone (library.py registers its handler by 
   "Please file a bug".
 - `is_for_export` (a field of the lowering's context). An exported program must run where this library is not
   installed, so it gets XLA's path. Without it `jax.export` raises "Cannot serialize code with custom calls".
+- `varying_alike` and `like` (an abstract value's `mat`, `sharding` and `update`). Inside `jax.shard_map` a
+  value varies over some axes of the mesh. Without them JAX takes the outputs for divided rows to be the same
+  on every device: `out_specs=PartitionSpec()` returns those of one device in silence, derivatives are not
+  added up over the devices, or raise "Expected cotangent type".
 - `traced` (jax._src.config, its `eager_constant_folding`). `jax.ensure_compile_time_eval` computes operations
   on constants at once, in Pallas' kernels too. Without it the GPU kernel there raises NameError, "unbound
   axis name: warpgroup".
@@ -32,9 +36,10 @@ products.py, derivatives.py and gpu/ alone (library.py registers its handler by 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+import jax
 from jax._src import checkify, config, dispatch
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.jet import jet_rules
@@ -48,10 +53,12 @@ __all__ = [
     "custom_partitioning",
     "is_for_export",
     "jet_rules",
+    "like",
     "mlir",
     "nan_checks",
     "requires_devices_during_lowering",
     "traced",
+    "varying_alike",
 ]
 
 P = ParamSpec("P")
@@ -71,6 +78,25 @@ def nan_checks(primitive: Primitive) -> None:
 def is_for_export(context: Any) -> bool:
     """Whether a lowering rule is called for `jax.export`."""
     return bool(context.module_context.lowering_parameters.for_export)
+
+
+def varying_alike(operands: Sequence[Any]) -> list[Any]:
+    """`operands`, each of which varies over all axes of shard_map's mesh over which any of them does."""
+    own = [jax.typeof(a).mat.varying for a in operands]
+    axes = frozenset().union(*own)
+    return [
+        jax.lax.pcast(a, tuple(axes - varies), to="varying") if axes - varies else a
+        for a, varies in zip(operands, own, strict=True)
+    ]
+
+
+def like(x: Any, shape: Sequence[int]) -> Any:
+    """The abstract value of a result that has this shape, and varies over the axes over which `x` does."""
+    aval = getattr(x, "aval", x)  # of a tracer, where a result is bound in shard_map itself
+    if not aval.mat.varying:
+        return jax.core.ShapedArray(shape, aval.dtype)
+    sharding = aval.sharding.update(spec=jax.sharding.PartitionSpec(*(None for _ in shape)))
+    return aval.update(shape=tuple(shape), sharding=sharding, weak_type=False)
 
 
 def traced(function: Callable[P, R]) -> Callable[P, R]:

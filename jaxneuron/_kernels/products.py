@@ -39,6 +39,7 @@ from jaxneuron._kernels.private_jax import (
     ad,
     batching,
     is_for_export,
+    like,
     mlir,
     nan_checks,
     requires_devices_during_lowering,
@@ -113,8 +114,8 @@ def _jacobian_ranks(laplacian: bool) -> tuple[int, ...]:
 
 def _jacobian_shapes(*operands: Any, biases: Sequence[bool], laplacian: bool, **_: Any) -> list[Any]:
     x, members, n_out = operands[0], members_of(operands, ranks_of(biases)), n_out_of(operands, biases)
-    y = jax.core.ShapedArray((*members, x.shape[-2], n_out), x.dtype)
-    jacobian = jax.core.ShapedArray((*y.shape, x.shape[-1]), x.dtype)
+    y = like(x, (*members, x.shape[-2], n_out))
+    jacobian = like(x, (*y.shape, x.shape[-1]))
     return [y, jacobian, y] if laplacian else [y, jacobian]
 
 
@@ -122,7 +123,7 @@ def _product_shape(*operands: Any, biases: Sequence[bool], backward: bool, **_: 
     x, d = operands[:2]
     members = members_of(operands, ranks_of(biases, (2, 3)))
     n = x.shape[-1] if backward else n_out_of(operands, biases)
-    return jax.core.ShapedArray((*members, *d.shape[-3:-1], n), x.dtype)
+    return like(x, (*members, *d.shape[-3:-1], n))
 
 
 # --- XLA's path ---

@@ -1,10 +1,10 @@
-"""Whether a network that was read computes what its source computes: a few rows, through both.
+"""Compares a network that was read with its source, by a few rows that both evaluate.
 
     |y_source - y| <= sum over the steps of |dy/ds| e(s)
 
-s are the numbers after a step, e(s) bounds what rounding adds to them in the source's dtype and in ours, and
-dy/ds are the network's own slopes: a bound to first order, of the output of each row that is furthest off.
-Our side is NumPy's, in float64; nothing is compiled.
+Here s are the numbers after a step, e(s) bounds the error that rounding adds to them, in the source's dtype
+and in ours, and dy/ds are the network's slopes. The bound holds to first order, and is computed in each row
+for the output that is furthest off. NumPy evaluates our side in float64; nothing is compiled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from jaxneuron._arrays import FLOATS, as_array
+from jaxneuron._arrays import FLOATS, as_array, check_plain
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._math import float64
 from jaxneuron._math.activations import OF_ROWS, facts_of
@@ -33,7 +33,7 @@ Array = np.ndarray
 Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
 Slopes = Callable[[Array], Array]  # from those with respect to a step's outputs to those of its inputs
 
-MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 1.0, 2.0, 8.0)  # of the rows; the first shows the biases alone
+MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 2.0, 8.0, 64.0)  # of the rows; the first shows the biases alone
 BLOCK = 2**20  # weights that are float64 at a time
 OF_A_MODULE = (
     "a hook, a subclass or a changed call may do more than the layers say: convert the part without it, "
@@ -53,7 +53,7 @@ def compare(
     steps: Sequence[Step] | None = None,
     computed_in: Iterable[Any] = (),
     remedy: str = OF_A_MODULE,
-) -> None:
+) -> bool:
     """Refuses `mlp` if the source gives other outputs for eight fixed rows than rounding explains.
 
     Args:
@@ -65,9 +65,12 @@ def compare(
       steps: what `mlp` was assembled from, where scalings were folded, which the source rounds one by one.
       computed_in: dtypes that the source computes in, where neither its weights nor its outputs show them.
       remedy: what to do.
+
+    Returns:
+      Whether they were compared.
     """
     if _traced(mlp):
-        return
+        return False
     done = _chain(mlp) if steps is None else steps
     dtype = _coarsest([*_dtypes(done), *computed_in])
     rows = _rows(len(mlp.layers[0].w), done, dtype)
@@ -76,10 +79,11 @@ def compare(
             warnings.simplefilter("ignore")
             outputs, given = _numbers(call(rows.copy()), argument)
     except Exception:  # of code that isn't ours
-        return
+        return False
     found = _difference(mlp, steps, rows, outputs, _coarsest([dtype, given]))
     if found:
         raise BadValue(f"{argument} must compute what its layers say, got {found}; {remedy}")
+    return True
 
 
 def compare_given(
@@ -132,7 +136,7 @@ def compare_given(
 def _difference(
     mlp: MLP, steps: Sequence[Step] | None, rows: Array, outputs: Array, dtype: np.dtype
 ) -> str | None:
-    """What is wrong with the `outputs` of a source that computes in `dtype`."""
+    """How the `outputs` of a source that computes in `dtype` differ, as words for a message; None if not."""
     wanted = (len(rows), mlp.layers[-1].w.shape[1])
     if outputs.size != wanted[0] * wanted[1]:
         return f"outputs of shape {outputs.shape} instead of {wanted}"
@@ -182,7 +186,7 @@ class _Rounding(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """A step on the rows."""
+    """What a step made of the rows."""
 
     error: Array  # that rounding may leave in its outputs
     slopes: Slopes
@@ -191,7 +195,7 @@ class _Done(NamedTuple):
 
 
 def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Array, list[_Done]]:
-    """The outputs of `steps`, and what their bound is made of."""
+    """The outputs of `steps`, and for each step what the bound needs."""
     trace = [_Done(np.zeros(x.shape), lambda v: v, np.ones(x.shape), np.abs(x).max(1, initial=0.0))]
     parts = np.abs(x)  # a source may have folded a scaling into the layer after it
     for step in steps:
@@ -323,8 +327,9 @@ def _rows(n: int, steps: Iterable[Step], dtype: np.dtype) -> Array:
 def _numbers(value: Any, argument: str) -> tuple[Array, np.dtype]:
     """An array of any library in float64, and the float dtype that it came in."""
     if hasattr(value, "detach"):  # PyTorch's
+        check_plain(value, argument)
         value = value.detach().cpu()
-        return value.double().numpy(), _coarsest([str(value.dtype).removeprefix("torch.")])
+        return value.double().numpy(force=True), _coarsest([str(value.dtype).removeprefix("torch.")])
     array = np.asarray(as_array(value, argument))
     return array.astype(np.float64), _coarsest([array.dtype])
 

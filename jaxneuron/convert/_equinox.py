@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 
 from jaxneuron._arrays import as_array, concrete
 from jaxneuron._errors import BadValue, Missing, public
+from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._names import Activation, canonical, resolve
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._activations import JAX_FUNCTIONS, known
@@ -146,10 +147,10 @@ def _activation(function: Any, of: type[OfRow] | type[OfUnit], nn: Any) -> Activ
         )
     default = inspect.signature(nn.MLP.__init__).parameters["final_activation"].default  # a lambda x: x
     named = "identity" if function is default else canonical(known(function), "activation")
-    if named == "softmax" and of is OfUnit:
+    if named in OF_ROWS and of is OfUnit:
         raise BadValue(
-            "activations of an eqx.nn.MLP must be functions of one unit, as Equinox calls them, got softmax; "
-            "pass an eqx.nn.Sequential with eqx.nn.Lambda(jax.nn.softmax) after the MLP"
+            f"activations of an eqx.nn.MLP must be functions of one unit, as Equinox calls them, "
+            f"got {named}; pass an eqx.nn.Sequential with eqx.nn.Lambda(jax.nn.{named}) after the MLP"
         )
     ours = isinstance(named, str) or (getattr(named, "__module__", None) or "").startswith("jaxneuron.")
     return named if ours else of(function)

@@ -43,7 +43,7 @@ def from_flax(
       activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
         hashable callable; one for all, or a sequence with one for each. With BatchNorms a sequence with one
         for each module in `layers` but the last, "identity" where none stands after it.
-      final_activation: the last one's.
+      final_activation: of the last layer.
       layers: the names of the network's layers in order, such as "block/Dense_0"; what is not named is left
         out, such as a critic. BatchNorms are named among them, and folded into the layers beside them. None
         takes all layers, in the order of their numbers.
@@ -52,8 +52,8 @@ def from_flax(
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
         deviations; None keeps all.
       stacked: what the first axis of kernels `(n, n_in, n_out)` is: "members", which `nn.vmap` or `jax.vmap`
-        of `init` makes, or "layers", which `nn.scan` makes; None if there is none. Likewise of the arrays of
-        BatchNorms, `(n, n_out)`.
+        of `init` makes, or "layers", which `nn.scan` makes; None if there is none. The arrays of
+        BatchNorms, `(n, n_out)`, have the same axis.
       dtype: to convert the layers to; None keeps theirs.
       check: `(rows, outputs)` of the source, with which the network is compared.
 
@@ -69,7 +69,8 @@ def from_flax(
 
     Warns:
       UserWarning: without `layers` and `check`, of layers that Flax numbered and that would chain in another
-        order too; without `check`, of BatchNorms that stand beside those in `layers` and are not named.
+        order too; without `check`, of normalisations, WeightNorm and LoRA beside the layers in `layers`,
+        which are left out.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
     float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is

@@ -42,7 +42,7 @@ def from_haiku(
       activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
         hashable callable; one for all, or a sequence with one for each. With BatchNorms a sequence with one
         for each module in `layers` but the last, "identity" where none stands after it.
-      final_activation: the last one's.
+      final_activation: of the last layer.
       state: the moving averages of BatchNorms, `{"batch_norm/~/mean_ema": {"average", ...}, ...}`, as
         `hk.transform_with_state` keeps them; None where there are none.
       layers: the names of the network's layers in order, such as "mlp/~/encoder"; what is not named is left
@@ -54,7 +54,7 @@ def from_haiku(
         deviations; None keeps all.
       stacked: what the first axis of weights `(n, n_in, n_out)` is: "members", which `hk.vmap` or `jax.vmap`
         of `init` makes, or "layers", which `hk.experimental.layer_stack` makes; None if there is none.
-        Likewise of the arrays of BatchNorms, `(n, n_out)`.
+        The arrays of BatchNorms, `(n, n_out)`, have the same axis.
       dtype: to convert the layers to; None keeps theirs.
       check: `(rows, outputs)` of the source, with which the network is compared.
 
@@ -71,7 +71,7 @@ def from_haiku(
     Warns:
       UserWarning: without `layers` and `check`, of layers that Haiku numbered and that would chain in another
         order too (those of `hk.nets.MLP` are numbered from 0, in the order of the calls); without `check`,
-        of BatchNorms that stand beside those in `layers` and are not named.
+        of normalisations and biases beside the layers in `layers`, which are left out.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
     float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is

@@ -2,14 +2,14 @@
 
 Layers are ordered by the numbers in their names, and only if the names differ in one place and there by the
 number alone: `Dense_10` comes after `Dense_9`. Nothing else is taken for an order. Numbers that a library
-gave the layers as they were created tell nothing of the order of the calls: in `Dense(2)(tanh(Dense(8)(x)))`
-the last layer is `Dense_0`. Where shapes don't tell it either, a warning says so.
+gave the layers as they were created don't tell the order of the calls: in `Dense(2)(tanh(Dense(8)(x)))` the
+last layer is `Dense_0`. Where the shapes don't tell it either, a warning says so.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -34,6 +34,8 @@ def named_layers(
     array: Callable[[Any], Any] = lambda value: value,
     stacked: str | bool | None = False,
     by_creation: Callable[[Sequence[str]], bool] | None = None,
+    compared: bool = True,
+    elsewhere: Container[Path] = (),
 ) -> list[Affine]:
     """The layers in `tree`, in order.
 
@@ -44,20 +46,29 @@ def named_layers(
       layers: the names of the network's layers in order; all others are left out. None takes all that
         `tree` holds, in the order of their numbers.
       remedy: for a tree that holds other arrays.
-      first: the number of a name without one, where the source's convention has such a name.
+      first: the number that a name without a number stands for, where the library gives such names.
       array: converts a leaf to an array.
       stacked: what a leading axis of the weights is, if that was said; False where it can't be said.
       by_creation: whether a library gives such names to layers by itself, as they are created; None where
         the order is checked.
+      compared: whether the network will be compared with outputs of its source. If not, a warning names what
+        `layers` leaves out though it may change what they compute, but for modules `elsewhere`.
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
     chosen = None if layers is None else paths_of(layers, separator)
+    each: dict[Path, Any] = {}
     for path, leaf in leaves(tree, argument, separator):
+        if path in each:
+            raise BadValue(
+                f"{argument} must hold each array once, got two of {separator.join(path)!r:.80}; "
+                f"pass nested dicts, or a flat one"
+            )
+        each[path] = leaf
         if path[-1] in names:
             if leaf is not None:
                 found.setdefault(path[:-1], {})[path[-1]] = leaf
-        elif chosen is None or any(path[: len(each)] == each for each in chosen):
+        elif chosen is None or any(path[: len(layer)] == layer for layer in chosen):
             raise BadValue(
                 f"{argument} must hold only layers of {weight!r} and {bias!r}, "
                 f"got {separator.join(path)!r:.80}; {remedy}"
@@ -87,6 +98,8 @@ def named_layers(
                 remedy = "convert one member of an ensemble at a time" if stacked is False else STACKED
             raise BadValue(f"{name} must have two axes, got {w.shape}; {remedy}")
         affines.append(Affine(w, b))
+    if chosen is not None and not compared:
+        _warn_of_others(argument, each, chosen, weight, separator, elsewhere, bool(stacked))
     if layers is None and by_creation and len(order) > 1:
         (numbered,) = (names for names in zip(*order, strict=True) if len(set(names)) > 1)
         if by_creation(numbered):
@@ -99,6 +112,36 @@ def of_layers(names: Iterable[str], layers: Any, separator: str = ".") -> list[s
     if not isinstance(layers, (tuple, list)):
         return list(names)
     return [name for name in names if name.startswith(tuple(f"{layer}{separator}" for layer in layers))]
+
+
+def _warn_of_others(
+    argument: str,
+    leaves: Mapping[Path, Any],
+    chosen: Iterable[Path],
+    weight: str,
+    separator: str,
+    elsewhere: Container[Path],
+    stacked: bool,
+) -> None:
+    """Warns of numbers beside the chosen layers that are no layer's: of a normalisation, of LoRA."""
+    beside = {path[:-1] for path in chosen}
+    modules: dict[Path, bool] = {}  # whether they hold layers of their own, as a critic does
+    for path, leaf in leaves.items():
+        module = next((path[: n + 1] for n in range(len(path), -1, -1) if path[:n] in beside), path)
+        is_lora = any("lora" in name.lower() for name in path[len(module) - 1 :])
+        is_bare = module == path  # as the deviations of a policy's actions
+        if module in chosen or module in elsewhere or "float" not in str(getattr(leaf, "dtype", "")):
+            continue
+        if path[: len(module) - 1] in beside and (is_lora or not is_bare):
+            is_weight = path[-1] == weight and len(leaf.shape) > 1
+            is_layer = is_weight or sum(n != 1 for n in leaf.shape) > 1 + stacked
+            modules[module] = modules.get(module, False) or (is_layer and not is_lora)
+    if left := [separator.join(module) for module, has_layers in modules.items() if not has_layers]:
+        warn(
+            f"{argument}: left out, because layers= does not name it: {quoted(left)}; if the network uses "
+            f"it, as it does a normalisation or LoRA, the layers alone compute something else: pass "
+            f"check=(rows, outputs) of the source to see"
+        )
 
 
 def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) -> None:
@@ -124,8 +167,8 @@ def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) 
 def fits_otherwise(widths: Sequence[int]) -> bool:
     """Whether layers of these widths, `n_in` first, would chain in another order too, or make two networks.
 
-    Of chains with the same ends, any can be had from another by exchanging the layers between one pair of
-    equal widths and those between another (Ukkonen 1992, Pevzner 1995, of Eulerian paths). There is another
+    Any chain can be had from any other with the same ends by exchanging the layers between one pair of equal
+    widths and those between another (Ukkonen 1992, Pevzner 1995, of Eulerian paths). There is another
     where a width stands in three places, or two widths in turn: a, b, a, b. The first width again, after a
     hidden layer, may be the end of the chain, which can then begin anywhere, or the inputs of a network.
     """
@@ -147,7 +190,8 @@ def leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterato
         yield path, tree
         return
     for name, branch in tree.items():
-        yield from leaves(branch, argument, separator, (*path, *str(name).split(separator)))
+        parts = map(str, name) if isinstance(name, tuple) else str(name).split(separator)  # of a flat dict
+        yield from leaves(branch, argument, separator, (*path, *parts))
 
 
 def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from jaxneuron._arrays import concrete
-from jaxneuron._errors import BadType, BadValue, Missing, inside, public
+from jaxneuron._errors import BadType, BadValue, Missing, inside, public, warn
 from jaxneuron._names import Activation
 from jaxneuron._params import MLP, Affine
 from jaxneuron._scaling import round_once
@@ -52,7 +52,7 @@ def from_nnx(
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. Read from an `nnx.Sequential`, required otherwise. A callable is given
         all rows at once, as NNX does.
-      final_activation: the last layer's, likewise.
+      final_activation: of the last layer. Read from an `nnx.Sequential`, required otherwise.
       layers: the names of the network's layers in order, such as "block/linear_0"; what is not named is left
         out, such as a critic. None takes all layers, in the order of their numbers.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
@@ -74,6 +74,10 @@ def from_nnx(
         activations missing or given twice, outputs that differ from the source's by more than rounding
         explains, a number too large for `dtype`. TypeError: a `module` that is neither a module nor a
         state, another dtype. ImportError: Flax is not installed.
+
+    Warns:
+      UserWarning: of a module that gives no outputs for rows alone, so that it can't be compared; of a state,
+        without `check`, of normalisations and LoRA beside the layers in `layers`, which are left out.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. LoRA's `kernel + a @ b`
     is summed in float64 and rounded once; a BatchNorm is folded likewise, its mean of more than 16 deviations
@@ -104,6 +108,7 @@ def from_nnx(
             array=lambda v: _array(v, nnx),
             stacked=stacked,
             by_creation=None if called else numbered_by_flax,
+            compared=called,
         )
         given = required("an nnx.Sequential", activation, final_activation)
         steps = chain(in_turn(found) if stacked == "layers" else found, *given)
@@ -112,7 +117,7 @@ def from_nnx(
     if check is not True:
         compare_given(mlp, check)
     elif isinstance(module, nnx.Module) and stacked != "members":
-        compare(
+        compared = compare(
             mlp,
             lambda rows: _forward(module, rows, nnx)[:, kept],
             "module",
@@ -120,6 +125,12 @@ def from_nnx(
             computed_in=_computed_in(module, nnx),
             remedy=REMEDY,
         )
+        if not compared and not _is(module, nnx.Sequential):
+            warn(
+                f"module: {type(module).__name__} gives no outputs for rows alone, so that nothing shows "
+                f"whether it calls these layers in this order and no others; pass the part that is an MLP, "
+                f"check=(rows, outputs) of it, or check=False"
+            )
     return mlp
 
 

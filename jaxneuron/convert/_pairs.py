@@ -34,7 +34,7 @@ def from_pairs(
         both ways, so it is never guessed.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. A callable is given all rows at once, `(..., n_out)`.
-      final_activation: the last layer's.
+      final_activation: of the last layer.
       dtype: to convert the layers to; None keeps theirs.
       check: `(rows, outputs)` of the source, with which the network is compared.
 

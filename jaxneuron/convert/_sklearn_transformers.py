@@ -60,7 +60,7 @@ def forwards(part: Any) -> Iterator[Step]:
     elif _selects(part):
         yield Units(np.flatnonzero(_support(part)), part.n_features_in_)
     elif name == "FunctionTransformer":
-        yield from _function(part.func)
+        yield from _function(part.func, part.kw_args)
     else:
         raise BadValue(
             f"every part must be an MLPClassifier, an MLPRegressor or an affine transformer ({AFFINE}), "
@@ -85,7 +85,7 @@ def backwards(part: Any) -> Iterator[Step]:
     elif _selects(part):
         yield Affine(np.eye(part.n_features_in_)[_support(part)])
     elif name == "FunctionTransformer":
-        yield from _function(part.inverse_func)
+        yield from _function(part.inverse_func, part.inv_kw_args)
     else:
         raise BadValue(
             f"the target must be scaled by {', '.join((*SCALERS, *INVERTIBLE))}, a selection or a "
@@ -158,13 +158,15 @@ def _support(part: Any) -> Any:
     return part.get_support()
 
 
-def _function(function: Any) -> Sequence[Step]:
+def _function(function: Any, arguments: Any) -> Sequence[Step]:
     for known, steps in FUNCTIONS:
-        if function is known:
+        if function is known and (function is None or not arguments):
             return steps
     name = getattr(function, "__name__", type(function).__name__)
+    called = f" with {arguments!r:.60}" if arguments else ""
     raise BadValue(
-        f"functions must be None, numpy.exp or numpy.expm1, got {name!r:.60}; convert the part without it"
+        f"functions must be None, numpy.exp or numpy.expm1, got {name!r:.60}{called}; "
+        f"convert the part without it"
     )
 
 

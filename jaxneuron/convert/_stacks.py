@@ -3,9 +3,8 @@
     w (members, n_in, n_out)    jax.vmap of init over keys, nn.vmap, nnx.vmap, hk.vmap
     w (layers, n, n)            nn.scan, nnx.scan, hk.layer_stack
 
-and so have the numbers of BatchNorms, of two axes instead of one.
-
-Nothing in the arrays tells the two apart: whoever has them says which, by `stacked=`.
+The arrays of BatchNorms are stacked in the same way, and have two axes instead of one. The arrays don't tell
+members from layers: the user says which they are, by `stacked=`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ STACKED = (
 
 
 def check_stacked(stacked: Any, check: Any) -> None:
-    """Refuses a `stacked` that is none, and outputs of one network for many."""
+    """Refuses another `stacked`, and outputs of one network where there are many."""
     if not (stacked is None or (isinstance(stacked, str) and stacked in ("members", "layers"))):
         raise BadValue(
             f"stacked must be 'members' for the members of an ensemble, 'layers' for layers called in turn, "
@@ -44,7 +43,7 @@ def check_stacked(stacked: Any, check: Any) -> None:
 
 
 def in_turn(layers: Sequence[T]) -> list[T]:
-    """`layers`, with those of the one stack among them in its place."""
+    """`layers`, with the one stack among them replaced by its layers."""
     stacks = sum(map(_is_stack, layers))
     if stacks != 1:
         raise BadValue(

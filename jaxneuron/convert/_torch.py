@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_dtypes
 import numpy as np
 from jax.typing import DTypeLike
@@ -79,7 +80,7 @@ def from_torch(
         spectral_norm, prune or a parametrization make are made anew.
       activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
         sequence with one for each. Read from an `nn.Sequential`, required otherwise.
-      final_activation: the last layer's, likewise.
+      final_activation: of the last layer. Read from an `nn.Sequential`, required otherwise.
       prefix: the part of the names before the network's own, such as "actor.net.".
       layers: the names of the network's layers in order, such as "fc1", after the prefix; what is not named
         is left out, such as a critic or `log_std`. None takes all, in the order of their numbers.
@@ -99,6 +100,10 @@ def from_torch(
         large for `dtype`; a module that is not of torch.nn's own class, or has hooks or a forward of its own;
         outputs that differ from the source's by more than rounding. TypeError: another kind of source,
         another dtype. OSError: what the file system says. ImportError: without the extra `files`, for a file.
+
+    Warns:
+      UserWarning: of a state_dict or a file, without `check`, of normalisations, LoRA and running means
+        beside the layers in `layers`, which are left out.
 
     Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. BatchNorm1d
     is folded in float64 and its layer rounded once; a mean of more than 16 deviations is subtracted in a
@@ -160,7 +165,9 @@ def from_torch(
         )
     with inside("source"):
         state |= {name: _array(state[name], name) for name in of_layers(state, layers)}
-    found = named_layers(state, "source", names=("weight", "bias"), separator=".", layers=layers)
+    found = named_layers(
+        state, "source", names=("weight", "bias"), separator=".", layers=layers, compared=check is not True
+    )
     transposed = [Affine(w.T, b) for w, b in found]
     given = required("an nn.Sequential", activation, final_activation)
     mlp = assemble(chain(transposed, *given), "source", dtype=dtype, outputs=outputs)
@@ -194,17 +201,17 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 def _tensors(
     path: str | os.PathLike[str], prefix: str, layers: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The tensors whose names begin with `prefix`, by what follows it; of other layers, only their names."""
+    """The tensors whose names begin with `prefix`, by what follows it; of other layers, only their shapes."""
     found: dict[str, Any] = {}
     with opened(path) as file:
         for name in file.keys():  # noqa: SIM118 # not a mapping
             if not name.startswith(prefix):
                 continue
-            short = name.removeprefix(prefix)
+            short, part = name.removeprefix(prefix), file.get_slice(name)
+            dtype = part.get_dtype()
             if not of_layers([short], layers):
-                found[short] = ...
+                found[short] = jax.ShapeDtypeStruct(part.get_shape(), float if "F" in dtype else int)
                 continue
-            dtype = file.get_slice(name).get_dtype()
             if dtype not in DTYPES:
                 raise BadValue(
                     f"{path} must hold {', '.join(sorted(DTYPES))}, got {dtype}; "
@@ -223,7 +230,7 @@ def _array(tensor: Any, name: str) -> Any:
 
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     try:
-        return tensor.numpy()
+        return tensor.numpy(force=True)  # of a view whose signs are to be changed, too
     except TypeError:
         raise BadType(f"{name!r:.80} must hold floats, got {tensor.dtype}; pass tensor.float()") from None
 
@@ -238,21 +245,30 @@ def _module_steps(module: Any, path: str = "") -> Iterator[Step]:
         yield Affine(_array(made.weight, f"{path}weight").T, b)
     elif name == "BatchNorm1d" and made.running_mean is not None:
         yield _batch_norm(made, path)
-    elif name in DIFFERENT:
-        yield DIFFERENT[name](module)
-    elif name.lower() in SAME and set(getattr(module, "__constants__", ())) <= {"inplace"}:
-        yield SAME[name.lower()]
-    elif name == "Softplus" and module.threshold >= 20 and module.beta > 0:
-        yield Softplus(module.beta)  # above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9
-    elif name == "Softplus" and module.threshold >= 20 and module.beta:
+    elif (activation := _activation(name, module)) is not None:
+        yield activation
+    elif name == "Softplus" and module.threshold >= 20 and module.beta < 0:
         yield from (Scaling(scale=module.beta), "softplus", Scaling(scale=1 / module.beta))
-    elif name in ("Softmax", "LogSoftmax") and module.dim in (-1, 1):
-        yield "softmax" if name == "Softmax" else "log_softmax"
     else:
         raise BadValue(
             f"layers must be Linear, BatchNorm1d, activations or an nn.Sequential of them, "
             f"got {described(module)}; {advice(module)}"
         )
+
+
+def _activation(name: str, module: Any) -> Step | None:
+    """The activation that torch.nn's module of this name is; None if it is not one of ours."""
+    try:
+        if name in DIFFERENT:
+            return DIFFERENT[name](module)
+        if name == "Softplus" and module.threshold >= 20 and module.beta > 0:
+            return Softplus(module.beta)  # above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9
+    except (TypeError, ValueError):  # parameters that ours doesn't take
+        return None
+    if name in ("Softmax", "LogSoftmax") and module.dim in (-1, 1):
+        return "softmax" if name == "Softmax" else "log_softmax"
+    same = set(getattr(module, "__constants__", ())) <= {"inplace"}  # and no other settings
+    return SAME.get(name.lower()) if same else None
 
 
 def _computed_in(module: Any) -> Iterator[str]:

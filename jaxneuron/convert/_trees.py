@@ -1,7 +1,7 @@
 """The network in a tree of parameters by name, which records no activations: Flax linen's, Haiku's.
 
-A BatchNorm has a scale and a shift in that tree, and its statistics in one of their own. Modules are taken in
-the order of `layers`, each with its activation after it:
+A BatchNorm has a scale and a shift in that tree; its statistics are in another. Modules are taken in the
+order of `layers`, each with its activation after it:
 
     Dense_0  identity  BatchNorm_0  relu  Dense_1  identity
 """
@@ -110,6 +110,8 @@ def from_tree(
             array=convention.array,
             stacked=stacked,
             by_creation=convention.by_creation if check is None else None,
+            compared=check is not None,
+            elsewhere=norms,
         )
     if chosen and read:
         scalings = {path: _scaling(params, path, norms[path], epsilon, stacked, convention) for path in read}

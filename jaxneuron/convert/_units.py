@@ -50,7 +50,10 @@ def with_outputs(mlp: MLP, outputs: Any) -> MLP:
     return as_mlp(layers, mlp.activation, mlp.final_activation, mlp.inputs, names)
 
 
-def columns(layer: Affine, index: np.ndarray) -> Affine:
+def columns(layer: Affine, index: Any) -> Affine:
+    n = layer.w.shape[-1]
+    if isinstance(index, np.ndarray) and index.size and not -n <= index.min() <= index.max() < n:
+        raise BadValue(f"a choice of units must be among {n}, got {index}; convert the part without it")
     return Affine(layer.w[..., index], None if layer.b is None else layer.b[..., index])
 
 
@@ -66,6 +69,11 @@ def reading(inputs: Units, layer: Affine) -> Affine:
 def spread(inputs: Units, w: np.ndarray) -> np.ndarray:
     """The weights of all `inputs.of` units: those of a unit that is read twice are added, in float64."""
     index, n = inputs.chosen, inputs.of or 0
+    if len(index) != len(w):
+        raise BadValue(
+            f"a choice of inputs must give the next layer its {len(w)}, got {len(index)}; "
+            f"convert the part without it"
+        )
     distinct = len(np.unique(index))
     more = (n - distinct) * w.shape[1]
     if more > MOST_ZEROS:

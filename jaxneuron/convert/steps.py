@@ -191,8 +191,9 @@ class _Network:
         affines = [step for step in steps if isinstance(step, Affine)]
         dtypes = (np.dtype(step.w.dtype) for step in affines)
         self._dtype = next((d for d in dtypes if d.name in FLOATS), jnp.dtype(like))
-        # Steps before the first layer don't change the number of units.
-        self._first = affines[0].w.shape[0] if affines and affines[0].w.ndim else None
+        # Of the steps before the first layer, only a choice of units changes their number.
+        begun = next((step for step in steps if isinstance(step, (Affine, Units))), None)
+        self._first = begun.w.shape[0] if isinstance(begun, Affine) and begun.w.ndim else None
         self._own = 0  # weights in layers made here
 
     def affine(self, step: Affine) -> None:

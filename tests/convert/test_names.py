@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from jaxneuron import mlp_forward
-from jaxneuron.convert import from_flax, from_haiku
+from jaxneuron.convert import from_flax, from_haiku, from_torch
 from jaxneuron.convert._names import fits_otherwise
 from tests.convert.networks import RELU, bits, dense, normal
 
@@ -27,6 +28,22 @@ def test_numeric_order():
         np.array_equal(layer.w, haiku[f"mlp/~/linear{s}"]["w"])
         for layer, s in zip(mlp.layers, ("", "_1", "_2", "_10"), strict=True)
     )
+
+
+def test_flat_parameters():
+    params = tree((3, 4, 2), "fc{}")
+    nested = bits(from_flax({"params": params}, **RELU))
+    for key in (tuple, "/".join):
+        flat = {
+            key(("params", name, part)): array
+            for name, layer in params.items()
+            for part, array in layer.items()
+        }
+        assert bits(from_flax(flat, **RELU)) == nested
+    with pytest.raises(
+        ValueError, match=r"^from_flax: params must hold each array once, got two of 'fc0/kernel'"
+    ):
+        from_flax(params | {"fc0/kernel": np.zeros((3, 4))}, **RELU)
 
 
 def test_names_in_an_order_that_is_given():
@@ -152,6 +169,51 @@ def test_layers_that_are_named_are_read_and_no_others():
     mlp = from_flax(params, layers=["torso/fc", "mean"], **RELU)
     arrays = [params["torso"]["fc"], params["mean"]]
     assert bits(mlp) == bits([array for layer in arrays for array in layer.values()])
+
+
+LEFT_OUT = {
+    "a LayerNorm of Flax": (from_flax, {"LayerNorm_0": {"scale": np.ones(4), "bias": np.ones(4)}}, "'LayerNorm_0'"),
+    "one that only shifts": (from_flax, {"LayerNorm_0": {"bias": np.ones(4)}}, "'LayerNorm_0'"),
+    "a BatchNorm without its statistics": (from_flax, {"BatchNorm_0": {"scale": np.ones(4)}}, "'BatchNorm_0'"),
+    "WeightNorm of Flax": (from_flax, {"WeightNorm_0": {"fc0/kernel/scale": np.ones(4)}}, "'WeightNorm_0'"),
+    "LoRA of Flax": (from_flax, {"lora_a": np.ones((3, 1)), "fc0_lora": {"kernel": np.ones((3, 1))}}, "'lora_a', 'fc0_lora'"),
+    "a BatchNorm of Haiku": (from_haiku, {"batch_norm": {"scale": np.ones((1, 4)), "offset": np.ones((1, 4))}}, "'batch_norm'"),
+    "a LayerNorm of Haiku": (from_haiku, {"layer_norm": {"scale": np.ones(4), "offset": np.ones(4)}}, "'layer_norm'"),
+    "hk.Bias": (from_haiku, {"bias": {"b": np.ones(4)}}, "'bias'"),
+    "a LayerNorm of PyTorch": (from_torch, {"norm.weight": np.ones(4), "norm.bias": np.ones(4)}, "'norm'"),
+    "a running mean": (from_torch, {"obs_rms.mean": np.ones(3), "obs_rms.count": np.ones(1, int)}, "'obs_rms'"),
+    "PEFT": (from_torch, {"lora_A.default.weight": np.ones((2, 3))}, "'lora_A'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("read", "others", "named"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_what_may_change_the_layers_is_not_left_out_in_silence(read, others, named, tmp_path):
+    if read is from_torch:
+        params = {"fc0.weight": normal(4, 3), "fc1.weight": normal(2, 4)}
+    else:
+        params = tree((3, 4, 2), "fc{}", HAIKU if read is from_haiku else ("kernel", "bias"))
+    sources = [params | others]
+    if read is from_torch:
+        sources.append(tmp_path / "state.safetensors")
+        save_file(sources[0], sources[1])
+    for source in sources:
+        with pytest.warns(UserWarning, match=rf"left out, because layers= does not name it: {named}; if the"):
+            mlp = read(source, layers=["fc0", "fc1"], **RELU)
+        x = normal(2, 3)
+        assert read(source, layers=["fc0", "fc1"], check=(x, mlp_forward(mlp, x)), **RELU)  # no warning
+        assert read(source, layers=["fc0", "fc1"], check=False, **RELU)
+
+
+def test_a_critic_and_what_no_layer_holds_is_left_out_without_a_word():
+    params = tree((3, 4, 2), "fc{}") | {
+        "critic": tree((3, 4, 1)) | {"LayerNorm_0": {"scale": np.ones(4)}},
+        "Conv_0": {"kernel": np.ones((3, 3, 1, 4)), "bias": np.ones(4)},
+        "log_std": np.ones(2),
+        "tokens": {"embedding": np.ones((9, 4))},
+        "normed": {"weight_g": np.ones(4), "weight_v": np.ones((4, 3))},
+        "dropout": {"rngs": {"count": np.ones(1, np.uint32)}},
+    }
+    assert from_flax(params, layers=["fc0", "fc1"], **RELU)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jaxneuron import Affine, mlp_forward
 from jaxneuron._math import oracle
 from jaxneuron.convert._scalings import Scaling
+from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import assemble
 from jaxneuron.testing._laws import _assert_within
 from tests.convert.networks import RNG, normal, run
@@ -120,6 +121,8 @@ def test_dtype_converts_what_was_folded():
         (lambda: assemble(["tanh", Affine(np.ones((3000, 1)))], "source"), ValueError, "source: a step on 3000 units that no layer can absorb needs 3000 x 3000 weights of its own, at most 2048 x 2048 are made; convert the part without it"),
         (lambda: assemble([Affine(np.ones((0, 10**12))), Scaling(2.0)], "source"), ValueError, "source: layer 0: w must hold numbers, got none in (0, 1000000000000)"),
         (lambda: assemble([Scaling(np.ones(3)), Scaling(np.ones(2))], "source"), ValueError, "source: step 1: mean must have shape (3,) or be one number, got (2,)"),
+        (lambda: assemble([Affine(normal(2, 2)), Units(np.array([0, 2]))], "source"), ValueError, "source: a choice of units must be among 2, got [0 2]; convert the part without it"),
+        (lambda: assemble([Units(np.array([0]), 3), Affine(normal(2, 2))], "source"), ValueError, "source: a choice of inputs must give the next layer its 2, got 1; convert"),
         (lambda: assemble(["softmax", Affine(normal(2, 2))], "source"), ValueError, "source: softmax must come last"),
     ],
 )  # fmt: skip

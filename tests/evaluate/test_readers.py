@@ -94,6 +94,15 @@ def test_bad_npy(model, tmp_path, refused, array, message):
     assert message in refused("run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.npy")
 
 
+def test_a_file_of_several_arrays_is_not_rows(model, tmp_path, refused):
+    """As equinox.tree_serialise_leaves writes: the first weights would be taken for rows."""
+    with open(tmp_path / "rows.npy", "wb") as file:
+        np.save(file, np.ones((2, 3)))
+        np.save(file, np.ones(3))
+    message = refused("run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.npy")
+    assert "must hold one array of rows, got 152 bytes after it, as a file of several arrays has" in message
+
+
 @pytest.mark.parametrize(
     ("name", "table", "message"),
     [

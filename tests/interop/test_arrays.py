@@ -1,9 +1,11 @@
 """Arrays of other libraries that carry more than numbers: NumPy would drop it, so they are refused."""
 
+import jax
 import numpy as np
 import pytest
 
 from jaxneuron import MLP, Evaluator, evaluate, mlp_forward
+from jaxneuron.convert import from_torch
 
 NETWORK = MLP([(np.ones((2, 3), np.float32), None)], final_activation="identity")
 X = np.array([[1.0, 2.0]], np.float32)
@@ -66,6 +68,16 @@ def bfloat16(torch):
     return torch.ones((1, 2), dtype=torch.bfloat16)
 
 
+@tensor
+def nested(torch):
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(2)])
+
+
+@tensor
+def whose_signs_are_to_be_changed(torch):
+    return torch.ones((1, 2), dtype=torch.complex64).conj().imag
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("make", "remedy"),
@@ -77,9 +89,11 @@ def bfloat16(torch):
         (sparse_of_pydata, "which is sparse; pass .todense\\(\\)"),
         (on_meta, "on the device meta, which holds no numbers; load its numbers first"),
         (sparse, "which is sparse; pass .to_dense\\(\\)"),
+        (nested, "which is nested; pass its tensors one by one"),
+        (whose_signs_are_to_be_changed, "negat.*; pass .numpy\\(force=True\\)"),
         (masked, "which is a subclass of Tensor; pass a plain torch.Tensor"),
-        (with_gradient, "requires .*; pass .detach\\(\\).cpu\\(\\).float\\(\\).numpy\\(\\)"),
-        (bfloat16, "BFloat16.*; pass .detach\\(\\).cpu\\(\\).float\\(\\).numpy\\(\\)"),
+        (with_gradient, "requires .*; pass .numpy\\(force=True\\)"),
+        (bfloat16, "BFloat16.*; pass .float\\(\\).numpy\\(force=True\\)"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
@@ -101,12 +115,39 @@ def test_lists_of_tensors_that_numpy_does_not_take(make, tmp_path):
     for rows in ([row, row], [[0.0, 1.0], row], [[*row]]):
         for call in (lambda: mlp_forward(NETWORK, rows), lambda: evaluate(NETWORK, rows)):  # noqa: B023
             with pytest.raises(
-                TypeError, match=r"got Tensor \(.*\); pass .detach\(\).cpu\(\).float\(\).numpy\(\) of each"
+                TypeError, match=r"got Tensor \(.*\); pass (.float\(\))?.numpy\(force=True\) of each"
             ):
                 call()
     uneven = [row.detach().float(), row.detach().float()[:1]]
     with pytest.raises(ValueError, match="give every row the same length"):
         mlp_forward(NETWORK, uneven)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("make", [on_meta, sparse, masked, nested], ids=lambda each: each.__name__)
+def test_importers_take_plain_tensors_alone(make, tmp_path):
+    state, given = {"0.weight": make(tmp_path)}, {"activation": "relu", "final_activation": "identity"}
+    plain = {"0.weight": np.ones((1, 2), np.float32)}
+    for call in (
+        lambda: from_torch(state, **given),
+        lambda: from_torch(plain, check=(*state.values(), X), **given),
+    ):
+        with pytest.raises(TypeError, match=r"^from_torch: .* must hold plain numbers, got .*Tensor"):
+            call()
+
+
+def test_a_tensor_that_numpy_takes_when_it_is_asked_twice(tmp_path):
+    tensor = whose_signs_are_to_be_changed(tmp_path)
+    given = {"activation": "relu", "final_activation": "identity"}
+    mlp = from_torch({"0.weight": tensor}, check=(tensor, [[0.0]]), **given)
+    np.testing.assert_array_equal(mlp.layers[0].w, [[-0.0], [-0.0]])
+
+
+def test_what_is_not_rows_to_evaluate():
+    for rows in (jax.ShapeDtypeStruct((1, 2), np.float32), pytest.importorskip("astropy.table").Table(X)):
+        with pytest.raises(TypeError, match=r"^evaluate: rows"):
+            evaluate(NETWORK, rows)
+    np.testing.assert_array_equal(evaluate(NETWORK, memoryview(X)), [[3.0, 3.0, 3.0]])
 
 
 def test_plain_arrays_of_other_libraries_are_taken():

@@ -301,6 +301,7 @@ def test_tracers_and_concrete_arrays_inside_jit():
     [
         (lambda: nn.MLP(4, 2, 3, 0, final_activation=jnp.tanh, key=KEY), "an eqx.nn.MLP of depth 0 must have the identity as final_activation, which some versions of Equinox apply and some do not, got"),
         (lambda: nn.MLP(4, 2, 3, 1, final_activation=jax.nn.softmax, key=KEY), "activations of an eqx.nn.MLP must be functions of one unit, as Equinox calls them, got softmax; pass"),
+        (lambda: nn.MLP(4, 2, 3, 1, final_activation=jax.nn.log_softmax, key=KEY), "activations of an eqx.nn.MLP must be functions of one unit, as Equinox calls them, got log_softmax; pass"),
         (lambda: equinox.tree_at(lambda m: m.weight, nn.Linear(4, 2, key=KEY), {"quantised": jnp.ones(3)}), "weight must "),
         (lambda: equinox.filter_jit(nn.Linear(4, 2, key=KEY)), "layers must be Linear, Lambda, or an MLP or Sequential of them, got"),
         (lambda: nn.Sequential([nn.Linear(4, 2, key=KEY), nn.Lambda(nn.Linear(2, 2, key=KEY))]), "activations must have no parameters, got Linear"),

@@ -1,5 +1,7 @@
 """Keras 3 on its JAX backend, as installed: models in memory, and the files it writes."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -316,7 +318,32 @@ def test_layers_that_compute_something_else(read, model, message):
         read(model())
 
 
+def patched_itself():
+    model = chain(layers.Dense(4))
+    model.call = lambda x, training=None, mask=None: x
+    return model
+
+
+def repeated():
+    layer = layers.Dense(4)
+    return chain(layer, layer)
+
+
+def parameter_that_ours_does_not_take():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.ops.celu(layers.Dense(3)(inputs), -0.5))
+
+
+@keras.saving.register_keras_serializable("tests")
+def registered(x):
+    return x
+
+
 @pytest.mark.parametrize(("model", "message"), [
+    (patched_itself, "layers must compute what their class does, got a call of its own on Sequential"),
+    (repeated, "layers must be called once each, got 'dense.*' several times, which Keras's configuration"),
+    (lambda: chain(layers.Dense(4, registered)), "activations must be one of .*, got 'tests>registered'; code in a file"),
+    (parameter_that_ours_does_not_take, "'Celu' with .* is not an activation of jaxneuron"),
     (patched, "layers must compute what their class does, got a call of its own on Dense 'dense.*'; remove it"),
     (lambda: chain(layers.Dense(4, relu)), "activations must be Keras's own, got another function named 'relu' in Dense 'dense.*'; use from_pairs"),
     (lambda: chain(layers.Dense(4), layers.Activation(relu)), "got another function named 'relu' in Activation "),
@@ -325,6 +352,14 @@ def test_layers_that_compute_something_else(read, model, message):
 def test_what_a_configuration_does_not_say(model, message):
     with pytest.raises(ValueError, match=f"^from_keras: source: .*{message}"):
         from_keras(model())
+
+
+def test_a_model_that_keras_can_not_save():
+    model = chain(layers.Dense(4, functools.partial(keras.activations.relu, negative_slope=0.3)))
+    with pytest.raises(
+        ValueError, match=r"^from_keras: source must be a model that Keras can save, got Seq.*partial"
+    ):
+        from_keras(model)
 
 
 def test_the_check_finds_what_nothing_records(monkeypatch, tmp_path):

@@ -197,3 +197,33 @@ def test_layers_that_compute_in_a_narrower_dtype_are_compared_in_it():
         nnx.Linear(64, 2, dtype=jnp.float32, rngs=RNGS),
     )
     assert from_nnx(module).layers[0].w.dtype == np.float32
+
+
+def test_a_module_that_gives_no_outputs_for_rows_alone():
+    class Two(Pair):
+        def __call__(self, x, y):
+            return super().__call__(x) + y
+
+    class Several(Pair):
+        def __call__(self, x):
+            return {"y": super().__call__(x)}
+
+    one, two = (nnx.Linear(4, 4, rngs=nnx.Rngs(i)) for i in range(2))
+    for kind in (Two, Several):
+        with pytest.warns(UserWarning, match=f"^module: {kind.__name__} gives no outputs for rows alone, so"):
+            mlp = from_nnx(kind(one, two), **GIVEN)
+        assert len(mlp.layers) == 2
+        assert from_nnx(kind(one, two), check=(X, Pair(one, two)(X)), **GIVEN)  # no warning
+        assert from_nnx(kind(one, two), check=False, **GIVEN)
+
+
+@pytest.mark.parametrize(("own", "given"), [("relu6", "relu"), ("relu", "relu6"), ("hard_swish", "silu")])
+def test_an_activation_that_differs_for_large_sums_is_found(own, given):
+    class Clipped(Pair):
+        def __call__(self, x):
+            return self.layer2(getattr(nnx, own)(self.layer1(x)))
+
+    module = Clipped(*(nnx.Linear(4, 4, rngs=nnx.Rngs(i)) for i in range(2)))
+    assert from_nnx(module, activation=own, final_activation="identity")
+    with pytest.raises(ValueError, match=r"^from_nnx: module must compute what its layers say"):
+        from_nnx(module, activation=given, final_activation="identity")

@@ -96,10 +96,13 @@ def test_a_transpose_of_units_permutes_the_first_layer(perm):
     ([("Gather", ["z", "i"], ["y"], {})], {"i": sizes(0)}, "it chooses rows, not units"),
     ([("Slice", ["z", "i", "i", "i"], ["y"], {})], {"i": sizes(0)}, "it chooses rows, not units"),
     ([("Gather", ["z", "i"], ["y"], {"axis": 1})], {"i": sizes(6)}, "can't be part of an MLP: its inputs don't fit .index 6 is out of bounds"),
+    ([("Log", ["z"], ["l"], {}), ("Transpose", ["l"], ["y"], {})], {}, "it moves the units before the rows"),
     ([("Split", ["z", "i"], ["y", "u"], {"axis": 1})], {"i": sizes(2, 3)}, r"it splits 6 units into 2 parts of \[2, 3\]"),
     ([("Shape", ["z"], ["s"], {}), ("Cast", ["s"], ["n"], {"to": 1}), ("Div", ["z", "n"], ["y"], {})], {}, "Cast of .* can't be part of an MLP"),
     ([("Shape", ["z"], ["s"], {}), ("Mul", ["s", "s"], ["n"], {}), ("Reshape", ["z", "n"], ["y"], {})], {}, "it computes with the number of rows"),
     ([("Expand", ["z", "s"], ["y"], {})], {"s": sizes(5, 1, 6)}, "it repeats rows or units"),
+    ([("Reshape", ["z", "s"], ["r"], {}), ("Softmax", ["r"], ["t"], {}), ("Flatten", ["t"], ["y"], {})], {"s": sizes(-1, 2, 3)}, r"it sums over the last axis alone of rows of the shape \(2, 3\)"),
+    ([("MatMul", ["z", "w1"], ["m"], {}), ("Transpose", ["m"], ["t"], {}), ("LogSoftmax", ["t"], ["y"], {})], {"w1": normal(6, 1)}, "it sums over rows, not over units"),
     ([("ReduceSum", ["z"], ["y"], {})], {}, "it is linear, but not one of the layers, scalings and choices of units that are read"),
     ([("PRelu", ["z", "b"], ["y"], {})], {}, "its slopes differ from unit to unit"),
     ([("Max", ["z", "b"], ["y"], {})], {}, "it compares with numbers that differ from unit to unit"),
@@ -300,3 +303,31 @@ def test_a_bound_on_one_side(operation, end):
     )
     assert from_onnx(proto).activation == "relu"
     assert_outputs(from_onnx(proto), X, forward64(proto, X), folded=True)
+
+
+@pytest.mark.parametrize("chosen", [[0, 3], [3, 1], [1, 1], [-1, 0]])
+def test_units_chosen_after_an_activation_of_the_inputs(chosen):
+    """The first layer does not tell how many inputs there are."""
+    nodes = [
+        ("Tanh", ["x"], ["s"], {}),
+        ("Gather", ["s", "i"], ["g"], {"axis": -1}),
+        ("MatMul", ["g", "w"], ["y"], {}),
+    ]
+    proto, rows = model(nodes, {"i": sizes(*chosen), "w": normal(2, 3)}), normal(5, 4)
+    assert_outputs(from_onnx(proto), rows, forward64(proto, rows))
+
+
+def test_a_choice_that_does_not_fit_the_next_layer():
+    for stop in (0, 1):
+        nodes = [("Slice", ["x", "a", "b", "one"], ["s"], {}), ("MatMul", ["s", "w"], ["y"], {})]
+        constants = {"a": sizes(0), "b": sizes(stop), "one": sizes(1), "w": normal(2, 3)}
+        with pytest.raises(ValueError, match="a choice of inputs must give the next layer its 2, got"):
+            from_onnx(model(nodes, constants))
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+@pytest.mark.parametrize("shape", [["n", 1, 4], ["n", 1, 1, 4], ["n", 4]])
+def test_a_softmax_of_all_units(operator, shape):
+    proto = model([(operator, ["x"], ["s"], {}), ("Flatten", ["s"], ["y"], {})], {}, shape=shape)
+    rows = normal(5, *shape[1:])
+    assert_outputs(from_onnx(proto), rows.reshape(5, 4), forward64(proto, rows))

@@ -293,6 +293,7 @@ def test_transformers_alone():
     (Normalizer(), r"every part must be an MLPClassifier, an MLPRegressor or an affine transformer \(StandardScaler, .* or a "
      r"FunctionTransformer\), got Normalizer; convert the part that is one"),
     (FunctionTransformer(np.log1p), "functions must be None, numpy.exp or numpy.expm1, got 'log1p'; convert the part without it"),
+    (FunctionTransformer(np.exp, kw_args={"dtype": float}), "functions must be None, numpy.exp or numpy.expm1, got 'exp' with {'dtype': .*}; convert"),
     (ColumnTransformer([("s", StandardScaler(), [0]), ("o", OneHotEncoder(max_categories=2), [1])]), "'o': every part must be .*, got OneHotEncoder"),
     (ColumnTransformer([("s", StandardScaler(), [0]), ("c", MinMaxScaler(clip=True), [1])]), "branches side by side must be affine, got the activation HardTanh.* in one of them; give it to all columns"),
 ])  # fmt: skip

@@ -243,6 +243,8 @@ REFUSED = {
     "a convolution": (lambda: nn.Sequential(nn.Conv1d(1, 1, 1)), "got Conv1d(1, 1, kernel_size=(1,), stride=(1,)); convert the part without it"),
     "a low threshold": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Softplus(threshold=10)), "got Softplus(beta=1.0, threshold=10); convert the parts before and after it"),
     "no slope": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=0)), "got Softplus(beta=0, threshold=20.0); "),
+    "a slope in a tensor": (lambda: nn.Sequential(nn.Linear(2, 2), nn.Softplus(torch.tensor(2.0))), "got Softplus(beta=2.0, threshold=20.0); "),
+    "a parameter that ours does not take": (lambda: nn.Sequential(nn.Linear(2, 2), nn.CELU(-0.5)), "got CELU(alpha=-0.5); convert the parts"),
 }  # fmt: skip
 
 

@@ -1,12 +1,12 @@
 """The files of Keras: `.keras` archives, HDF5 files of models, and of weights alone.
 
     config.json, model.weights.h5 in a zip archive    a .keras file, of Keras 3 and the last of Keras 2
-    model_config, model_weights/NAME/.../kernel       an .h5 file of a model, of both
-    layers/dense_1/vars/0                             a .weights.h5 file, and model.weights.h5, of both
+    model_config, model_weights/NAME/.../kernel       an .h5 file of a model, of Keras 3 and 2
+    layers/dense_1/vars/0                             a .weights.h5 file, and model.weights.h5, likewise
     _layer_checkpoint_dependencies/dense_2/vars/0     the same, of Keras 2.12 and 2.13
     layer_names, NAME/.../kernel:0                    an .h5 file of weights, of Keras 2
 
-They may come from strangers: links are not followed, and sizes are looked at before anything is unpacked.
+They may come from strangers: links are not followed, and sizes are checked before anything is unpacked.
 """
 
 from __future__ import annotations
@@ -46,9 +46,16 @@ VARIABLES = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"
 
 
 def file_steps(
-    path: str | os.PathLike[str], activation: Any, final_activation: Any, layers: Sequence[str] | None
+    path: str | os.PathLike[str],
+    activation: Any,
+    final_activation: Any,
+    layers: Sequence[str] | None,
+    compared: bool,
 ) -> Iterator[Step]:
-    """The steps of the network in a file; what is given is for a file of weights alone."""
+    """The steps of the network in a file; what is given is for a file of weights alone.
+
+    `compared`: whether the network will be compared with outputs of its source.
+    """
     kind = kind_of(path)
     check_kind(path, "hdf5" if kind == "hdf5" else "keras", "a .keras file, or an .h5 file of Keras")
     h5py = _library()
@@ -64,7 +71,7 @@ def file_steps(
             with inside("source"):
                 yield from _model(store)
         else:
-            affines = _weights(store, layers)
+            affines = _weights(store, layers, compared)
             yield from chain(affines, *required("a file of a model", activation, final_activation))
 
 
@@ -157,7 +164,7 @@ def _places(content: Any, path: str = "", outer: str | None = None) -> Iterator[
             yield from _places(layer, f"{path}layers/{name}/", outer or own)
 
 
-def _weights(store: _Store, layers: Sequence[str] | None) -> list[Affine]:
+def _weights(store: _Store, layers: Sequence[str] | None, compared: bool) -> list[Affine]:
     """Of an HDF5 file that holds weights alone."""
     by_name = any(key.startswith("layer_names") for key in store.file.attrs)
     tree: dict[str, dict[str, Any]] = {}
@@ -177,6 +184,7 @@ def _weights(store: _Store, layers: Sequence[str] | None) -> list[Affine]:
         "or pass layers=[...] with the names of the network's layers in order",
         first=0 if all(DENSE.fullmatch(path.rpartition("/")[2]) for path in tree) else None,
         array=store.array,
+        compared=compared,
     )
 
 

@@ -141,6 +141,8 @@ class Reader:
             return [_activation_layer(name)]
         if not isinstance(name, str) or name not in READ:
             shown = name.get("class_name") if isinstance(name, dict) else name
+            if shown == "function":  # one that Keras saves by its name
+                shown = name["config"]
             raise BadValue(
                 f"activations must be one of {', '.join(sorted(READ))}, "
                 f"got {str(shown)[:60]!r}; code in a file is not run: use from_pairs with your own function"
@@ -186,7 +188,10 @@ def _is_operation(layer: dict[str, Any]) -> bool:
 def _activation_layer(layer: dict[str, Any]) -> Step:
     kind, config = layer["class_name"], layer["config"]
     table = CALLS if _is_operation(layer) else LAYERS
-    step = table[kind](config) if kind in table else PLAIN.get(kind)
+    try:
+        step = table[kind](config) if kind in table else PLAIN.get(kind)
+    except (TypeError, ValueError):  # parameters that ours doesn't take
+        step = None
     if step is None:
         more = {key: value for key, value in config.items() if key not in ("name", "trainable", "dtype")}
         raise BadValue(

@@ -14,7 +14,13 @@ from jaxneuron.convert._torch_modules import torch_precision
 
 def live_arrays(model: Any, path: str, keras: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
     """The arrays of a model's layers, by the path they have in a file."""
+    _check_layer(model, keras)
     for layer, name in zip(model.layers, file_names(type(x).__name__ for x in model.layers), strict=True):
+        if sum(other is layer for other in model.layers) > 1:
+            raise BadValue(
+                f"layers must be called once each, got {layer.name!r:.60} several times, which Keras's "
+                f"configuration doesn't record; pass a model with a copy of it for each call"
+            )
         _check_layer(layer, keras)
         values = [variable.value for variable in layer.variables]
         if isinstance(layer, keras.layers.Dense) and layer.lora_enabled:

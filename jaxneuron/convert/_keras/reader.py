@@ -42,9 +42,9 @@ def from_keras(
         added to the layer's own.
       activation: for a file of weights alone, the hidden layers' activation, one for all, or a sequence with
         one for each.
-      final_activation: likewise, the last layer's.
-      layers: likewise, the names of the network's layers in order, as the file has them, such as
-        "layers/dense"; all others are left out. None takes all, in the order of their numbers.
+      final_activation: for a file of weights alone, the last layer's activation.
+      layers: for a file of weights alone, the names of the network's layers in order, as the file has them,
+        such as "layers/dense"; all others are left out. None takes all, in the order of their numbers.
       dtype: to convert the layers to; None keeps theirs.
       check: True compares the network with a model's own outputs on eight fixed rows, and False does not.
         `(rows, outputs)`, of the source, compares with those, whatever the source is.
@@ -60,6 +60,10 @@ def from_keras(
         more than rounding. TypeError: another kind of source, another dtype.
         OSError: what the file system says. ImportError: without the extra `keras`, for a file.
 
+    Warns:
+      UserWarning: of a file of weights alone, without `check`, of normalisations beside the layers in
+        `layers`, which are left out.
+
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
     float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
     own. Held by tests/interop/test_keras.py and tests/interop/test_keras_files.py.
@@ -68,7 +72,7 @@ def from_keras(
       `from_keras("model.keras")`
     """
     if isinstance(source, (str, os.PathLike)):
-        steps = list(file_steps(source, activation, final_activation, layers))
+        steps = list(file_steps(source, activation, final_activation, layers, compared=check is not True))
         mlp = assemble(steps, "source", dtype=dtype)
         compare_given(mlp, None if check is True else check, steps=steps)
         return mlp
@@ -80,7 +84,14 @@ def from_keras(
     refused("a model", {"activation": activation, "final_activation": final_activation, "layers": layers})
     import keras
 
-    content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
+    try:
+        content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
+    except Exception as error:  # of Keras, of many kinds
+        raise BadValue(
+            f"source must be a model that Keras can save, got {type(source).__name__} with a part that it "
+            f"can't ({' '.join(str(error).split()):.120}); use layers of Keras's own in its place, such as "
+            f"LeakyReLU(0.3) for a function of yours"
+        ) from None
     if not source.built:
         raise BadValue("source must be a built model; begin it with keras.Input, or call it once")
     with inside("source"):

@@ -14,7 +14,7 @@ from jaxneuron.convert._onnx.attributes import Attributes, Given, Refusal
 from jaxneuron.convert._onnx.file import DOUBLE, kind_of
 from jaxneuron.convert._onnx.formulas import OPERATORS, Formula, NoFormula, number
 from jaxneuron.convert._onnx.patterns import Patterns
-from jaxneuron.convert._onnx.values import Value, per_unit, readable
+from jaxneuron.convert._onnx.values import Value, per_unit, readable, text
 from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert.steps import Step
 
@@ -112,6 +112,11 @@ def _activation(operator: str, attributes: Attributes, opset: int, value: Value)
     if operator == "Clip":
         ends = [attributes.by_name[name] for name in ("min", "max")]
         return [clip(ends, attributes, opset=OPSET, double=double)]
+    if operator in ("Softmax", "LogSoftmax"):  # of all units, which may stand on several axes, or on none
+        if not value.row:
+            raise Refusal("it sums over rows, not over units")
+        if set(value.row_shape[:-1]) - {1}:
+            raise Refusal(f"it sums over the last axis alone of rows of the shape {text(value.row_shape)}")
     return list(steps_of(operator, attributes, opset=opset, double=double, rank=value.rank))
 
 

@@ -29,8 +29,10 @@ def end_before(i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]
         name = node.output[0]
         readers = [each.op_type for each in nodes[: i + 1] if name in each.input]
         apart = all(each in APART or each.startswith("Reduce") for each in readers)
-        if needed & computed == {name} and (apart or _is_whole(node.op_type, operation, values[name])):
-            steps = values[name].steps()
+        value = values[name]
+        reached = needed & computed == {name} and not isinstance(value.step, Refusal)
+        if reached and (apart or _is_whole(node.op_type, operation, value)):
+            steps = value.steps()
             layers = sum(isinstance(step, Affine) for step in steps)
             if not all(isinstance(step, Scaling) for step in steps):
                 bare = not apart and isinstance(steps[-1], Affine)
@@ -42,8 +44,6 @@ def end_before(i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]
 
 def _is_whole(made_by: str, operation: str, value: Value) -> bool:
     """Whether a value is all of a layer or of an activation, where `operation`, which is refused, follows."""
-    if isinstance(value.step, Refusal):
-        return False
     if isinstance(value.step, Affine):
         return value.step.b is not None or operation not in ("Add", "Sub")
     return not isinstance(value.step, Scaling) or made_by in ("Gemm", "BatchNormalization")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxneuron.convert._onnx.attributes import Attributes, Refusal, integers, slices
-from jaxneuron.convert._onnx.values import ROWS, Size, Value
+from jaxneuron.convert._onnx.values import ROWS, Size, Value, text
 from jaxneuron.convert._units import Units
 
 MOST_INPUTS = 2**20  # of which units may be chosen
@@ -94,18 +94,14 @@ def _reshaped(value: Value, shape: tuple[Size, ...]) -> Value:
     row = _row(shape, _count(value.row_shape))
     if row is not None:
         return value._replace(shape=shape, row=row)
-    shapes = " to ".join(map(_text, (value.shape, shape)))
-    raise Refusal(f"it does not keep rows of the shape {_text(value.row_shape)} apart, from {shapes}")
+    shapes = " to ".join(map(text, (value.shape, shape)))
+    raise Refusal(f"it does not keep rows of the shape {text(value.row_shape)} apart, from {shapes}")
 
 
 def _row(shape: tuple[Size, ...], units: tuple[int, list[str]]) -> int | None:
     """How many of the last axes have so many units together; at least one, if there is a choice."""
     rows = (*range(1, len(shape) + 1), 0)
     return next((row for row in rows if _count(shape[len(shape) - row :]) == units), None)
-
-
-def _text(shape: tuple[Size, ...]) -> str:
-    return f"({', '.join(map(str, shape))})"[:60]
 
 
 def _flattened(value: Value, axis: int) -> Value:

@@ -136,3 +136,8 @@ def per_unit(constant: np.ndarray, value: Value) -> np.ndarray:
         raise Refusal(
             f"its constant must have {units} numbers, one for each unit, got {constant.size}"
         ) from None
+
+
+def text(shape: tuple[Size, ...]) -> str:
+    """A shape, in a message."""
+    return f"({', '.join(map(str, shape))})"[:60]
