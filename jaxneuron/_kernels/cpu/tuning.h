@@ -40,6 +40,11 @@ constexpr std::int64_t PANEL_ROWS = 256;
 // a division, of sigmoid 45 and a division. By it rows or units are chosen to stand side by side in a vector.
 constexpr std::int64_t ACTIVATION_COST = 32;
 
+// Chains of sums that hide the latency of a fused multiply-add, and vector instructions that transpose a
+// vector of weights.
+constexpr std::int64_t CHAINS = 8;
+constexpr std::int64_t TRANSPOSE_COST = 7;
+
 // --- tiles ---
 
 // Rows of a tile: where weights are read in place, and where they are copied, which more rows repay (1024
@@ -58,10 +63,14 @@ constexpr std::int64_t SMALL_TILE_BYTES = std::int64_t{1} << 16;
 constexpr std::int64_t TILE_BYTES = std::int64_t{1} << 20;
 constexpr std::int64_t MIN_TILE_ROWS = 16;
 
-// Columns of a tile of directions, each of them a row and a tangent or cotangent of it: as many directions go
+// Columns of a tile of cotangents, each of them a row and a cotangent of it: as many directions go back
 // through the layers together as fit, at least one. Of rows side by side, and of units.
 constexpr std::int64_t DIRECTION_COLUMNS = 64;
 constexpr std::int64_t DIRECTION_ROWS = 256;
+
+// Bytes of a tile between two layers with its tangents: as many directions go forward together as fit, at
+// least one.
+constexpr std::int64_t DIRECTION_BYTES = std::int64_t{1} << 19;
 
 // Bytes of the stack that a thread uses for its tile; it allocates memory for a larger one. 64 rows of 32
 // units fit twice. One row of a small network is a matter of 0.1 us, as long as an allocation.
