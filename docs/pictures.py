@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxneuron import gates, save
 from jaxneuron.cli import main
 
-# What `jaxneuron plot` is told for each.
+# The arguments of `jaxneuron plot` for each picture.
 PICTURES = {
     "sigmoid": ["sigmoid"],
     "activations": ["sigmoid", "tanh", "relu"],

@@ -1,4 +1,4 @@
-"""A multilayer perceptron as one writes it by hand."""
+"""A multilayer perceptron, written by hand."""
 
 import jax.numpy as jnp
 
