@@ -5,7 +5,7 @@
 // of the two takes fewer instructions is counted beforehand; a row's bits are the same by either.
 #pragma once
 
-#include "activations.h"
+#include "activate.h"
 #include "layers.h"
 #include "network.h"
 #include "packed.h"

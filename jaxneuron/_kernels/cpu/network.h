@@ -141,7 +141,7 @@ double cosine_of_large(double x, double low);
 
 std::int64_t widest(const Network&);  // the most numbers that a row has between two layers, x and y included
 std::int64_t width(const Network&, const Derivatives&);  // the same of a direction: unit vectors take no x
-std::int64_t tile_rows(const Network&);  // rows of a tile that fits in L2
+std::int64_t tile_rows(const Network&);                  // rows of a tile that fits in L2
 std::int64_t derivative_tile_rows(const Network&, const Derivatives&);
 
 }  // namespace jaxneuron
