@@ -1,6 +1,4 @@
-// The second derivatives of the activations on vectors, curvature::name, as slopes.h has the first ones; and
-// the loop in which a value, its slope and its curvature are computed, where the compiler shares the
-// exponential.
+// The second derivatives of the activations on vectors, curvature::name, as slopes.h has the first ones.
 #pragma once
 
 #include "slopes.h"
@@ -178,49 +176,5 @@ inline Vector<T> sin(Vector<T> z, T frequency) {
 }
 
 }  // namespace curvature
-
-// y = formula(y, parameters...), and of the same y its slopes and, unless it is null, its curvatures, for n
-// numbers, a multiple of lanes<T>.
-template <class T, auto formula, auto slope, auto curvature, class... Parameters>
-__attribute__((flatten)) void apply_with_slopes(T* y, T* slopes, T* curvatures, std::int64_t n,
-                                                Parameters... parameters) {
-  if (curvatures) {
-    for (std::int64_t i = 0; i < n; i += lanes<T>) {
-      const Vector<T> z = load<T>(y + i);
-      store<T>(curvatures + i, curvature(z, parameters...));
-      store<T>(slopes + i, slope(z, parameters...));
-      store<T>(y + i, formula(z, parameters...));
-    }
-  } else {
-    for (std::int64_t i = 0; i < n; i += lanes<T>) {
-      const Vector<T> z = load<T>(y + i);
-      store<T>(slopes + i, slope(z, parameters...));
-      store<T>(y + i, formula(z, parameters...));
-    }
-  }
-}
-
-// For activations of numbers.
-template <class T>
-inline void activate_with_slopes(const Layer& layer, T* y, T* slopes, T* curvatures, std::int64_t n) {
-  const T first = layer.parameters[0];
-  const T second = layer.parameters[1];
-  switch (layer.activation) {
-#define CASE(name, parameters, of_rows)                                                                  \
-  case Activation::name:                                                                                 \
-    if constexpr (of_rows)                                                                               \
-      return;                                                                                            \
-    else if constexpr (parameters == 2)                                                                  \
-      return apply_with_slopes<T, name<T>, slope::name<T>, curvature::name<T>>(y, slopes, curvatures, n, \
-                                                                               first, second);           \
-    else if constexpr (parameters == 1)                                                                  \
-      return apply_with_slopes<T, name<T>, slope::name<T>, curvature::name<T>>(y, slopes, curvatures, n, \
-                                                                               first);                   \
-    else                                                                                                 \
-      return apply_with_slopes<T, name<T>, slope::name<T>, curvature::name<T>>(y, slopes, curvatures, n);
-    JAXNEURON_ACTIVATIONS(CASE)
-#undef CASE
-  }
-}
 
 }  // namespace jaxneuron::ISA

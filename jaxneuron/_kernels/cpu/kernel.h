@@ -16,7 +16,7 @@
 // stored in memory.
 #pragma once
 
-#include "activations.h"
+#include "activate.h"
 #include "layers.h"
 #include "network.h"
 #include "packed.h"
@@ -152,7 +152,7 @@ void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Ti
   T* y = scratch + widest(network) * width;
   to_columns(ends.x, tile.count, ends.n_in, x, width);
   for (std::int64_t i = 0; i < network.depth; ++i) {
-    rows_in_lanes(network.layers[i], tile.member, width, x, y);
+    rows_in_lanes(network.layers[i], tile.member, width, width, x, width, y, width);
     activate_rows<Plain<T>>(network.layers[i], y, width);
     exchange(x, y);
   }
@@ -170,7 +170,7 @@ void run_with_units_in_lanes(const Network& network, const Batch& batch, const T
   std::int64_t x_stride = ends.n_in;
   for (std::int64_t i = 0; i < network.depth; ++i) {
     T* const y = tiles[i % 2];
-    units_in_lanes(network.layers[i], tile.member, tile.count, x, x_stride, y, panel);
+    units_in_lanes(network.layers[i], tile.member, tile.count, tile.count, x, x_stride, y, panel);
     activate_units<Plain<T>>(network.layers[i], y, tile.count);
     x = y;
     x_stride = padded<T>(network.layers[i].n_out);

@@ -61,12 +61,26 @@ struct Weights {
   const Stored* b;
 };
 
+// What a product of some rows, or vectors of columns, begins with if the first `biased` of all have a bias
+// and `first` stand before it: `bias`, a bias for each, for some, or for none.
+template <class T>
+void start_with(Start bias, std::int64_t biased, std::int64_t first, std::int64_t count,
+                Product<T>& product) {
+  product.some = biased - first;
+  if (!product.bias || product.some <= 0)
+    product.start = Start::zero;
+  else if (product.some >= count)
+    product.start = bias;
+  else
+    product.start = bias == Start::row_bias ? Start::some_row_bias : Start::some_column_bias;
+}
+
 // Fewer units than vector lanes, x (rows, n_in) to y (rows, lanes). Weights are read in place: a load of row
 // k also covers the rows after it, and the extra sums are ignored. The last rows of w are copied, with zeros
 // after them, so that no load runs past w.
 template <class T>
-void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows, const T* x,
-                            std::int64_t x_stride, T* y) {
+void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows, std::int64_t biased,
+                            const T* x, std::int64_t x_stride, T* y) {
   const std::int64_t n_in = layer.n_in;
   const std::int64_t n_out = layer.n_out;
   if (n_out == 0) return;
@@ -88,9 +102,9 @@ void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows
     product.right_row_stride = n_out;
     product.out = y + r * lanes<T>;
     product.out_row_stride = lanes<T>;
-    product.start = Start::column_bias;
     product.bias = bias;
     product.last_column = 0;
+    start_with(Start::column_bias, biased, r, height, product);
     product(height, 1);
     product.size = copied;
     product.left += in_place;
@@ -100,16 +114,17 @@ void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows
   });
 }
 
-// Units side by side: x (rows, n_in) to y (rows, padded n_out). `panel` has panel_numbers(n_out), if `packs`.
+// Units side by side: x (rows, n_in) to y (rows, padded n_out), the first `biased` rows with biases. `panel`
+// has panel_numbers(n_out), if `packs`.
 template <class T>
-void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x,
-                    std::int64_t x_stride, T* y, T* panel) {
+void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, std::int64_t biased,
+                    const T* x, std::int64_t x_stride, T* y, T* panel) {
   const std::int64_t n_in = layer.n_in;
   const std::int64_t n_out = layer.n_out;
   const std::int64_t y_stride = padded<T>(n_out);
   const Weights<T> of(layer, member);
   const bool packed = packs<T>(n_out, rows);
-  if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, x, x_stride, y);
+  if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, biased, x, x_stride, y);
   if (y_stride > n_out && !packed)  // the padding, which no product writes
     for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_stride - lanes<T>, Vector<T>{});
 
@@ -124,11 +139,14 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
     product.left_row_stride = x_stride;
     product.left_column_stride = 1;
     product.out_row_stride = y_stride;
-    product.start = of.b ? Start::column_bias : Start::zero;
-    const auto over_rows = [&](const T* from) {
+    const auto over_rows = [&](const T* from, bool is_first) {
       in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
         product.left = from + r * x_stride;
         product.out = y + r * y_stride + j;
+        if (is_first)
+          start_with(Start::column_bias, biased, r, height, product);
+        else
+          product.start = Start::out;
         product(height, count);
       });
     };
@@ -138,15 +156,14 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
       if (of.b) load_row<Plain<T>>(of.b + j, units, bias);
       product.right = panel;
       product.right_row_stride = width;
-      product.bias = bias;
+      product.bias = of.b ? bias : nullptr;
       product.last_column = width - lanes<T>;
       std::int64_t k = 0;
       do {
         product.size = min(PANEL_ROWS, n_in - k);
         for (std::int64_t i = 0; i < product.size; ++i)
           load_row<Plain<T>>(of.w + (k + i) * n_out + j, units, panel + i * width);
-        over_rows(x + k);
-        product.start = Start::out;
+        over_rows(x + k, k == 0);
         k += PANEL_ROWS;
       } while (k < n_in);
     } else {
@@ -155,15 +172,16 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
       product.right_row_stride = n_out;
       product.bias = of.b ? of.b + j : nullptr;
       product.last_column = units - lanes<T>;
-      over_rows(x);
+      over_rows(x, true);
     }
   });
 }
 
-// Rows side by side: x (n_in, rows) to y (n_out, rows), for padded rows. Here w stands on the left: y = w^T
-// x.
+// Rows side by side: x (n_in, rows) to y (n_out, rows), for padded rows, the first `biased` of them with
+// biases. Here w stands on the left: y = w^T x. Strides are those from unit to unit.
 template <class T>
-void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* x, T* y) {
+void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, std::int64_t biased,
+                   const T* x, std::int64_t x_stride, T* y, std::int64_t y_stride) {
   const Weights<T> of(layer, member);
   in_stretches(rows / lanes<T>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
     const std::int64_t r = v * lanes<T>;
@@ -174,12 +192,12 @@ void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, c
       product.left_row_stride = 1;
       product.left_column_stride = layer.n_out;
       product.right = x + r;
-      product.right_row_stride = rows;
-      product.out = y + j * rows + r;
-      product.out_row_stride = rows;
-      product.start = of.b ? Start::row_bias : Start::zero;
+      product.right_row_stride = x_stride;
+      product.out = y + j * y_stride + r;
+      product.out_row_stride = y_stride;
       product.bias = of.b ? of.b + j : nullptr;
       product.last_column = (count - 1) * lanes<T>;
+      start_with(Start::row_bias, biased / lanes<T>, v, count, product);
       product(height, count);
     });
   });

@@ -61,6 +61,13 @@ std::int64_t widest(const Network& network) {
   return most;
 }
 
+std::int64_t width(const Network& network, const Derivatives& wanted) {
+  if (wanted.given || wanted.backward) return widest(network);
+  std::int64_t most = 1;
+  for (std::int64_t i = 0; i < network.depth; ++i) most = std::max(most, network.layers[i].n_out);
+  return most;
+}
+
 std::int64_t tile_rows(const Network& network) {
   const bool is_16_bit = network.dtype == Dtype::bfloat16 || network.dtype == Dtype::float16;
   const std::int64_t row_bytes = widest(network) * (network.dtype == Dtype::float64 ? 8 : 4);
@@ -71,12 +78,19 @@ std::int64_t tile_rows(const Network& network) {
 }
 
 std::int64_t derivative_tile_rows(const Network& network, const Derivatives& wanted) {
-  std::int64_t units = 0;
-  for (std::int64_t i = 0; i < network.depth; ++i) units += network.layers[i].n_out;
-  const std::int64_t numbers = units * (wanted.laplacian ? 3 : 1) + 2 * widest(network);
+  std::int64_t numbers =
+      width(network, wanted);  // of a row: forward between two layers, backward with slopes
+  std::int64_t most = DIRECTION_BYTES;
+  if (wanted.backward) {
+    most = TILE_BYTES;
+    numbers *= 2;
+    for (std::int64_t i = 0; i < network.depth; ++i) numbers += network.layers[i].n_out;
+  } else {
+    numbers *= 1 + wanted.directions + (wanted.laplacian ? 1 : 0);
+  }
   const std::int64_t row_bytes = numbers * (network.dtype == Dtype::float64 ? 8 : 4);
   std::int64_t rows = TILE_ROWS;
-  while (rows > MIN_TILE_ROWS && rows * row_bytes > TILE_BYTES) rows /= 2;
+  while (rows > MIN_TILE_ROWS && rows * row_bytes > most) rows /= 2;
   return rows;
 }
 

@@ -147,8 +147,9 @@ const Kernel& kernel_of(int);  // number 0 to kernel_count() - 1, the fastest la
 double sine_of_large(double x, double low);
 double cosine_of_large(double x, double low);
 
-std::int64_t widest(const Network&);     // the largest n_in or n_out of all layers
-std::int64_t tile_rows(const Network&);  // how many rows a tile has, so that it fits in L2
+std::int64_t widest(const Network&);                     // the largest n_in or n_out of all layers
+std::int64_t width(const Network&, const Derivatives&);  // the same for a direction; unit vectors need no x
+std::int64_t tile_rows(const Network&);                  // how many rows a tile has, so that it fits in L2
 std::int64_t derivative_tile_rows(const Network&, const Derivatives&);  // the same with derivatives
 
 }  // namespace jaxneuron

@@ -19,8 +19,9 @@ constexpr std::int64_t padded(std::int64_t n) {
   return vectors<T>(n) * lanes<T>;
 }
 
-// What sums begin with: 0, a bias for each column, a bias for each row, or what `out` has.
-enum class Start { zero, column_bias, row_bias, out };
+// What sums begin with: 0, a bias for each column, a bias for each row, or what `out` has. `some_` biases are
+// those of the first rows, or of the first vectors of columns, alone; the other sums begin with 0.
+enum class Start { zero, column_bias, row_bias, out, some_column_bias, some_row_bias };
 
 // out[m][n] = start + the sum over k of left[m][k] right[k][n], k ascending, each step one fused
 // multiply-add; two where a Factor is a Pair.
@@ -44,6 +45,7 @@ struct Product {
   Start start;
   const T* bias;             // of the first column or row; unused without one
   std::int64_t last_column;  // where the last vector begins; it may overlap the one before
+  std::int64_t some = 0;  // rows with a column bias, or vectors of columns with a row bias, of some_ biases
 
   void operator()(std::int64_t rows, std::int64_t column_vectors) const {
     choose(rows, column_vectors, std::make_integer_sequence<int, ACCUMULATOR_ROWS * ACCUMULATOR_VECTORS>());
@@ -68,7 +70,10 @@ struct Product {
         sums[m][n] = a.start == Start::zero          ? Vector<T>{}
                      : a.start == Start::column_bias ? load(a.bias + column(n))
                      : a.start == Start::row_bias    ? splat<T>(a.bias[m])
-                                                     : load(a.out + m * a.out_row_stride + column(n));
+                     : a.start == Start::out         ? load(a.out + m * a.out_row_stride + column(n))
+                     : a.start == Start::some_column_bias
+                         ? (m < a.some ? load(a.bias + column(n)) : Vector<T>{})
+                         : (n < a.some ? splat<T>(a.bias[m]) : Vector<T>{});
     const Factor* left = a.left;
     const Factor* right = a.right;
     for (std::int64_t k = a.size; k > 0; --k) {

@@ -12,7 +12,7 @@
 // normal number where bell(z) is none.
 #pragma once
 
-#include "activations.h"
+#include "activate.h"
 
 namespace jaxneuron::ISA {
 
@@ -153,7 +153,7 @@ inline Vector<T> slope_of_gate(const MishParts<T>& at) {
 
 namespace slope {
 
-using ISA::log_softmax;  // of whole rows, for which derivatives.h has the products
+using ISA::log_softmax;  // of whole rows: directions.h has their derivatives
 using ISA::softmax;
 
 template <class T>

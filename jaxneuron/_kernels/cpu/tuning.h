@@ -43,6 +43,11 @@ constexpr std::int64_t PANEL_ROWS = 512;
 // lanes; a product counts as one. relu takes 1, tanh about 30 and a division, sigmoid 45 and a division.
 constexpr std::int64_t ACTIVATION_COST = 32;
 
+// Chains of sums that hide the latency of a fused multiply-add, and vector instructions that transpose a
+// vector of weights.
+constexpr std::int64_t CHAINS = 8;
+constexpr std::int64_t TRANSPOSE_COST = 7;
+
 // --- tiles ---
 
 // Rows of a tile if weights are read in place, and if they are copied: then more rows share a copy (1024
@@ -66,10 +71,15 @@ static_assert(ACTIVATION_BLOCK >= 2 * PACKED_TILE_ROWS);
 constexpr std::int64_t TILE_BYTES = std::int64_t{1} << 20;
 constexpr std::int64_t MIN_TILE_ROWS = 16;
 
-// Columns of a tile of directions, each of them a row and a tangent or cotangent of it: as many directions go
+// Columns of a tile of cotangents, each of them a row and a cotangent of it: as many directions go back
 // through the layers together as fit, at least one. Of rows side by side, and of units.
 constexpr std::int64_t DIRECTION_COLUMNS = 64;
 constexpr std::int64_t DIRECTION_ROWS = 256;
+
+// Bytes of a tile between two layers, with its tangents and Laplacian; there are two of them in L2. As many
+// directions go forward together as fit, at least one. The Laplacian of 64 rows of QLKNN: 900, 500 and 453 us
+// for 128, 256 and 512 KB; of tiles in which all directions fit, the same for each row.
+constexpr std::int64_t DIRECTION_BYTES = std::int64_t{1} << 19;
 
 // Bytes of stack that a thread has for its tile; for a larger tile it allocates memory. 64 rows of 32 units
 // fit twice. An allocation takes some 0.1 us, as long as one row of a small network.
