@@ -46,7 +46,7 @@ def directions(case: Case) -> Array:
 
 
 def by_unknowns(forward: Callable[[Any, Array], Array], jacobian: Callable[..., Any]) -> Callable[..., Any]:
-    """`y` and its Jacobian with respect to a solver's unknowns, `(rows, n_out, unknowns)`, by JAX's transform."""
+    """`y` and its derivatives with respect to a solver's unknowns, `(rows, n_out, unknowns)`."""
 
     def both(layers: Any, x: Array, along: Array) -> Any:
         def value(unknowns: Array) -> tuple[Array, Array]:
@@ -78,7 +78,7 @@ def ours(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
 
 
 def textbooks(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
-    """JAX's transforms of the loop over layers, under jit: for one row under vmap, or of a solver's unknowns."""
+    """JAX's transforms of the loop over layers, under jit; but for a solver's unknowns, mapped over rows."""
     layers = [tuple(layer) for layer in mlp.layers]
     forward = layers_in_turn(case)
 
@@ -169,7 +169,7 @@ def name_of(case: Case) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("words", nargs="*", help="time only cases that have one of these words in their names")
+    parser.add_argument("words", nargs="*", help="time only cases with one of these in their names")
     parser.add_argument("--seconds", type=float, default=6.0, help="to spend on each case")
     arguments = parser.parse_args()
     for case in (*JACOBIANS, *SOLVES, *LAPLACIANS):

@@ -2,8 +2,8 @@
 
     python -m bench.simulation [--rounds N] [EXAMPLE ...]
 
-runs examples of TORAX, which must be installed, by both ways in turns. The lines that make the change are those
-of docs/guides/derivatives.md. Each way compiles once, which is not counted.
+runs examples of TORAX, which must be installed, by both ways in turns. The lines that make the change are
+those of docs/guides/derivatives.md. Each way compiles once, which is not counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Both(NamedTuple):
 
 def change() -> dict[str, Any]:
     """Runs the lines of the guide, and gives the names that they define."""
-    (lines,) = re.findall(r"^```python\n(.*?^networks\.MLP\.apply = .*?)^```$", GUIDE.read_text(), re.M | re.S)
+    (lines,) = re.findall(
+        r"^```python\n(.*?^networks\.MLP\.apply = .*?)^```$", GUIDE.read_text(), re.M | re.S
+    )
     names: dict[str, Any] = {}
     exec(lines, names)
     return names
@@ -101,7 +103,9 @@ def simulate(example: str, rounds: int) -> Both:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("examples", nargs="*", default=EXAMPLES, help="modules of torax.examples")
     parser.add_argument("--rounds", type=int, default=9, help="how often each way runs")
     arguments = parser.parse_args()
