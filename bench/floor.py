@@ -1,4 +1,4 @@
-"""The least time a case can take on this machine, from what the machine was seen to do in the same run.
+"""The least time a case can take on this machine, from rates that the machine reached in the same run.
 
     floor = operations / matmul peak + activations x their time + bytes / copy bandwidth
 
@@ -32,7 +32,7 @@ from jaxneuron._names import resolve
 
 
 class Floor(NamedTuple):
-    """Seconds for each part."""
+    """The seconds of each part."""
 
     products: float
     activations: float
@@ -63,7 +63,7 @@ def floor(case: Case) -> Floor:
 
 @functools.cache
 def matmul_peak(dtype: str, n: int = 2048) -> float:
-    """Operations a second of a product of n x n matrices, by the faster of JAX and PyTorch."""
+    """Operations per second of a product of n x n matrices, by the faster of JAX and PyTorch."""
     a = jax.random.normal(jax.random.key(0), (n, n), dtype)
     product = jax.jit(jnp.matmul)
     calls = [lambda: product(a, a).block_until_ready()]
@@ -80,7 +80,7 @@ def matmul_peak(dtype: str, n: int = 2048) -> float:
 
 @functools.cache
 def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50) -> float:
-    """Seconds a number, on all cores."""
+    """Seconds per number, on all cores."""
     wide = "float64" if dtype == "float64" else "float32"
     z = jax.random.normal(jax.random.key(0), (n // 16, 16), wide)
     one = jaxneuron.Affine(jnp.ones((1, 1), wide), jnp.zeros(1, wide))
@@ -98,7 +98,7 @@ def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50)
 
 def copy_seconds(size: int, least: float = 0.02) -> float:
     """Seconds to move `size` bytes, half of them read and half written."""
-    part = max(size, 2**18) // 2 // CORES  # less would time the call of copyto
+    part = max(size, 2**18) // 2 // CORES  # a smaller part would time the call of copyto itself
     repeats = max(1, round(least / (2 * part / 1e10)))
     arrays = [(np.ones(part, np.uint8), np.zeros(part, np.uint8)) for _ in range(CORES)]
 
@@ -117,7 +117,7 @@ def copy_seconds(size: int, least: float = 0.02) -> float:
 
 
 def _least(call, times: int, clock=time.perf_counter) -> float:
-    """Seconds of the fastest of some calls, after one that is not counted."""
+    """Seconds of the fastest of several calls, after one that is not counted."""
     call()
     best = float("inf")
     for _ in range(times):

@@ -45,13 +45,13 @@ def ways(case: Case) -> dict[str, Call]:
 
 
 def answer(command: dict[str, Any], calls: dict[str, Call]) -> Any:
-    """Does what a command asks for; `calls` are those of the case at hand."""
+    """Carries out a command; `calls` are those of the current case."""
     if "way" in command:
         call = calls[command["way"]]
         settle()
         call()
         spent = seconds(call, command["repeats"])
-        settle()  # no thread of this process is awake when the other one's turn comes
+        settle()  # so that no thread of this process is awake in the other process's turn
         return spent
     case = Case(**command["case"])
     jax.config.update("jax_enable_x64", case.dtype == "float64")
