@@ -1,11 +1,11 @@
 """Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
 
-On a GPU `python -m bench --gpu`, see gpu.py.
-With `--beside PYTHON`, beside the jaxneuron that another Python has installed.
+`python -m bench --gpu` does so on a GPU (gpu.py).
+`--beside PYTHON` times it beside the jaxneuron that another Python has installed.
 
-A line for each case: our median, the fastest peer's, how many times as fast we are within a round, our time
-over the case's floor and over that of an empty call; compile time and peak memory, ours and the textbook's.
-Everyone's times are in the table after it and in the JSON file.
+It prints a line for each case: our median, the fastest peer's, how many times as fast we are within a round,
+our time over the case's floor and over that of an empty call; compile time and peak memory, ours and the
+textbook's. A second table and the JSON file have the times of all contenders.
 """
 
 import argparse

@@ -1,10 +1,11 @@
 """Measures the errors of activations: `python -m bench.accuracy [--function F] [--dtype D] [--stride N]`.
 
 float32: every input in order, or every N-th; blocks of 2^22 share their edges. bfloat16, float16: every
-input. float64: a million inputs, as many from each exponent as from another, and neighbours of the points
-where a formula changes. A result is misrounded if it is not the float nearest to the exact one, by NumPy in
-float64 or, where that is too close to the middle of two floats to tell, by mpmath. Never by jax. "jaxneuron"
-is the function by itself, on XLA; "kernel" the fused CPU kernel's, of a neuron with one input of weight 1.
+input. float64: a million inputs, equally many from each exponent, and neighbours of the points where a
+formula changes. A result is misrounded if it is not the float nearest to the exact value. The exact value is
+NumPy's in float64 or, if that is too close to the middle of two floats to tell, mpmath's; never jax's.
+"jaxneuron" is the function by itself, on XLA; "kernel" is a neuron with one input of weight 1, by the fused
+CPU kernel.
 """
 
 import argparse

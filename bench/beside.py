@@ -1,8 +1,8 @@
 """Times two installations of jaxneuron beside each other: `python -m bench --beside PYTHON [WORD ...]`.
 
-This Python's and the other's, each in a process of its own that does the same (worker.py). First the outputs
-are checked. Then come rounds, in which the two take turns in a new order; what counts is the ratio within a
-round.
+One is this Python's, the other that of PYTHON. Each has a process of its own that does the same (worker.py).
+The outputs are checked first. Then come rounds, in which the two take turns in a new order; the result is
+the ratio within a round.
 """
 
 from __future__ import annotations

@@ -3,13 +3,14 @@
     floor = operations / matmul peak + activations x their time + bytes / copy bandwidth
 
 - The peak is the best of JAX's and PyTorch's products of 2048 x 2048 matrices in the case's dtype.
-- An activation's time is that of the package's own on 2^15 numbers that stay in a core's cache, the lesser of
-  XLA's and of a layer with one weight of 1 (where the fused kernel runs, that is the kernel's), in seconds of
-  CPU time, shared among the cores. Those of bfloat16 networks are float32's.
-- Bytes are rows in, results out and, for many networks, weights; copied with `numpy.copyto` between arrays of
-  that size, a part for each core, over and over: small ones come from the caches here too.
+- An activation's time is that of the package's own on 2^15 numbers that stay in a core's cache: the lesser of
+  XLA's time and that of a layer with one weight of 1, which the fused kernel evaluates where it runs. It is
+  CPU time, divided among the cores. For bfloat16 networks it is that of float32.
+- Bytes are those of rows in, results out and, for many networks, weights. They are copied by `numpy.copyto`
+  between arrays of that size, a part for each core, again and again, so that small arrays come from the
+  caches here too.
 
-Nothing overlaps in this sum, and a kernel may overlap a little of it; a case may come in under its floor.
+In this sum nothing overlaps. In a kernel a little may, so that a case may take less than its floor.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Times `evaluate` beside loops of others: `python -m bench.rows [--rows N] [-o FILE.png]`.
 
-The shipped network on random rows of its range. Outputs are first compared with `mlp_forward`'s; then rounds,
-contenders in a new order each, medians with quartiles and the median of the ratios to `evaluate` within
-a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict` (`keras`) take part if installed. Then
-a few rows by `evaluate` and `Evaluator`; the same rows from file to file beside reading, computing and
-writing alone; and a plot of memory over time.
+The shipped network is evaluated on random rows of its range. Outputs are first compared with `mlp_forward`'s.
+Then come rounds, with the contenders in a new order each time; a line holds medians with quartiles and the
+median of the ratios to `evaluate` within a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict`
+(`keras`) take part if they are installed. After that come a few rows by `evaluate` and `Evaluator`; the same
+rows from file to file beside reading, computing and writing alone; and a plot of memory over time.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The exact outputs of a case, by the float64 oracle, and how far a contender's may be from them.
 
-Rows are checked, of all of them a few: an exact output costs a second where layers are wide. Products are
-exact for float64. For narrower dtypes they are float64 sums, whose own error,
-(n + 2) 2^-53 |x| @ |w|, is added to what is allowed.
+Only a few rows are checked: an exact output takes a second if layers are wide. Products are exact for
+float64. For narrower dtypes they are float64 sums, whose own error, (n + 2) 2^-53 |x| @ |w|, is added to the
+bound.
 
-jaxneuron is held to the bound of its tests. A peer may differ from it in two documented ways, so its bound is
-wider by them, no more:
+jaxneuron must keep the bound of its tests. A peer may differ from it in two documented ways, and its bound is
+wider by these alone:
 
-- An activation may be approximated to a few ULP of its largest value, 1, where ours is to a few of the
-  result: ONNX Runtime's sigmoid is 1/2 plus a rational function, and exact zeros come where that cancels.
-- bfloat16: products, biases and activations are each rounded to bfloat16, where we keep float32 to the end.
+- An activation may be approximated to a few ULP of its largest value, 1; ours is within a few ULP of the
+  result. ONNX Runtime's sigmoid is 1/2 plus a rational function, and is exactly 0 where the two cancel.
+- bfloat16: a peer rounds products, biases and activations to bfloat16; we keep float32 to the end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One installation's side of `python -m bench --beside`: commands on stdin, answers on stdout.
 
-Run by its path, `PYTHON bench/worker.py`, so that `jaxneuron` is what that Python has installed, of whatever
-version: only public names of it are used. A command and its answer are a line of JSON each:
+It is run by its path, `PYTHON bench/worker.py`, so that `jaxneuron` is the one that this Python has
+installed. That may be any version, so only public names are used. A command and its answer are a line of JSON
+each:
 
     (at first)                                    -> {"jaxneuron": "0.1.0", "from": ..., "jax": ...}
     {"case": {...}, "places": [[0, 7]]}           -> {way: the outputs at those places}

@@ -25,10 +25,11 @@ def test_the_kernel_evaluates_the_surrogate(both):
 
 
 def test_profiles_are_the_same(both):
-    """TORAX computes in float64, with a u of 1e-16: its solver makes some 1e-11 of it."""
+    """TORAX computes in float64. Its solver makes 1e-11 of rounding errors of 1e-16."""
     assert {"T_e", "T_i", "n_e", "psi"} <= both.differences().keys()
     assert max(both.differences().values()) < 1e-9
 
 
 def test_it_takes_no_more_time(both):
+    """Within a step's noise: 31 steps of 2.2 ms each, of which the network takes 0.1, and waking threads 0.7."""
     assert min(both.ours.seconds) <= 1.15 * min(both.flax.seconds)
