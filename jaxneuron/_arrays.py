@@ -1,4 +1,4 @@
-"""What counts as an array, and which dtype a result has."""
+"""Converts arguments to arrays, refuses what is not an array of real numbers, and promotes dtypes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from jax.typing import DTypeLike
 from jaxneuron._errors import BadType, BadValue
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
-PLAIN = {bool, int, float, np.ndarray, np.float32, np.float64}  # of which lists of rows are made
-KINDS = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "durations"}  # of NumPy dtypes
+PLAIN = {bool, int, float, np.ndarray, np.float32, np.float64}  # the usual types in lists: nothing to check
+# A word for the messages, by the kind of a NumPy dtype.
+KINDS = {"U": "text", "S": "bytes", "O": "Python objects", "M": "dates", "m": "durations"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,28 +26,29 @@ ArrayLike = jax.typing.ArrayLike | Sequence[Any]  # numbers, arrays, and nested 
 
 
 def result_dtype(*arrays: Array) -> np.dtype:
-    """The promoted dtype of `arrays`; integers and booleans alone promote to JAX's default float."""
+    """The promoted dtype of `arrays`: JAX's default float if all of them are integers or booleans."""
     with jax.numpy_dtype_promotion("standard"):
         dtype = jnp.result_type(*arrays)
         return np.dtype(dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float))
 
 
 def sum_dtype(dtype: DTypeLike) -> np.dtype:
-    """The dtype that sums are kept in: float32 for bfloat16 and float16, `dtype` itself otherwise."""
+    """The dtype in which sums are computed: float32 for bfloat16 and float16, `dtype` itself otherwise."""
     return np.dtype(np.float32 if np.dtype(dtype).itemsize == 2 else dtype)
 
 
 @functools.cache
 def is_jax_array(kind: type[Any]) -> bool:
-    """Whether arrays of this type are JAX's: `isinstance(x, jax.Array)` at half its price."""
+    """Whether arrays of this type are JAX's: `isinstance(x, jax.Array)` in half the time."""
     return issubclass(kind, jax.Array)
 
 
 def concrete(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which builds or writes a network, outside of any trace around it.
+    """Decorates a function that builds or writes a network, so that a trace around it has no effect.
 
-    Inside `jit`, operations on concrete arrays give tracers, which leak where they are kept. Here they give
-    arrays; operations on tracers give tracers, and where numbers are needed tracers are refused.
+    Inside `jit`, operations on concrete arrays give tracers, which are an error if they are kept. Inside
+    `function` they give arrays. Operations on tracers still give tracers, and a TypeError says so where
+    numbers are needed.
     """
 
     @functools.wraps(function)
@@ -56,7 +58,8 @@ def concrete(function: Callable[P, R]) -> Callable[P, R]:
                 return function(*args, **kwargs)
         except jax.errors.TracerArrayConversionError:
             raise BadType(
-                "arrays must hold numbers here, got tracers; call it outside jit, vmap and other transforms"
+                "arrays must hold numbers here, got tracers; "
+                "call the function outside jit, vmap and other transforms"
             ) from None
 
     return outside
@@ -65,18 +68,18 @@ def concrete(function: Callable[P, R]) -> Callable[P, R]:
 def as_array(value: Any, argument: str) -> Array | np.ndarray:
     """`value` as a JAX or NumPy array of a dtype this package evaluates.
 
-    Arrays are returned as they are; numbers and nested sequences become NumPy arrays, so that no
-    device is touched. `argument` opens the message where `value` is refused.
+    Arrays are returned unchanged. Numbers and nested sequences become NumPy arrays, so that no device is
+    touched. Messages open with `argument`.
     """
     array = value if type(value) is np.ndarray or isinstance(value, jax.Array) else _gathered(value, argument)
     _check_dtype(array, value, argument)
-    if isinstance(array, np.ndarray) and not array.dtype.isnative:  # JAX reads the bytes as they lie
+    if isinstance(array, np.ndarray) and not array.dtype.isnative:  # JAX ignores the byte order
         array = array.astype(array.dtype.newbyteorder("="))
     return array
 
 
 def as_operand(value: Any, argument: str) -> Array | np.ndarray:
-    """`as_array`, in a dtype that JAX holds now: without x64, float64 rounds to float32 in silence."""
+    """`as_array`, in a dtype that JAX has now: while x64 is off, float64 is rounded to float32, silently."""
     array = as_array(value, argument)
     narrow = jax.dtypes.canonicalize_dtype(array.dtype)
     if isinstance(array, np.ndarray) and narrow != array.dtype:
@@ -90,12 +93,12 @@ def _gathered(value: Any, argument: str) -> Array | np.ndarray:
         check_plain(value, argument)
         array = _converted(value)
         if isinstance(array, np.ndarray):
-            check_plain(array, argument)  # a conversion of its own may give a mask or units
+            check_plain(array, argument)  # the value's own conversion may give a mask or units
             return np.asarray(array)
         return array
     except BadType:
         raise
-    except Exception as error:  # whatever a conversion of its own raises
+    except Exception as error:  # the value's own conversion can raise anything
         if refused := next(_not_taken(value), None):
             kind, reason = refused
             remedy = ".detach().cpu().float().numpy()" if _is_tensor(kind) else "an array of its numbers"
@@ -111,7 +114,7 @@ def _gathered(value: Any, argument: str) -> Array | np.ndarray:
 
 
 def _not_taken(value: Any) -> Iterator[tuple[type[Any], Exception]]:
-    """The types of what `value` is or lists that has a conversion of its own, which fails, and why."""
+    """The types in `value`, which may be a list, whose own conversion to an array fails, and the errors."""
     if isinstance(value, (list, tuple)):
         for each in value:
             yield from _not_taken(each)
@@ -125,9 +128,9 @@ def _not_taken(value: Any) -> Iterator[tuple[type[Any], Exception]]:
 def _converted(value: Any) -> Array | np.ndarray:
     first = _first(value)
     if not isinstance(first, jax.Array) and not hasattr(first, "__jax_array__"):
-        with contextlib.suppress(jax.errors.TracerArrayConversionError):  # a tracer further on
+        with contextlib.suppress(jax.errors.TracerArrayConversionError):  # a later entry is a tracer
             return np.asanyarray(value)
-    with jax.ensure_compile_time_eval():  # inside a trace too, arrays stay arrays
+    with jax.ensure_compile_time_eval():  # arrays stay arrays, inside a trace too
         return jnp.asarray(value)
 
 
@@ -138,7 +141,7 @@ def _first(value: Any) -> Any:
 
 
 def check_plain(value: Any, argument: str) -> None:
-    """Refuses a value, or one in a list, that means more than its numbers: NumPy would drop the rest."""
+    """Refuses a value, or one in a list, that is more than its numbers: NumPy would drop a mask or units."""
     kind = type(value)
     if isinstance(value, (list, tuple)):
         kinds = set(map(type, value)) - PLAIN
@@ -150,10 +153,10 @@ def check_plain(value: Any, argument: str) -> None:
 
 
 def _more_than_numbers(value: Any, kind: type[Any]) -> str | None:
-    """What a value has besides numbers, and how to pass the numbers that are meant."""
+    """A text that says what a value has besides its numbers, and how to pass only those; None if nothing."""
     if isinstance(value, np.ma.MaskedArray):
-        return "which has a mask; pass .filled(number), with a number that the network knows"
-    # Looked for in the type, as an instance may have attributes of any name.
+        return "which has a mask; pass .filled(number), with a number that the network was trained with"
+    # These are looked for in the type, because an instance may have attributes of any name.
     for method in ("toarray", "todense"):
         if hasattr(kind, method):
             return f"which is sparse; pass .{method}()"
@@ -162,20 +165,20 @@ def _more_than_numbers(value: Any, kind: type[Any]) -> str | None:
         return f"which has units; convert it to the network's units and pass .{numbers}"
     if _is_tensor(kind):
         if getattr(value, "is_meta", False):
-            return "on the device meta, which holds no numbers; load them first"
+            return "on the device meta, which holds no numbers; load its numbers first"
         if getattr(value, "is_quantized", False):
             return "which is quantized; pass .dequantize()"
         if "sparse" in str(getattr(value, "layout", "")):
             return "which is sparse; pass .to_dense()"
         if kind.__name__ not in ("Tensor", "Parameter"):
-            return "which is a kind of tensor of its own; pass a plain torch.Tensor"
+            return "which is a subclass of Tensor; pass a plain torch.Tensor"
     elif isinstance(value, np.ndarray) and kind.__array_ufunc__ is not np.ndarray.__array_ufunc__:
-        return "whose arithmetic is its own; pass np.asarray of it if the numbers alone are meant"
+        return "which has its own arithmetic; pass np.asarray of it if only its numbers matter"
     return None
 
 
 def _is_tensor(kind: type[Any]) -> bool:
-    """Whether these are PyTorch's, without importing it."""
+    """Whether this is a type of PyTorch tensors, found out without importing PyTorch."""
     return any(each.__module__ == "torch" and each.__name__ == "Tensor" for each in kind.__mro__)
 
 
@@ -183,12 +186,12 @@ def _check_dtype(array: Array | np.ndarray, value: Any, argument: str) -> None:
     dtype = array.dtype
     if dtype.name in FLOATS or dtype.name == "bool":
         return
-    if getattr(dtype, "kind", "V") not in "iu":  # JAX's keys have none
+    if getattr(dtype, "kind", "V") not in "iu":  # the dtype of JAX's random keys has no kind
         remedy = "pass numbers"
         if jnp.issubdtype(dtype, jnp.complexfloating):
             remedy = "pass its real and imaginary parts as separate inputs"
         elif jnp.issubdtype(dtype, jnp.number) and dtype.kind != "m":
-            remedy = "convert it with .astype"
+            remedy = "convert it with .astype(float)"
         raise BadType(
             f"{argument} must hold booleans, integers, or one of {', '.join(FLOATS)}, "
             f"got {KINDS.get(getattr(dtype, 'kind', ''), dtype.name)} ({_short(value)}); {remedy}"

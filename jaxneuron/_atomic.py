@@ -1,9 +1,10 @@
-"""Files that appear when they are complete.
+"""Writes files that appear only when they are complete.
 
     write to a file beside `path`  ->  flush it to the disk  ->  rename it to `path`
 
-Whoever opens `path` meanwhile finds the old file or the new one, never a part of one, even if the process is
-killed or the machine loses power. `replacing` is all three steps; the journal takes them one by one.
+A program that opens `path` meanwhile finds the old file or the new one, never a part of one, even if the
+process is killed or the machine loses power. `replacing` takes all three steps; journal.py takes them one by
+one.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of `path` when the block ends, and vanishes if it fails.
+    """Yields a file to write. It takes the place of `path` when the block ends; if that fails, it is removed.
 
-    Links are followed, a file that is replaced keeps its mode, and an OSError names `path`.
+    Symbolic links are followed, a file that is replaced keeps its mode, and an OSError names `path`.
     """
     target = destination(path)
     partial = target.with_name(f".jaxneuron-{uuid.uuid4().hex[:12]}.partial")
@@ -39,7 +40,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def destination(path: Path) -> Path:
-    """The file to write for `path`: where links lead, so that they stay links."""
+    """The file to write for `path`: the file to which symbolic links lead, so that they stay links."""
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -48,7 +49,7 @@ def destination(path: Path) -> Path:
 
 @contextlib.contextmanager
 def naming(path: Path, *others: Path) -> Iterator[None]:
-    """An OSError about a file of no name or one of `others` names `path`, the file the caller knows."""
+    """Makes an OSError that names one of `others`, or no file, name `path`, which the caller knows."""
     try:
         yield
     except OSError as error:
@@ -58,25 +59,25 @@ def naming(path: Path, *others: Path) -> Iterator[None]:
 
 
 def keep_mode(file: Path, target: Path) -> None:
-    """Give `file` the permissions of `target`, which it is to replace, if that exists."""
+    """Gives `file` the permissions of `target`, the file that it will replace, if that exists."""
     if target.exists():
         os.chmod(file, stat.S_IMODE(target.stat().st_mode))
 
 
 def to_disk(file: BinaryIO) -> None:
-    """Flush what has been written, past the caches of Python and of the operating system."""
+    """Brings all that has been written to the disk, past the caches of Python and of the operating system."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def publish(finished: Path, target: Path) -> None:
-    """Rename a file that is on the disk and closed: Windows doesn't rename open ones."""
+    """Renames a file that is on the disk and closed: Windows can't rename an open one."""
     os.replace(finished, target)
     sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder, where the operating system lets a folder be opened: Windows doesn't."""
+    """Brings the names in a folder to the disk, where a folder can be opened: on Windows it can't."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:

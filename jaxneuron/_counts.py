@@ -1,4 +1,4 @@
-"""What a network holds and costs: parameters, bytes, multiply-adds."""
+"""Counts the parameters, bytes and multiply-adds of a network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from jaxneuron._params import MLP, Affine, as_affine, check_mlp
 
 @public
 def parameter_count(params: Affine | MLP) -> int:
-    """How many numbers a neuron, a layer or a network holds, from its shapes.
+    """Counts the numbers in a neuron, a layer or a network, from the shapes of its arrays.
 
     Args:
-      params: `Affine` or `MLP`, of arrays or of `jax.ShapeDtypeStruct`.
+      params: an `Affine` or an `MLP`, of arrays or of `jax.ShapeDtypeStruct`.
 
     Returns:
-      An exact int. A stacked ensemble counts all its members.
+      An exact int. For a stack of networks, all members are counted.
 
     Raises:
-      TypeError: neither. ValueError: numbers or sequences that make no neuron or layer.
+      TypeError: if `params` is neither an `Affine` nor an `MLP`.
+      ValueError: if its numbers or sequences do not make a neuron or a layer.
 
     Example:
       >>> parameter_count(Affine([0.5, 0.5], -0.7))
@@ -49,18 +50,19 @@ def _numbers(tree: Any) -> int:
 
 @public
 def dense_parameter_count(sizes: Sequence[int]) -> int:
-    """How many parameters a network of these sizes has, biases included: the formula.
+    """The number of parameters of a network with these sizes, biases included.
 
         sum over layers of m_out (m_in + 1)
 
     Args:
-      sizes: units of every layer, inputs first. `(n, 1)` is one neuron: n + 1 parameters.
+      sizes: the number of units of every layer, inputs first. `(n, 1)` is one neuron: n + 1 parameters.
 
     Returns:
       An exact int.
 
     Raises:
-      ValueError: fewer than two sizes, or a negative one. TypeError: a size that is not an integer.
+      ValueError: if there are fewer than two sizes, or one is negative.
+      TypeError: if a size is not an integer.
 
     Example:
       >>> dense_parameter_count((2, 3, 1))
@@ -72,19 +74,19 @@ def dense_parameter_count(sizes: Sequence[int]) -> int:
 
 @public
 def summary(mlp: MLP) -> str:
-    """A readable table of a network.
+    """A table of a network, as text.
 
     Args:
-      mlp: an `MLP`, of arrays or of `jax.ShapeDtypeStruct`.
+      mlp: an `MLP` or a stack of networks, of arrays or of `jax.ShapeDtypeStruct`.
 
     Returns:
-      One line for each layer with the shapes, the activation and the number of parameters; then
-      the total, its bytes as stored, and the multiply-adds of one row (biases and activations apart); then
-      the names of the inputs and of the outputs, where the network has them. Of stacked networks all members
-      are counted, and the total says how many there are.
+      A line for each layer with the shapes, the activation and the number of parameters; a line with the
+      total, the bytes that the arrays take, and the multiply-adds of the products for one row; then the names
+      of the inputs and of the outputs, if the network has them. For a stack all members are counted, and the
+      total says how many there are.
 
     Raises:
-      TypeError: `mlp` is not an `MLP`.
+      TypeError: if `mlp` is not an `MLP`.
 
     Example:
       >>> print(summary(MLP([([[1.0], [2.0]], [0.5])])))
@@ -119,11 +121,13 @@ def summary(mlp: MLP) -> str:
 
 
 def as_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
-    """`sizes` as integers: the units of every layer, inputs first."""
+    """`sizes` as integers: the number of units of every layer, inputs first."""
     try:
         checked = tuple(size.__index__() for size in sizes)
     except (TypeError, AttributeError):
-        raise BadType(f"sizes must be integers, got {sizes!r}; pass (n_in, ..., n_out)") from None
+        raise BadType(
+            f"sizes must be a sequence of integers, got {sizes!r}; pass (n_in, ..., n_out)"
+        ) from None
     if len(checked) < 2 or min(checked) < 0:
         raise BadValue(
             f"sizes must hold at least 2 numbers, none negative, got {checked}; pass (n_in, ..., n_out)"

@@ -1,7 +1,7 @@
-"""Derivatives of a network with respect to its inputs: value and Jacobian, and the Laplacian, in one pass.
+"""Derivatives of a network with respect to its inputs: the Jacobian and the Laplacian, with the value.
 
-J = diag(a'(z)) w^T J_before                                   layer after layer, or backward
-L = a'(z) (w^T L_before) + a''(z) (sum_i (dz/dx_i)^2)
+J = diag(a'(z)) w^T J_before                              for each layer, from the first on or from the last
+L = a'(z) (w^T L_before) + a''(z) (sum_i (dz/dx_i)^2)     for each layer, from the first on
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from jaxneuron._params import MLP, check_columns, check_mlp
 
 @public
 def mlp_value_and_jacobian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array]:
-    """The output of a multilayer perceptron, and its derivatives with respect to the inputs.
+    """Evaluates a multilayer perceptron and its derivatives with respect to the inputs.
 
-        J[..., j, i] = d y[..., j] / d x[..., i],  a product of diag(activation'(z)) w^T over the layers
+        J[..., j, i] = d y[..., j] / d x[..., i],  the product of diag(activation'(z)) w^T over the layers
 
-    It is formed from the first layer on or from the last, whichever takes fewer multiplications: the widths
-    decide, not the number of rows. An activation of your own is differentiated by JAX, and must give each row
-    by that row alone.
+    The product is formed from the first layer on or from the last, whichever takes fewer multiplications: the
+    widths of the layers decide, not the number of rows. JAX differentiates your own activations; each row of
+    their result must depend only on the same row of their argument.
 
     Args:
-      mlp: an `MLP`. A single layer is `MLP([layer], final_activation=...)`.
-      x: inputs, `(..., n_in)`: any number of leading batch axes, none included.
+      mlp: an `MLP`. For a single layer, pass `MLP([layer], final_activation=...)`.
+      x: the inputs, `(..., n_in)`: any number of leading batch axes, also none.
 
     Returns:
-      `(y, J)`: `y (..., n_out)` as `mlp_forward` gives it, and `J (..., n_out, n_in)` in the same dtype,
-      float32 where that is bfloat16 or float16.
+      `(y, J)`: `y (..., n_out)` is what `mlp_forward` gives; `J (..., n_out, n_in)` has the same dtype, or
+      float32 if that is bfloat16 or float16.
 
     Raises:
-      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer;
-        a data frame whose columns are not the network's `inputs` in order.
-      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
-        than numbers, such as a mask or units.
+      ValueError: if shapes do not fit or an activation changes the shape, and then the message names the
+        layer; if `x` is a data frame whose columns are not the network's `inputs`, in order.
+      TypeError: if `mlp` is not an `MLP`, or `x` is not an array of real numbers or has more than numbers,
+        such as a mask or units.
 
-    Numerics: slopes of the package's activations are at most 4 ULP off, or 4 u of their terms' absolute
-    values, at the z that was computed; sums are in the dtype of J. What that comes to,
-    `jaxneuron.testing.assert_jacobian_within_bound` carries from layer to layer. At a kink the slope is that
-    of jax.nn, see docs/numerics.md. Held by tests/test_derivatives.py.
+    Numerics: the slopes of the package's activations are at most 4 ULP off at the computed z, or 4 u of the
+    absolute values of their terms; sums are computed in the dtype of J. The bound that follows for J is
+    checked by `jaxneuron.testing.assert_jacobian_within_bound`. At a kink the slope is that of jax.nn, see
+    docs/numerics.md. Tested by tests/test_derivatives.py.
 
     Example:
       >>> square = MLP([([[1.0, 2.0]], None)], final_activation="square")
@@ -62,28 +62,27 @@ def mlp_value_and_jacobian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array]:
 
 @public
 def mlp_laplacian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array, Array]:
-    """The output of a multilayer perceptron, its Jacobian, and the Laplacian of each output.
+    """Evaluates a multilayer perceptron, its Jacobian, and the Laplacian of each output.
 
         L[..., j] = sum_i d^2 y[..., j] / d x[..., i]^2
 
     Args:
-      mlp: an `MLP`. A single layer is `MLP([layer], final_activation=...)`.
-      x: inputs, `(..., n_in)`: any number of leading batch axes, none included.
+      mlp: an `MLP`. For a single layer, pass `MLP([layer], final_activation=...)`.
+      x: the inputs, `(..., n_in)`: any number of leading batch axes, also none.
 
     Returns:
-      `(y, J, L)`: `y (..., n_out)` and `J (..., n_out, n_in)` as `mlp_value_and_jacobian` gives them, and
-      `L (..., n_out)` in the dtype of J.
+      `(y, J, L)`: `y (..., n_out)` and `J (..., n_out, n_in)` are what `mlp_value_and_jacobian` gives;
+      `L (..., n_out)` has the dtype of J.
 
     Raises:
-      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer;
-        a data frame whose columns are not the network's `inputs` in order.
-      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
-        than numbers, such as a mask or units.
+      ValueError: if shapes do not fit or an activation changes the shape, and then the message names the
+        layer; if `x` is a data frame whose columns are not the network's `inputs`, in order.
+      TypeError: if `mlp` is not an `MLP`, or `x` is not an array of real numbers or has more than numbers,
+        such as a mask or units.
 
-    Numerics: first and second derivatives of the package's activations are at most 4 ULP off, or 4 u of their
-    terms' absolute values, at the z that was computed. What that comes to,
-    `jaxneuron.testing.assert_laplacian_within_bound` carries from layer to layer. Held by
-    tests/test_derivatives.py.
+    Numerics: the first and second derivatives of the package's activations are at most 4 ULP off at the
+    computed z, or 4 u of the absolute values of their terms. The bound that follows for L is checked by
+    `jaxneuron.testing.assert_laplacian_within_bound`. Tested by tests/test_derivatives.py.
 
     Source: Li, Ye, Chen and others (2024), "A computational framework for neural network-based variational
     Monte Carlo with Forward Laplacian".

@@ -2,9 +2,9 @@
 
     check(x) raises BadValue("x must ...")  ->  public(f) raises ValueError("f: x must ...")
 
-A check knows the argument and the numbers, not the function that was called: it raises `BadValue` or
-`BadType` without a name. `public` stands on every function that users call and puts the name in front. The
-package itself calls undecorated functions: the name is that of the function which the user called.
+A check knows the argument and the numbers, but not the function that the user called: it raises `BadValue` or
+`BadType` without a name. The decorator `public`, on every function that users call, puts its name in front.
+The package's own code calls undecorated functions, so that the name is always that of the user's call.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ REFUSALS = (BadValue, BadType, TooLarge, Missing)
 
 
 def missing(library: str, extra: str, what: str = "") -> Missing:
-    """The error for `what` (or the function itself) without `library`, which comes with `extra`."""
+    """The error where `what`, or else the function, needs a `library` that the extra `extra` installs."""
     return Missing(f"{what} needs the {library} library; pip install 'jaxneuron[{extra}]'".lstrip())
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, whose refusals open with its name: `mlp_forward: x must ...`."""
+    """Decorates `function` so that its errors open with its name: `mlp_forward: x must ...`."""
     name = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
 
     @functools.wraps(function)
@@ -70,12 +70,12 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def with_name(name: str, error: BadValue | BadType | TooLarge | Missing) -> Exception:
-    """The refusal `error` as users see it, opened by the name of the function they called."""
+    """The error as users see it: it opens with the name of the function they called."""
     return error.named(f"{name}: {error}")
 
 
 def check_transform(name: str, arguments: tuple[object, ...], error: Exception) -> None:
-    """Explains an `error` that came because jax.experimental.jet knows no custom derivatives."""
+    """Explains an `error` that is raised because jax.experimental.jet can't use custom derivatives."""
     if any(type(argument).__name__ == "JetTracer" for argument in arguments):
         raise NotImplementedError(
             f"{name}: jax.experimental.jet can't take these activations; nest jax.jvp instead, as in "
@@ -84,14 +84,14 @@ def check_transform(name: str, arguments: tuple[object, ...], error: Exception) 
 
 
 def listed(words: Iterable[str]) -> str:
-    """Words for a message, of which the first ten stand for more."""
+    """Words for a message: all of them, or the first ten and the number of the others."""
     words = list(words)
     more = [f"and {len(words) - 10} more"] if len(words) > 10 else []
     return ", ".join(words[:10] + more)
 
 
 def warn(message: str) -> None:
-    """Warns at the line that called the package, however deep inside it this is."""
+    """Warns with the line of the user's code that called the package, however deep inside it this is."""
     frame, level = sys._getframe(), 1
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
         frame, level = frame.f_back, level + 1
@@ -100,7 +100,7 @@ def warn(message: str) -> None:
 
 @contextlib.contextmanager
 def inside(part: str) -> Iterator[None]:
-    """Refusals in this block open with `part`, such as "layer 2"."""
+    """Errors raised in this block open with `part`, such as "layer 2"."""
     try:
         yield
     except REFUSALS as error:

@@ -30,7 +30,7 @@ class FileKind(NamedTuple):
 
 
 _CONVERT = "`jaxneuron convert {path} {out}` makes it one of jaxneuron's"
-_IS_NETWORK = "it holds no rows: it is the MODEL of `jaxneuron run MODEL ROWS -o OUT`"
+_IS_NETWORK = "it holds no rows: pass it as the MODEL of `jaxneuron run MODEL ROWS -o OUT`"
 _IS_ROWS = "it holds no network: it is the ROWS of `jaxneuron run MODEL ROWS -o OUT`"
 _TO_FILE = "write it to a file, and pass the path"
 _ACTIVATIONS = "--activation NAME --final-activation NAME"

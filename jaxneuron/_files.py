@@ -1,10 +1,13 @@
-"""Networks in safetensors files.
+"""Networks in safetensors files: `save` and `load`.
 
-Tensors `layers.0.w`, `layers.0.b`, `layers.1.w`, ...; metadata `format`, `format_version` and, as JSON,
-`activation`, `final_activation` and, in version 2, the names `inputs` and `outputs` where they are known, and
-`members`, their number, for stacked networks, whose tensors have a leading axis of it. An activation is its
-name or, in version 2, an object with parameters: {"name": "leaky_relu", "slope": 0.2}. A network without any
-of these is written as version 1, which older releases read. No code is ever read from a file.
+    tensors     layers.0.w, layers.0.b, layers.1.w, ...
+    metadata    format, format_version; as JSON, activation and final_activation
+                in version 2 also, as JSON: inputs and outputs, the names, if they are known;
+                members, their number, for a stack of networks, whose tensors have a leading axis of members
+
+An activation is its name or, in version 2, an object with parameters: {"name": "leaky_relu", "slope": 0.2}. A
+network that needs nothing of version 2 is written as version 1, which older releases read. No code is ever
+read from a file.
 """
 
 from __future__ import annotations
@@ -29,26 +32,27 @@ from jaxneuron._params import MLP, Affine, as_layers, as_mlp, check_mlp
 FORMAT = "jaxneuron"
 FORMAT_VERSIONS = ("1", "2")
 NAMES = ("inputs", "outputs")
-LONGEST_HEADER = 2**20  # bytes: ten thousand tensors fit, and are read within a second
+LONGEST_HEADER = 2**20  # bytes: enough for ten thousand tensors, and parsed within a second
 DTYPES = {"BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BF16", "F16", "F32", "F64"}
 
 
 @public
 @concrete
 def save(path: str | os.PathLike[str], mlp: MLP) -> None:
-    """Write a network to a safetensors file.
+    """Writes a network to a safetensors file.
 
     Args:
-      path: the file. A file that exists is replaced, in one step, when the new one is complete.
-      mlp: an `MLP` whose activations are names, or values with parameters such as `LeakyReLU(0.2)`; or a
-        stack of such, each of whose arrays has a leading axis of members.
+      path: the file. An existing file is replaced in one step, once the new file is complete.
+      mlp: an `MLP`, or a stack of networks, whose activations are names or values with parameters such as
+        `LeakyReLU(0.2)`.
 
     Raises:
-      ValueError: an activation that is a callable of your own, members that differ in number. TypeError: an
-        `mlp` that is not an `MLP` of arrays, a `path` that is not a path. OSError: the file can't be written.
-        ImportError: the extra `files` is not installed.
+      ValueError: if an activation is your own callable, or members differ in number.
+      TypeError: if `mlp` is not an `MLP` of arrays, or `path` is not a path.
+      OSError: if the file can't be written.
+      ImportError: if safetensors, of the extra `files`, is not installed.
 
-    Numerics: `load` gives every bit back. Held by tests/test_files.py.
+    Numerics: `load` gives every bit back. Tested by tests/test_files.py.
 
     Example:
       >>> save("xor.safetensors", jaxneuron.gates.XOR)
@@ -58,17 +62,18 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
     library = safetensors_library()
     check_mlp(mlp, "pass MLP([layer]) for a layer")
     members = members_of(mlp)
-    as_layers(mlp.layers) if members is None else as_members(mlp.layers)  # a transform can leave anything
+    # Checked again: a JAX transform may have put anything in them.
+    as_layers(mlp.layers) if members is None else as_members(mlp.layers)
     hidden = mlp.activation if isinstance(mlp.activation, tuple) else (mlp.activation,)
     activations = (*hidden, mlp.final_activation)
     for activation in activations:
         if not isinstance(activation, (str, Parametric)):
             raise BadValue(
                 f"activations must have names to be saved, got {activation!r}; "
-                f"use one of jaxneuron's, or save the layers under 'identity' and apply yours after load"
+                f"use one of jaxneuron's, or save the network with 'identity' and apply yours after load"
             )
     tensors = {
-        # C order: safetensors writes an array's memory as it lies, whatever its strides.
+        # In C order: safetensors writes an array's memory as it is, whatever its strides.
         f"layers.{i}.{name}": np.ascontiguousarray(array).reshape(array.shape)
         for i, layer in enumerate(mlp.layers)
         for name, array in layer._asdict().items()
@@ -92,21 +97,24 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
 @public
 @concrete
 def load(path: str | os.PathLike[str]) -> MLP:
-    """Read a network from a safetensors file that `save` wrote. No code in the file is ever executed.
+    """Reads a network from a safetensors file that `save` wrote. Code in a file is never executed.
 
     Args:
       path: the file.
 
     Returns:
-      An `MLP` of JAX arrays, or the stack that was saved, on the default device. While jax_enable_x64 is off,
-      float64 arrays stay NumPy arrays, so that no bit is lost; `jax.device_put(mlp)` rounds them to float32.
+      An `MLP`, or the stack of networks that was saved, of JAX arrays on the default device. While
+      `jax_enable_x64` is off, float64 arrays are NumPy arrays instead, so that no bit is lost;
+      `jax.device_put(mlp)` rounds them to float32.
 
     Raises:
-      ValueError: a file that is truncated, not written by `save`, or of a newer format, lacks a layer, or
-        has shapes that do not fit. TypeError: a `path` that is not a path. OSError: the file can't be read.
-        ImportError: the extra `files` is not installed.
+      ValueError: if the file is truncated, was not written by `save`, has a newer format, lacks a layer, or
+        has shapes that do not fit.
+      TypeError: if `path` is not a path.
+      OSError: if the file can't be read.
+      ImportError: if safetensors, of the extra `files`, is not installed.
 
-    Numerics: every bit is as `save` found it. Held by tests/test_files.py.
+    Numerics: every bit is the one that `save` wrote. Tested by tests/test_files.py.
 
     Example:
       >>> save("and.safetensors", jaxneuron.MLP([([[0.5], [0.5]], [-0.7])]))
@@ -117,14 +125,14 @@ def load(path: str | os.PathLike[str]) -> MLP:
 
 
 def on_device(mlp: MLP) -> MLP:
-    """The network in JAX arrays, apart from those of a dtype that JAX would narrow now: they stay NumPy's."""
+    """The network as JAX arrays; arrays of a dtype that JAX would narrow now stay NumPy arrays."""
     return jax.tree.map(
         lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, mlp
     )
 
 
 def read(path: str | os.PathLike[str]) -> MLP:
-    """`load`, with NumPy arrays in the file's own dtypes; touches no device."""
+    """`load`, but with NumPy arrays in the file's own dtypes, and without touching a device."""
     library, path = safetensors_library(), as_path(path)
     header(path)  # also for an OSError that names the file: safetensors' own errors don't
     try:
@@ -133,7 +141,10 @@ def read(path: str | os.PathLike[str]) -> MLP:
             _check_metadata(path, metadata)
             names = file.keys()
             if foreign := {file.get_slice(name).get_dtype() for name in names} - DTYPES:
-                raise BadValue(f"{path} must hold {', '.join(sorted(DTYPES))}, got {min(foreign)}")
+                raise BadValue(
+                    f"{path} must hold {', '.join(sorted(DTYPES))}, got {min(foreign)}; "
+                    f"save the tensors in one of these"
+                )
             tensors = {name: file.get_tensor(name) for name in names}
     except library.SafetensorError as error:
         raise BadValue(f"{path} is not a whole safetensors file ({error}); copy or save it again") from None
@@ -146,21 +157,23 @@ def read(path: str | os.PathLike[str]) -> MLP:
                 return as_stack(_layers(tensors), json.loads(metadata["members"]), *structure)
         return as_mlp(_layers(tensors), *structure)
     except KeyError as error:
-        raise BadValue(f"{path} holds no whole network: the metadata {error} is missing") from None
+        raise BadValue(
+            f"{path} holds no whole network: the metadata {error} is missing; save the network again"
+        ) from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise BadValue(f"{path} holds no whole network: {error}") from None
+        raise BadValue(f"{path} holds no whole network: {error}; save the network again") from None
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
-        raise BadType(f"path must be a string or a path, got {type(path).__name__}")
+        raise BadType(f"path must be a string or a path, got {type(path).__name__}; pass a string")
     return Path(path)
 
 
 def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The header of a safetensors file: tensors by name, and `__metadata__`.
 
-    Refuses a file of another kind, without a header, or with one that is too long, by its name.
+    Refuses a file of another kind, without a header, or with a header that is too long; messages name it.
     """
     try:
         return _header(path)
@@ -175,8 +188,8 @@ def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise BadValue(
-                f"{path} is not a whole safetensors file (its header should have {length} bytes, "
-                f"the file has {size}); copy or save it again"
+                f"{path} is not a whole safetensors file (it needs {8 + length if size >= 8 else 8} bytes "
+                f"for its header, it has {size}); copy or save it again"
             )
         if length > LONGEST_HEADER:
             raise BadValue(
@@ -194,7 +207,7 @@ def _header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def is_ours(content: dict[str, Any]) -> bool:
-    """Whether a safetensors file with this header is one of `save`."""
+    """Whether `save` wrote the safetensors file with this header."""
     metadata = content.get("__metadata__")
     return isinstance(metadata, dict) and metadata.get("format") == FORMAT
 
@@ -209,7 +222,7 @@ def _check_metadata(path: Any, metadata: dict[str, str]) -> None:
     if version not in FORMAT_VERSIONS:
         raise BadValue(
             f"{path} must have format version {' or '.join(FORMAT_VERSIONS)}, got {str(version)[:20]!r}; "
-            f"a newer jaxneuron may read it"
+            f"read it with a newer jaxneuron"
         )
 
 

@@ -27,29 +27,30 @@ OF_ROWS = (softmax, log_softmax)
 
 @public
 def affine(params: AffineLike, x: ArrayLike) -> Array:
-    """The affine function of a neuron, or of a layer of neurons.
+    """Evaluates the affine function of a neuron, or of a layer of neurons.
 
         z = x @ w + b
 
     Args:
-      params: `Affine` with `w (n_in,)`, `b ()` for a neuron or `w (n_in, n_out)`, `b (n_out,)` for a
-        layer; `b` None for none.
-      x: inputs, `(..., n_in)`.
+      params: an `Affine` with `w (n_in,)`, `b ()` for a neuron, or `w (n_in, n_out)`, `b (n_out,)` for a
+        layer; b can be None.
+      x: the inputs, `(..., n_in)`.
 
     Returns:
-      `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
+      z, of shape `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
 
     Raises:
-      ValueError: shapes that do not fit. TypeError: an argument that is not an array of real numbers, or
-      carries more than numbers, such as a mask or units.
+      ValueError: if shapes do not fit.
+      TypeError: if an argument is not an array of real numbers, or has more than numbers, such as a mask or
+        units.
 
     Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
-    and u = 2^-53, s = 2^-1022 for float64, of arrays in the result's dtype; s is what a product may lose by
-    underflow. bfloat16 and float16 are summed in float32, within its bound, and rounded once. bfloat16's
-    sums take subnormal numbers, those below s, for 0, which adds s (sum |x| + sum |w|) to the bound. On a
-    GPU, unless the fused kernel computes them, sums are also rounded before the bias is added, see
-    docs/guides/gpu.md. Never TF32, unless `jax.default_matmul_precision` says so. Held by
-    tests/test_forward.py.
+    and u = 2^-53, s = 2^-1022 for float64. `exact` is the exact result for the arguments in the dtype of the
+    result; s is the most that a product loses by underflow. bfloat16 and float16 are summed in float32,
+    within its bound, and rounded once. Sums of bfloat16 treat subnormal numbers, those below s, as 0, which
+    adds s (sum |x| + sum |w|) to the bound. On a GPU, where the fused kernel does not evaluate, sums are also
+    rounded before the bias is added, see docs/guides/gpu.md. TF32 is used only if
+    `jax.default_matmul_precision` says so. Tested by tests/test_forward.py.
 
     Example:
       >>> affine(Affine([1, 1], -1.5), [0, 1])
@@ -60,28 +61,28 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
 
 @public
 def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -> Array:
-    """An artificial neuron, or a layer of them: an activation applied to an affine function.
+    """Evaluates an artificial neuron, or a layer of them: an activation applied to an affine function.
 
         y = activation(x @ w + b)
 
     Args:
-      params: `Affine` with `w (n_in,)`, `b ()` for a neuron or `w (n_in, n_out)`, `b (n_out,)` for a
-        layer; `b` None for none.
-      x: inputs, `(..., n_in)`.
-      activation: a name such as "tanh", a value such as `LeakyReLU(0.2)`, or any hashable callable; it gets
-        float32 values where the result is bfloat16 or float16.
+      params: an `Affine` with `w (n_in,)`, `b ()` for a neuron, or `w (n_in, n_out)`, `b (n_out,)` for a
+        layer; b can be None.
+      x: the inputs, `(..., n_in)`.
+      activation: a name such as "tanh", a value such as `LeakyReLU(0.2)`, or any hashable callable. A
+        callable gets float32 values if the result is bfloat16 or float16.
 
     Returns:
-      `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
+      y, of shape `(...)` for a neuron, `(..., n_out)` for a layer, in the promoted dtype of `params` and `x`.
 
     Raises:
-      ValueError: shapes that do not fit, an unknown activation, an activation that changes the shape.
-      TypeError: an argument that is not an array of real numbers, or carries more than numbers, such as a
-        mask or units; an activation that can't be called or hashed.
+      ValueError: if shapes do not fit, or the activation is unknown or changes the shape.
+      TypeError: if an argument is not an array of real numbers or has more than numbers, such as a mask or
+        units, or if the activation can't be called or hashed.
 
-    Numerics: the activation's own bound at the z that `affine` computes, which is within `affine`'s bound;
-    bfloat16 and float16 are rounded once, after the activation; on a GPU as `affine` says. Held by
-    tests/test_forward.py.
+    Numerics: the activation is within its own bound at the computed z, and that is within the bound of
+    `affine`. bfloat16 and float16 are rounded only once, after the activation; on a GPU see `affine`. Tested
+    by tests/test_forward.py.
 
     Example:
       >>> neuron(Affine([0.5, 0.5], -0.7), [1, 1])
@@ -92,34 +93,34 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
 
 
 def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
-    """The output of a multilayer perceptron.
+    """Evaluates a multilayer perceptron.
 
         for every layer:  x = activation(x @ w + b)
 
     Args:
       mlp: an `MLP`.
-      x: inputs, `(..., n_in)`: any number of leading batch axes, none included.
+      x: the inputs, `(..., n_in)`: any number of leading batch axes, also none.
 
     Returns:
-      `(..., n_out)`, in the promoted dtype of the network and `x`.
+      The outputs, `(..., n_out)`, in the promoted dtype of the network and `x`.
 
     Raises:
-      ValueError: shapes that do not fit, an activation that changes the shape; the message names the layer;
-        a data frame whose columns are not the network's `inputs` in order.
-      TypeError: an `mlp` that is not an `MLP`, an `x` that is not an array of real numbers, or carries more
-        than numbers, such as a mask or units.
+      ValueError: if shapes do not fit or an activation changes the shape, and then the message names the
+        layer; if `x` is a data frame whose columns are not the network's `inputs`, in order.
+      TypeError: if `mlp` is not an `MLP`, or `x` is not an array of real numbers or has more than numbers,
+        such as a mask or units.
 
-    Numerics: each layer within the bounds of `affine` and its activation. By the fused CPU kernel a row has
-    the same bits in any batch, at any place, mapped or not, by any number of threads; on XLA's own path its
-    last bits may depend on the batch. `explain` says which of them evaluates. Held by tests/test_forward.py
-    and tests/kernels/test_primitive.py.
+    Numerics: each layer is within the bounds of `affine` and of its activation. Where the fused CPU kernel
+    evaluates, a row has the same bits in any batch, at any position, under `jax.vmap` or not, with any number
+    of threads. Where XLA evaluates, the last bits of a row may depend on the batch. `explain` tells which of
+    them does. Tested by tests/test_forward.py and tests/kernels/test_primitive.py.
 
     Example:
       >>> mlp_forward(jaxneuron.gates.XOR, [[0, 1], [1, 1]]) > 0.5
       Array([[ True],
              [False]], dtype=bool)
     """
-    try:  # what `public` does, without its 0.2 us: a call of one row takes 6
+    try:  # what `public` does, but without its 0.2 us: a call with one row takes 6
         if not isinstance(mlp, MLP):
             check_mlp(mlp, "pass MLP(layers), parameters first")
         if is_jax_array(type(x)):  # type: ignore[arg-type] # mypy holds types to be unhashable
@@ -135,19 +136,22 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
 
 @public
 def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct, *, derivatives: bool = False) -> str:
-    """Says what evaluates `mlp_forward(mlp, batch)`, and why.
+    """Tells what evaluates `mlp_forward(mlp, batch)`, and why.
 
     Args:
       mlp: an `MLP`.
-      batch: inputs, `(..., n_in)`, or a `jax.ShapeDtypeStruct` in their place; no number is looked at.
-      derivatives: whether to say it of `mlp_value_and_jacobian(mlp, batch)` and `mlp_laplacian(mlp, batch)`.
+      batch: the inputs, `(..., n_in)`, or a `jax.ShapeDtypeStruct` with their shape and dtype; the numbers do
+        not matter.
+      derivatives: True to tell what evaluates `mlp_value_and_jacobian(mlp, batch)` and
+        `mlp_laplacian(mlp, batch)` instead.
 
     Returns:
       One line: the fused CPU kernel with its instruction set, the fused GPU kernel, or XLA with the reason.
 
     Raises:
-      ValueError: shapes that do not fit. TypeError: an `mlp` that is not an `MLP`, a `batch` that is not an
-        array of real numbers, `derivatives` that are not True or False.
+      ValueError: if shapes do not fit.
+      TypeError: if `mlp` is not an `MLP`, `batch` is not an array of real numbers, or `derivatives` is not
+        True or False.
 
     Example:
       >>> explain(MLP([([[1.0], [2.0]], None)], final_activation=jnp.sin), [1.0, 2.0])
@@ -155,7 +159,7 @@ def explain(mlp: MLP, batch: ArrayLike | jax.ShapeDtypeStruct, *, derivatives: b
     """
     check_mlp(mlp)
     if not isinstance(derivatives, bool):
-        raise BadType(f"derivatives must be True or False, got {derivatives!r}")
+        raise BadType(f"derivatives must be True or False, got {derivatives!r}; pass a bool")
     choice, found = _kernels.derivative_choice if derivatives else _kernels.choice, []
 
     def forward(mlp: MLP, x: Array) -> None:
@@ -197,17 +201,20 @@ def checked(
     shape: tuple[int, ...],
     argument: str,
 ) -> list[tuple[Array, Array | None]]:
-    """The arrays of layers that fit inputs of this shape, and each other."""
+    """The arrays of the layers, checked: they fit inputs of this shape, and each other."""
     checked = []
     for i, (params, activation) in enumerate(zip(layers, activations, strict=True)):
         w, b = as_affine(params, f"layer {i}")
         if not shape or shape[-1] != w.shape[0]:
             raise BadValue(
                 f"{argument} must have shape (..., {w.shape[0]}), one number for each row of w {w.shape}, "
-                f"got {shape}; {'inputs stand on the last axis' if shape else 'pass [x]'}"
+                f"got {shape}; {'put the inputs on the last axis' if shape else 'pass [x]'}"
             )
         if activation in OF_ROWS and w.ndim == 1:
-            raise BadValue(f"{activation.__name__} needs a layer, w (n_in, n_out), got a neuron, w {w.shape}")
+            raise BadValue(
+                f"{activation.__name__} needs the units of a layer, w (n_in, n_out), got a neuron, "
+                f"w {w.shape}; pass a layer"
+            )
         shape = shape[:-1] + w.shape[1:]
         checked.append((w, b))
     return checked

@@ -28,24 +28,25 @@ def init_mlp(
     final_activation: Activation = "sigmoid",
     dtype: DTypeLike = float,
 ) -> MLP:
-    """A network with random weights and zero biases.
+    """Makes a network with random weights and zero biases.
 
         w ~ truncated normal, variance 1/n_in (LeCun), or 2/n_in (He) for relu, relu6, leaky slopes and elu
 
     Args:
       key: a JAX random key.
-      sizes: units of every layer, inputs first: `(n_in, ..., n_out)`.
-      activation: of the hidden layers, a name or a hashable callable, one for all or a tuple with one
-        for each. A layer's variance follows its activation's name; a callable gets LeCun's.
-      final_activation: the last layer's.
-      dtype: of weights and biases; JAX's default float unless given.
+      sizes: the number of units of every layer, inputs first: `(n_in, ..., n_out)`.
+      activation: the activation of the hidden layers, a name, a value such as `LeakyReLU(0.2)` or a hashable
+        callable; one for all or a tuple with one for each. It decides the variance of its layer, which is
+        LeCun's for a callable.
+      final_activation: the activation of the last layer.
+      dtype: the dtype of weights and biases; JAX's default float if not given.
 
     Returns:
-      An `MLP`. Under `jax.vmap` over keys, a population.
+      An `MLP`. With `jax.vmap` over keys, a stack of networks.
 
     Raises:
-      ValueError: fewer than two sizes, or a negative one. TypeError: a dtype that
-        is not a float, a key that is not a JAX random key.
+      ValueError: if there are fewer than two sizes, one is negative, or an activation is unknown.
+      TypeError: if `dtype` is not a float, or `key` is not a JAX random key.
 
     Source: LeCun, Bottou, Orr, Müller (1998); He, Zhang, Ren, Sun (2015).
 

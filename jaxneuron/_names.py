@@ -1,4 +1,4 @@
-"""Activations by name, or with parameters: what a name, a value or a callable stands for."""
+"""Finds the function for an activation, which is a name, a value with parameters or a callable."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from jaxneuron._errors import REFUSALS, BadType, BadValue, public, with_name
 from jaxneuron._math.activations import FAMILIES
 
 Activation = str | Callable[[Array], Array]
-LARGEST = 3.4028234663852886e38  # of float32
+LARGEST = 3.4028234663852886e38  # the largest number of float32
 
 BY_NAME: dict[str, Callable[[Any], Array]] = {}
-# The form of an activation, where it has one, for float32 sums that will be rounded to bfloat16 or float16.
+# For some activations a cheaper formula, for float32 sums whose result is rounded to bfloat16 or float16.
 NARROW: dict[Callable[[Any], Array], Callable[[Array], Array]] = {}
 
 
 def activation(
     formula: Callable[[Array], Array], narrow: Callable[[Array], Array] | None = None
 ) -> Callable[[ArrayLike], Array]:
-    """Give `formula`, written for float32 and float64 arrays, the package's dtype policy and a name.
+    """Decorates `formula`, written for float32 and float64 arrays, with the package's dtype rules and a name.
 
-    `narrow` takes its place where the result will be rounded to bfloat16 or float16.
+    `narrow` takes its place where the result is rounded to bfloat16 or float16.
     """
     name = formula.__name__
 
@@ -54,7 +54,7 @@ def activation(
 class Parametric:
     """An activation with parameters: a subclass is a frozen dataclass whose fields are its family's."""
 
-    family: ClassVar[str]  # its name in FAMILIES
+    family: ClassVar[str]  # the family's name in FAMILIES
 
     def __init_subclass__(cls) -> None:
         BY_FAMILY[cls.family] = cls
@@ -75,16 +75,16 @@ class Parametric:
         return f"{type(self).__name__}({', '.join(map(repr, self.parameters))})"
 
     def check(self) -> None:
-        """Refuses parameters that the family doesn't take."""
+        """Refuses parameters that the family can't have."""
 
     def formula(self) -> Callable[[Array], Array]:
-        """The function of a float32 or float64 array."""
+        """The activation as a function of a float32 or float64 array."""
         raise NotImplementedError
 
     def __call__(self, z: ArrayLike) -> Array:
         function = resolve(self)
         if function is not self:
-            return function(z)  # type: ignore[arg-type] # a named one takes what this does
+            return function(z)  # type: ignore[arg-type] # a named activation takes the same z
         try:
             return _evaluate(self, as_operand(z, "z"))
         except REFUSALS as error:
@@ -105,15 +105,15 @@ def _number(name: str, value: Any) -> float:
         raise BadType(f"{name} must be a number, got {type(value).__name__}; pass a float")
     try:
         number = float(value)
-    except OverflowError:  # of an integer
+    except OverflowError:  # an integer that is too large
         number = float("inf")
     if not abs(number) <= LARGEST:
-        raise BadValue(f"{name} must be a finite number that float32 holds, got {number}; pass a smaller one")
+        raise BadValue(f"{name} must be a finite number that float32 holds, got {number}; pass another one")
     return number + 0.0  # -0 is 0
 
 
 def resolve(activation: Activation, argument: str = "activation") -> Callable[[Array], Array]:
-    """The function that a name, a value or a callable stands for."""
+    """The function for `activation`, a name, a value with parameters or a callable."""
     if isinstance(activation, str):
         if activation in BY_NAME:
             return BY_NAME[activation]
@@ -142,13 +142,13 @@ def _is_hashable(value: object) -> bool:
 
 
 def canonical(activation: Activation, argument: str) -> Activation:
-    """`activation` by its name where it has one (so that it can be saved), checked."""
+    """`activation`, checked, as its name if it has one, so that it can be saved."""
     function = resolve(activation, argument)
     return next((name for name, known in BY_NAME.items() if known is function), activation)
 
 
 def described(activation: str | Parametric) -> str | dict[str, Any]:
-    """A name or a value as JSON has it: "tanh", {"name": "leaky_relu", "slope": 0.2}."""
+    """A name or a value as JSON: "tanh", {"name": "leaky_relu", "slope": 0.2}."""
     if isinstance(activation, str):
         return activation
     names = FAMILIES[activation.family].parameters
@@ -156,7 +156,7 @@ def described(activation: str | Parametric) -> str | dict[str, Any]:
 
 
 def from_description(description: Any) -> Any:
-    """What `described` describes, or a list of them; anything else as it is."""
+    """The activation for a description by `described`, or for a list of them; anything else is unchanged."""
     if isinstance(description, list):
         return [from_description(each) for each in description]
     if not isinstance(description, dict):
@@ -166,13 +166,13 @@ def from_description(description: Any) -> Any:
     if not isinstance(family, str) or not parameters or description.keys() != {"name", *parameters}:
         raise BadValue(
             f"an activation must have a name of {', '.join(FAMILIES)} and that family's parameters, "
-            f"got {str(description)[:60]}; a newer jaxneuron may read it"
+            f"got {str(description)[:60]}; read it with a newer jaxneuron"
         )
     return BY_FAMILY[family](*(description[name] for name in parameters))
 
 
 def from_text(text: str) -> Activation:
-    """A value such as "LeakyReLU(0.2)", as it is written on a command line; another text as it is."""
+    """The value that a text such as "LeakyReLU(0.2)" describes; any other text is returned unchanged."""
     match = re.fullmatch(r"(\w+)\(([^()]*)\)", text)
     values = {family.__name__: family for family in BY_FAMILY.values()}
     if not match or match[1] not in values:
@@ -184,5 +184,6 @@ def from_text(text: str) -> Activation:
         return family(**dict(zip(parameters, given, strict=True)))
     except ValueError as error:
         raise BadValue(
-            f"{text!r} must have {' and '.join(parameters)}, numbers that {family.__name__} takes ({error})"
+            f"{text!r} must have numbers for {' and '.join(parameters)} that {family.__name__} takes "
+            f"({error}); write it as {family.__name__}({', '.join(parameters)})"
         ) from None

@@ -1,4 +1,4 @@
-"""Parameters: `Affine` for a neuron or a layer, `MLP` for a network, and what makes them fit."""
+"""Parameters: `Affine` for a neuron or a layer, `MLP` for a network, and the checks that their shapes fit."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from jaxneuron._names import Activation, canonical
 
 
 class Affine(NamedTuple):
-    """The parameters of an affine function: of one neuron, or of a layer of neurons sharing an input.
+    """The parameters of an affine function: of one neuron, or of a layer of neurons that share their input.
 
         z = x @ w + b
 
     Args:
-      w: weights, `(n_in,)` for a neuron or `(n_in, n_out)` for a layer, one column per neuron.
-      b: bias, `()` for a neuron or `(n_out,)` for a layer; None for none.
+      w: weights, `(n_in,)` for a neuron or `(n_in, n_out)` for a layer, one column for each neuron.
+      b: bias, `()` for a neuron or `(n_out,)` for a layer; None for no bias.
 
-    Numbers, nested sequences, NumPy and JAX arrays are all welcome; they are checked where they are
-    used. A pytree whose leaves are `w` and `b`.
+    Both can be numbers, nested sequences, NumPy arrays or JAX arrays. They are checked by the function that
+    uses them. An `Affine` is a pytree whose leaves are `w` and `b`.
 
     Example:
       >>> Affine(w=[0.5, 0.5], b=-0.7)
@@ -45,26 +45,26 @@ AffineLike = Affine | tuple[ArrayLike, ArrayLike | None] | list[ArrayLike]
 class MLP:
     """A multilayer perceptron: layers, each followed by its activation.
 
-        x -> activation(x @ w + b), layer after layer, the last with final_activation
+        x -> activation(x @ w + b), layer after layer; the last layer has final_activation
 
     Args:
-      layers: a sequence of `Affine` or `(w, b)` pairs, `w (n_in, n_out)`, `b (n_out,)` or None.
-      activation: of the hidden layers, one for all or a tuple with one for each. A name such as "tanh", a
-        value such as `LeakyReLU(0.2)`, or any hashable callable, which gets float32 values where the layer
-        is bfloat16 or float16.
-      final_activation: the last layer's.
+      layers: a sequence of `Affine` or `(w, b)` pairs, with `w (n_in, n_out)`, `b (n_out,)` or None.
+      activation: the activation of the hidden layers, one for all or a tuple with one for each. A name such
+        as "tanh", a value such as `LeakyReLU(0.2)`, or any hashable callable. A callable gets float32 values
+        if the layer is bfloat16 or float16.
+      final_activation: the activation of the last layer.
       inputs: the names of the inputs, one for each row of the first layer's w, such as the columns of a
         table; None if they are unknown.
       outputs: the names of the outputs, one for each unit of the last layer; None if they are unknown.
 
-    A frozen dataclass and a pytree whose leaves are the arrays; the activations and the names are part of
-    its structure. Networks of one structure stack into an ensemble with `jax.tree.map`.
+    An `MLP` is a frozen dataclass, and a pytree whose leaves are the arrays; the activations and the names
+    are part of its structure. `jax.tree.map` stacks networks of one structure into an ensemble.
 
     Raises:
-      ValueError: no layers, shapes that do not fit or do not chain, an unknown activation, softmax or
-        log_softmax in a hidden layer, names that are too many, too few or not distinct. TypeError: what is
-        not an array of numbers, or carries more than numbers, such as a mask or units; names that are not
-        strings.
+      ValueError: if there is no layer, shapes do not fit or do not chain, an activation is unknown, a hidden
+        layer has softmax or log_softmax, or names are too many, too few or not distinct.
+      TypeError: if an argument is not an array of numbers or has more than numbers, such as a mask or units,
+        or a name is not a string.
 
     Example:
       >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")
@@ -109,7 +109,7 @@ def _set(mlp: MLP, layers: Any, *structure: Any) -> MLP:
     for name, value in (
         ("layers", layers),
         *zip(("activation", "final_activation", "inputs", "outputs"), structure, strict=True),
-        # Flat, and kept: JAX asks for it in every call, and a node for each layer would cost 4 % of one.
+        # Kept, and flat: JAX asks for it in every call. A tree node for each layer would cost 4 % of a call.
         ("_flat", (tuple(leaf for layer in layers for leaf in layer), structure)),
     ):
         object.__setattr__(mlp, name, value)
@@ -119,7 +119,7 @@ def _set(mlp: MLP, layers: Any, *structure: Any) -> MLP:
 def _structure(
     layers: tuple[Affine, ...], activation: Any, final_activation: Any, inputs: Any, outputs: Any
 ) -> tuple[Any, ...]:
-    """What an MLP holds besides its layers, checked."""
+    """The activations and names of an MLP, checked."""
     return (
         *as_activations(len(layers) - 1, activation, final_activation),
         _as_names(inputs, "inputs", layers[0].w.shape[0], "rows of the first layer's w"),
@@ -139,7 +139,10 @@ def _as_names(names: Any, argument: str, count: int, of: str) -> tuple[str, ...]
                 f"{argument} must hold strings, got {type(name).__name__}; pass [str(n) for n in names]"
             )
     if len(checked) != count:
-        raise BadValue(f"{argument} must hold {count} names, one for each of the {of}, got {len(checked)}")
+        raise BadValue(
+            f"{argument} must hold {count} names, one for each of the {of}, got {len(checked)}; "
+            f"pass {count}, or None"
+        )
     if len(set(checked)) != count:
         twice = next(name for name in checked if checked.count(name) > 1)
         raise BadValue(f"{argument} must be distinct, got {twice!r} twice; rename one of them")
@@ -161,7 +164,7 @@ def _flatten_with_keys(mlp: MLP) -> tuple[Any, Any]:
 
 
 def _unflatten(structure: Any, leaves: Any) -> MLP:
-    # No checks: transforms put axes, shapes and bare objects where arrays were.
+    # Nothing is checked: transforms put axes, shapes and bare objects in the place of arrays.
     layers = tuple(Affine(w, b) for w, b in zip(leaves[::2], leaves[1::2], strict=True))
     return _set(object.__new__(MLP), layers, *structure)
 
@@ -172,20 +175,20 @@ jax.tree_util.register_pytree_with_keys(MLP, _flatten_with_keys, _unflatten, att
 def as_activations(
     hidden: int, activation: Activation | Sequence[Activation], final_activation: Activation
 ) -> tuple[Activation | tuple[Activation, ...], Activation]:
-    """The activations of an MLP with `hidden` hidden layers, checked, by name where they have one."""
+    """The activations of an MLP with `hidden` hidden layers, checked; each as its name if it has one."""
     checked: Activation | tuple[Activation, ...]
     if isinstance(activation, Sequence) and not isinstance(activation, str):
         checked = tuple(canonical(a, f"activation[{i}]") for i, a in enumerate(activation))
         if len(checked) != hidden:
             raise BadValue(
                 f"activation must have one entry for each of the {hidden} hidden layers, "
-                f"got {len(checked)}; the last layer's is final_activation"
+                f"got {len(checked)}; pass the last layer's as final_activation"
             )
     else:
         checked = canonical(activation, "activation")
     for hidden_one in checked if isinstance(checked, tuple) else (checked,):
         if hidden_one in OF_ROWS:
-            raise BadValue(f"{hidden_one} works as the final activation only; pass it as final_activation")
+            raise BadValue(f"{hidden_one} can only be the final activation; pass it as final_activation")
     return checked, canonical(final_activation, "final_activation")
 
 
@@ -197,7 +200,7 @@ def each_activation(
 
 
 def as_affine(params: Any, argument: str = "params") -> Affine:
-    """`params` as an Affine of arrays with fitting shapes; `argument` opens every message."""
+    """`params` as an Affine of arrays whose shapes fit; messages open with `argument`."""
     if not isinstance(params, (tuple, list)) or len(params) != 2:
         raise BadType(
             f"{argument} must be an Affine or a (w, b) pair, got {type(params).__name__}; "
@@ -222,19 +225,19 @@ def as_affine(params: Any, argument: str = "params") -> Affine:
 
 
 def _beside(b: float, dtype: np.dtype, argument: str) -> np.ndarray:
-    """A bare number has no dtype of its own: it must not widen float16 weights."""
+    """A plain Python number as an array: it has no dtype of its own, and must not widen float16 weights."""
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(float(b), dtype)
     except OverflowError:
         array = np.asarray(np.inf, dtype)
     if np.isinf(array) and abs(b) != np.inf:
-        raise BadValue(f"{argument}: b must fit in {dtype.name} like w, got {b:.3g}; pass wider weights")
+        raise BadValue(f"{argument}: b must fit in {dtype.name} like w, got {b:.3g}; pass w in a wider dtype")
     return array
 
 
 def as_layers(layers: Iterable[AffineLike]) -> tuple[Affine, ...]:
-    """`layers` as Affines of arrays that chain."""
+    """`layers` as Affines of arrays whose shapes fit and chain."""
     checked = tuple(as_affine(layer, f"layer {i}") for i, layer in enumerate(layers))
     _check_chain(checked)
     return checked
@@ -247,7 +250,7 @@ def as_mlp(
     inputs: Any = None,
     outputs: Any = None,
 ) -> MLP:
-    """`MLP(layers, ...)` for the package's own functions, whose name a refusal then has."""
+    """`MLP(layers, ...)` for the package's own functions: errors don't open with the name `MLP`."""
     checked = as_layers(layers)
     return _set(
         object.__new__(MLP), checked, *_structure(checked, activation, final_activation, inputs, outputs)
@@ -255,7 +258,7 @@ def as_mlp(
 
 
 def with_layers(mlp: MLP, layers: Iterable[AffineLike]) -> MLP:
-    """The network with other layers, checked; its activations and names stay."""
+    """The network `mlp` with other layers, which are checked; it keeps its activations and names."""
     return as_mlp(layers, mlp.activation, mlp.final_activation, mlp.inputs, mlp.outputs)
 
 
@@ -267,7 +270,7 @@ def check_mlp(mlp: Any, remedy: str = "pass MLP(layers)") -> MLP:
 
 
 def check_columns(mlp: MLP, rows: Any, argument: str) -> None:
-    """Refuses a data frame whose columns are not the network's inputs in order: it would be read by place."""
+    """Refuses a data frame whose columns are not the network's inputs, in order: JAX drops their names."""
     if mlp.inputs is None or isinstance(rows, (np.ndarray, jax.Array)):
         return
     names = getattr(rows, "column_names", None) or getattr(rows, "columns", ())
@@ -292,27 +295,28 @@ def _check_chain(layers: Sequence[Affine]) -> None:
             raise BadValue(
                 f"layers {i - 1} and {i} must chain: layer {i - 1} has {layers[i - 1].w.shape[1]} units "
                 f"(w {layers[i - 1].w.shape}), layer {i} takes {layer.w.shape[0]} (w {layer.w.shape}); "
-                f"weights are (n_in, n_out), transpose those that are not; "
-                f"layers stand in the order in which they are evaluated, reorder those that do not"
+                f"transpose weights that are not (n_in, n_out), "
+                f"and pass the layers in the order in which they are evaluated"
             )
 
 
 @public
 @concrete
 def stack_neurons(neurons: Sequence[Affine]) -> Affine:
-    """The layer that holds the given neurons side by side.
+    """Makes a layer of neurons that share their input.
 
         w = [w_1 | w_2 | ... | w_n],  b = (b_1, ..., b_n)
 
     Args:
-      neurons: `Affine`s with `w (n_in,)`, `b ()` or None, all of one `n_in`.
+      neurons: a sequence of `Affine`, each with `w (n_in,)` and `b ()` or None; all have the same `n_in`.
 
     Returns:
-      `Affine` with `w (n_in, n)`, `b (n,)`. A neuron without bias counts as bias 0; if none has
-      one, neither has the layer.
+      An `Affine` with `w (n_in, n)`, `b (n,)`. The bias of a neuron without bias is 0; if no neuron has a
+      bias, the layer has none.
 
     Raises:
-      ValueError: no neurons, a layer among them, or different `n_in`. TypeError: no sequence of neurons.
+      ValueError: if there is no neuron, one of them is a layer, or they differ in `n_in`.
+      TypeError: if `neurons` is not a sequence, or holds anything else.
 
     Example:
       >>> stack_neurons([Affine([1.0, 2.0], 0.5), Affine([3.0, 4.0], -0.5)]).w.tolist()
@@ -330,7 +334,7 @@ def stack_neurons(neurons: Sequence[Affine]) -> Affine:
                 f"neuron {i}: w must have shape {wanted}, got {neuron.w.shape}; "
                 f"stack neurons that share an input"
             )
-    # NumPy where it can be: the gates are stacked at import, and importing touches no device.
+    # By NumPy if possible: the gates are stacked at import, which must not touch a device.
     leaves = jax.tree.leaves(checked)
     on_host = all(isinstance(leaf, np.ndarray) and leaf.dtype == leaves[0].dtype for leaf in leaves)
     stack = np.stack if on_host else jnp.stack

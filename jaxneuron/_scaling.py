@@ -1,4 +1,4 @@
-"""Standardisation folded into a network's first and last layers."""
+"""Folds the scaling of inputs and outputs into a network's first and last layers."""
 
 from __future__ import annotations
 
@@ -13,31 +13,33 @@ from jaxneuron._errors import BadType, BadValue, public
 from jaxneuron._members import check_one
 from jaxneuron._params import MLP, Affine, with_layers
 
-APART = "fold each, then stack"  # of stacked networks
+APART = "fold each network, then stack them"
 
 
 @public
 @concrete
 def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
-    """The network that does its own input standardisation.
+    """Folds the standardisation of the inputs into the first layer: the network then takes them as they are.
 
         fold_input_scaling(mlp, mean, std)(x) = mlp((x - mean) / std)
         w' = w / std,  b' = b - (mean / std) @ w
 
     Args:
-      mlp: an `MLP`; its first layer is replaced.
-      mean: of the inputs, `(n_in,)` or one number for all.
-      std: of the inputs, `(n_in,)` or one number for all.
+      mlp: an `MLP`, whose first layer is replaced.
+      mean: the mean of each input, `(n_in,)`, or one number for all inputs.
+      std: the standard deviation of each input, `(n_in,)`, or one number for all inputs.
 
     Returns:
-      An `MLP` with arrays of the same kind and dtypes; a first layer without bias gets one.
+      An `MLP` whose arrays are NumPy's or JAX's, as those of `mlp` are, and have the same dtypes. A first
+      layer without a bias gets one.
 
     Raises:
-      ValueError: a wrong shape, a value that is not finite, a std of 0, a result too large for the
-        network's dtype. TypeError: called on tracers; it prepares a network once, outside jit.
+      ValueError: if a shape does not fit, a value is not finite, a std is 0, or a result is too large for the
+        network's dtype.
+      TypeError: if an argument is a tracer: call it once, outside jit.
 
-    Numerics: computed in float64, rounded once to the layer's dtype. A mean many times the std
-    costs precision in any folding: b' then cancels against x @ w'. Held by tests/test_scaling.py.
+    Numerics: computed in float64, and rounded once to the layer's dtype. If a mean is many times its std,
+    every way of folding loses precision, because b' and x @ w' cancel. Tested by tests/test_scaling.py.
 
     Example:
       >>> fold_input_scaling(MLP([([[1.0]], [0.0])]), 3.0, 2.0).layers[0]
@@ -48,7 +50,10 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
     shape = w.shape[:1]
     shift, unit = _scaling(mean, shape, "mean"), _scaling(std, shape, "std")
     if not unit.all():
-        raise BadValue(f"std must not be 0, got 0 at {np.flatnonzero(unit == 0)[0]}; drop that input")
+        raise BadValue(
+            f"std must not be 0, got 0 for input {np.flatnonzero(unit == 0)[0]}; "
+            f"pass 1 for an input that is constant"
+        )
     with np.errstate(all="ignore"):
         layer = rounded(w / unit[:, None], b - (shift / unit) @ w, like=first)
     return with_layers(mlp, (layer, *mlp.layers[1:]))
@@ -57,24 +62,26 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
 @public
 @concrete
 def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
-    """The network that does its own output scaling.
+    """Folds the scaling of the outputs into the last layer: the network then gives scaled outputs.
 
         fold_output_scaling(mlp, scale, shift)(x) = mlp(x) * scale + shift
         w' = w * scale,  b' = b * scale + shift
 
     Args:
       mlp: an `MLP` whose final activation is the identity; its last layer is replaced.
-      scale: of the outputs, `(n_out,)` or one number for all.
-      shift: of the outputs, `(n_out,)` or one number for all.
+      scale: the factor for each output, `(n_out,)`, or one number for all outputs.
+      shift: the number to add to each output, `(n_out,)`, or one number for all outputs.
 
     Returns:
-      An `MLP` with arrays of the same kind and dtypes; a last layer without bias gets one.
+      An `MLP` whose arrays are NumPy's or JAX's, as those of `mlp` are, and have the same dtypes. A last
+      layer without a bias gets one.
 
     Raises:
-      ValueError: another final activation, a wrong shape, a value that is not finite, a result too large
-        for the network's dtype. TypeError: called on tracers; it prepares a network once, outside jit.
+      ValueError: if `mlp` has another final activation, a shape does not fit, a value is not finite, or a
+        result is too large for the network's dtype.
+      TypeError: if an argument is a tracer: call it once, outside jit.
 
-    Numerics: computed in float64, rounded once to the layer's dtype. Held by tests/test_scaling.py.
+    Numerics: computed in float64, and rounded once to the layer's dtype. Tested by tests/test_scaling.py.
 
     Example:
       >>> fold_output_scaling(MLP([([[1.0]], [0.5])], final_activation="identity"), 2.0, 3.0).layers[0]
@@ -104,20 +111,24 @@ def _float64(array: Any, argument: str) -> np.ndarray:
 def _scaling(value: ArrayLike, shape: tuple[int, ...], argument: str) -> np.ndarray:
     array = _float64(as_array(value, argument), argument)
     if array.shape not in ((), shape):
-        raise BadValue(f"{argument} must have shape {shape} or be one number, got {array.shape}")
+        raise BadValue(
+            f"{argument} must have shape {shape} or be one number, got {array.shape}; "
+            f"pass an array of that shape"
+        )
     if not np.isfinite(array).all():
-        raise BadValue(f"{argument} must be finite, got {array[~np.isfinite(array)].flat[0]}")
+        wrong = array[~np.isfinite(array)].flat[0]
+        raise BadValue(f"{argument} must be finite, got {wrong}; replace it with a finite number")
     return np.broadcast_to(array, shape)
 
 
 def rounded(w: np.ndarray, b: np.ndarray, like: Affine) -> Affine:
-    """`w` and `b` in the dtypes and the kind of array of `like`."""
+    """`w` and `b` in the dtypes of `like`, and as JAX arrays if those are."""
     dtypes = [
         leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(float)
         for leaf in like
         if leaf is not None
     ]
-    # What was not finite in the layer stays so; what becomes so is refused.
+    # Numbers that were not finite in the layer stay as they are. Numbers that become infinite are refused.
     sound = np.isfinite(np.asarray(like.w, np.float64))
     bias_sound = sound.all(axis=0) & np.isfinite(_float64(like.b, "b"))
     arrays = []
@@ -126,17 +137,17 @@ def rounded(w: np.ndarray, b: np.ndarray, like: Affine) -> Affine:
         if (finite & ~np.isfinite(array)).any():
             raise BadValue(
                 f"{name} must fit in {dtype.name}, got {np.abs(exact[finite]).max():g}; "
-                f"convert the network to a wider dtype first, or look at the scaling"
+                f"convert the network to a wider dtype first, or check the scaling"
             )
         arrays.append(jnp.asarray(array) if isinstance(like.w, jax.Array) else array)
     return Affine(*arrays)
 
 
 def round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`exact`, float64, rounded to `dtype`, ties to even."""
+    """`exact`, a float64 array, rounded to `dtype`, to nearest, ties to even."""
     if dtype.name != "bfloat16":
         return exact.astype(dtype)
-    # ml_dtypes goes through float32, rounding twice. Rounding to odd on the way makes it once.
+    # ml_dtypes rounds twice, to float32 first. Where the first rounding is to odd, the second is correct.
     single = exact.astype(np.float32)
     single = np.where(np.abs(single) > np.abs(exact), np.nextafter(single, np.float32(0)), single)
     odd = single.view(np.uint32) | (single != exact).astype(np.uint32)

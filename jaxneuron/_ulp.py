@@ -1,7 +1,8 @@
-"""The errors of float32 functions in units in the last place (ULP), against an exact reference."""
+"""The errors of float32 functions, in units in the last place (ULP), against an exact reference."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxneuron._names import Activation, Parametric
 
 
 def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """`|y - exact|` in ULP of float32 at `exact`; infinite where only one of them is infinite or NaN."""
+    """`|y - exact|` in ULP of float32 at `exact`; infinite if only one of the two is infinite or NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         error = np.abs(y.astype(np.float64) - exact) / _oracle().ulp(exact, "float32")
         same = (y == exact.astype(np.float32)) | (np.isnan(y) & np.isnan(exact))
@@ -33,8 +34,8 @@ def reference_of(
     if not known:
         given = ", ".join(map(name_of, names)) if reference is None else f"reference {reference!r}"
         raise BadValue(
-            f"reference must be a function of a float64 array or one of "
-            f"{', '.join(oracle.FORMULAS)}, or one of these must be drawn, got {given}; pass reference="
+            f"reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, "
+            f"or the functions must include one of these, got {given}; pass reference="
         )
     return lambda z: oracle.activation(oracle.in_format(known[0], "float32"), z)
 
@@ -43,6 +44,17 @@ def name_of(activation: Activation) -> str:
     if isinstance(activation, (str, Parametric)):
         return str(activation)
     return getattr(activation, "__name__", repr(activation))
+
+
+def interval(span: Any) -> tuple[float, float]:
+    """`span` as two increasing finite numbers."""
+    try:
+        low, high = (float(end) for end in span)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not -math.inf < low < high < math.inf:
+        raise BadValue(f"span must be (low, high), low < high, both finite, got {span!r}; pass (-8, 8)")
+    return low, high
 
 
 def _oracle() -> Any:

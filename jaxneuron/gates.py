@@ -1,7 +1,7 @@
 """Logic gates as neurons, and XOR, which one neuron can't compute, as a network of two layers.
 
-An output above 0.5 reads as true. AND, OR and NAND each divide the plane of their inputs by one straight
-line; XOR is true where both OR and NAND are.
+An output above 0.5 means true. AND, OR and NAND each divide the plane of their inputs by one straight line.
+XOR is true where both OR and NAND are.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ XOR = MLP([_steeper(stack_neurons([OR, NAND])), _steeper(stack_neurons([AND]))])
 
 @public
 def truth_table(params: Affine | MLP) -> tuple[np.ndarray, Array]:
-    """The outputs of a neuron, a layer or a network on all binary inputs.
+    """Evaluates a neuron, a layer or a network on all binary inputs.
 
         outputs = mlp_forward(params, inputs), or neuron(params, inputs) for an `Affine`
 
     Args:
-      params: an `Affine`, evaluated as a sigmoid neuron or a layer of them, or an `MLP`; of n_in inputs.
+      params: an `MLP`, or an `Affine`, which is evaluated as a neuron or a layer with the activation sigmoid.
 
     Returns:
-      The inputs `(2**n_in, n_in)`, int32, counting up in binary, the last input fastest; and the outputs
-      `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise, in the dtype of `params`.
+      `(inputs, outputs)`: the inputs `(2**n_in, n_in)`, int32, count up in binary, the last input fastest.
+      The outputs are `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise, in the dtype of `params`.
 
     Raises:
-      ValueError: shapes that do not fit. TypeError: `params` that is neither an `MLP` nor an `Affine` of
-        arrays of real numbers.
+      ValueError: if shapes do not fit.
+      TypeError: if `params` is neither an `MLP` nor an `Affine` of arrays of real numbers.
 
     Example:
       >>> inputs, outputs = truth_table(AND)

@@ -1,8 +1,8 @@
 """Pictures of activations, neurons and networks, and of the rounding errors of functions.
 
 As in matplotlib, every function draws on `ax`, or on a new pyplot figure if that is None, and returns the
-Axes. None shows or saves a figure, or changes a global setting. The colours are Okabe and Ito's, and cividis;
-whatever they distinguish also differs in lightness or line style.
+Axes. No function shows or saves a figure, or changes a global setting. The colours are those of Okabe and
+Ito, and cividis; things that differ in colour also differ in lightness or line style.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from jaxneuron._math.formats import SELU_LIMIT
 from jaxneuron._members import check_one
 from jaxneuron._names import Activation, canonical, resolve
 from jaxneuron._params import MLP, Affine, as_affine, as_layers
-from jaxneuron._ulp import name_of, reference_of, ulp_error
+from jaxneuron._ulp import interval, name_of, reference_of, ulp_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,32 +38,32 @@ __all__ = ["plot_activation", "plot_decision", "plot_error", "plot_gates", "plot
 
 SIZE, DECISION_SIZE, GATES_SIZE = (6.0, 4.0), (5.0, 4.0), (6.0, 5.4)  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-LINES = ("-", "--", "-.", ":")  # 7 and 4 have no common divisor: 28 different curves
+LINES = ("-", "--", "-.", ":")  # with 7 colours these give 28 different curves, as 7 and 4 are coprime
 ASYMPTOTES = {
     "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "softsign": (-1.0, 1.0), "elu": (-1.0,),
     "selu": (-SELU_LIMIT,),
 }  # fmt: skip
 CORNERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
-MOST_UNITS, ENDS = 12, 5  # a layer of more than 12 units is drawn as 5 at either end
+MOST_UNITS, ENDS = 12, 5  # of a layer with more than 12 units, the first 5 and the last 5 are drawn
 POSITIVE, NEGATIVE = "#0072B2", "#E69F00"  # dark and light
 
 
 @public
 def plot_activation(*activations: Activation, ax: Axes | None = None) -> Axes:
-    """The curves of one or more activations on [-8, 8], with their horizontal asymptotes.
+    """Draws the curves of one or more activations on [-8, 8], with their horizontal asymptotes.
 
     Args:
-      activations: names or elementwise callables; by default "sigmoid". A picture of sigmoid alone marks
-        the point (0, 1/2) and shades the interval from -3 to 3, in which it rises from 0.05 to 0.95.
+      *activations: names, values or elementwise callables; "sigmoid" by default. Of sigmoid alone, the point
+        (0, 1/2) is marked, and the interval from -3 to 3, in which it rises from 0.05 to 0.95.
       ax: the Axes to draw on; None for a new figure.
 
     Returns:
       The Axes.
 
     Raises:
-      ValueError: an unknown name, softmax, a callable that changes the shape or the dtype. TypeError: an
-        activation that is neither a name nor a callable, an `ax` that is not an Axes. ImportError: the
-        extra `plot` is not installed.
+      ValueError: if a name is unknown, softmax or log_softmax, or a callable changes the shape or the dtype.
+      TypeError: if an activation is neither a name nor a callable, or `ax` is not an Axes.
+      ImportError: if matplotlib, of the extra `plot`, is not installed.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -99,22 +99,23 @@ def plot_activation(*activations: Activation, ax: Axes | None = None) -> Axes:
 
 @public
 def plot_decision(params: Affine | MLP, ax: Axes | None = None) -> Axes:
-    """The output of a neuron or a network of two inputs, as shading over the plane, with the line at 0.5.
+    """Draws the output of a neuron or a network with two inputs as shading, with the line where it is 0.5.
 
         y = sigmoid(x @ w + b) for an Affine, mlp_forward(params, x) for an MLP, x in [-0.5, 1.5]^2
 
-    The four inputs of a gate are marked: filled where the output is above 0.5, empty elsewhere.
+    The four inputs of a gate are marked by circles: filled where the output is above 0.5, empty elsewhere.
 
     Args:
-      params: `Affine` with `w (2,)` or `(2, 1)`, or `MLP` of 2 inputs and 1 output.
-      ax: the Axes to draw on, which gives some of its room to a colour bar; None for a new figure.
+      params: an `Affine` with `w (2,)` or `(2, 1)`, or an `MLP` with 2 inputs and 1 output.
+      ax: the Axes to draw on, which makes room for a colour bar; None for a new figure.
 
     Returns:
       The Axes.
 
     Raises:
-      ValueError: another number of inputs or outputs. TypeError: `params` that is neither `Affine` nor
-        `MLP`, an `ax` that is not an Axes. ImportError: the extra `plot` is not installed.
+      ValueError: if `params` has another number of inputs or outputs.
+      TypeError: if `params` is neither an `Affine` nor an `MLP`, or `ax` is not an Axes.
+      ImportError: if matplotlib, of the extra `plot`, is not installed.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -129,16 +130,17 @@ def plot_decision(params: Affine | MLP, ax: Axes | None = None) -> Axes:
 
 @public
 def plot_gates(fig: Figure | SubFigure | None = None) -> list[Axes]:
-    """AND, OR and NAND, each divided by one straight line, and XOR, which takes two, in one figure.
+    """Draws AND, OR and NAND, each divided by one straight line, and XOR, divided by two, in one figure.
 
     Args:
-      fig: the figure or subfigure to draw on; None for a new one.
+      fig: the figure or subfigure to draw on; None for a new figure.
 
     Returns:
       The four Axes, in this order.
 
     Raises:
-      TypeError: a `fig` that is not a figure. ImportError: the extra `plot` is not installed.
+      TypeError: if `fig` is not a figure.
+      ImportError: if matplotlib, of the extra `plot`, is not installed.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -157,11 +159,11 @@ def plot_gates(fig: Figure | SubFigure | None = None) -> list[Axes]:
 
 @public
 def plot_network(mlp: MLP, ax: Axes | None = None) -> Axes:
-    """The layers of a network as columns of units, its weights as lines between them.
+    """Draws the layers of a network as columns of units, and its weights as lines between them.
 
-    Positive weights are dark, negative ones light; a line's width is |w|, relative to the largest of the
-    layer's drawn weights. Of more than 12 units the first and last five are drawn. Below each layer stands
-    its number of parameters, biases included.
+    Positive weights are dark, negative weights light; the width of a line is |w|, relative to the largest
+    that is drawn in the layer. Of more than 12 units the first and last five are drawn. The number of
+    parameters is below each layer.
 
     Args:
       mlp: an `MLP`.
@@ -171,8 +173,9 @@ def plot_network(mlp: MLP, ax: Axes | None = None) -> Axes:
       The Axes.
 
     Raises:
-      ValueError: weights that are stacked, NaN or infinite. TypeError: an `mlp` that is not an `MLP`, an
-        `ax` that is not an Axes. ImportError: the extra `plot` is not installed.
+      ValueError: if `mlp` is a stack of networks, or a weight is NaN or infinite.
+      TypeError: if `mlp` is not an `MLP`, or `ax` is not an Axes.
+      ImportError: if matplotlib, of the extra `plot`, is not installed.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -185,7 +188,7 @@ def plot_network(mlp: MLP, ax: Axes | None = None) -> Axes:
     for i, w in enumerate(weights):
         if not np.isfinite(w).all():
             raise BadValue(
-                f"layer {i}: w must be finite, got {np.sum(~np.isfinite(w))} numbers of {w.size} that are "
+                f"layer {i}: w must be finite, got {np.sum(~np.isfinite(w))} of {w.size} numbers that are "
                 f"not; replace them with jax.numpy.nan_to_num"
             )
     ax = _axes(ax)
@@ -206,7 +209,7 @@ def plot_network(mlp: MLP, ax: Axes | None = None) -> Axes:
     names = ["input" if sizes[0] == 1 else "inputs", *map(name_of, mlp.activations)]
     counts = ["parameters", *(f"{parameter_count(layer):,}" for layer in mlp.layers)]
     tallest = max(len(y) for _, y in drawn)
-    place = ax.get_xaxis_transform()  # x in layers, y in parts of the height
+    place = ax.get_xaxis_transform()  # x in layers, y as a fraction of the height
     for i, (size, (_, y)) in enumerate(zip(sizes, drawn, strict=True)):
         ax.scatter(
             np.full(len(y), i), y, s=min(600, 1500 / max(tallest, 1)), color="white" if i else "0.8",
@@ -234,30 +237,29 @@ def plot_error(
     span: tuple[float, float] = (-20.0, 20.0),
     ax: Axes | None = None,
 ) -> Axes:
-    """The errors of float32 functions, in ULP, against their input.
+    """Draws the errors of float32 functions, in ULP, over their input.
 
         error(z) = |f(z) - reference(z)| / ulp(reference(z)),  ulp(y) = 2^(max(floor(log2 |y|), -126) - 23)
 
-    Each line shows the greatest error in each of 256 intervals of `span`, of 32 inputs each. A correctly
-    rounded function stays within 0.5.
+    `span` is divided into 256 intervals with 32 inputs each, and a line shows the largest error in each. A
+    correctly rounded function stays within 0.5.
 
     Args:
-      functions: names or callables that compute the same elementwise function; by default
-        `jaxneuron.sigmoid` and `jax.nn.sigmoid`.
-      reference: the truth: a NumPy function from a float64 array to a float64 array; or the name of one of
-        jaxneuron's activations, for its exact value by mpmath. If None, the first of `functions` that is
-        one of jaxneuron's.
+      *functions: names or callables that compute the same elementwise function; `jaxneuron.sigmoid` and
+        `jax.nn.sigmoid` by default.
+      reference: the exact function: from a NumPy float64 array to another, or the name of one of jaxneuron's
+        activations, which mpmath evaluates. None takes the first of `functions` that is jaxneuron's.
       span: the smallest and the largest input.
       ax: the Axes to draw on; None for a new figure.
 
     Returns:
-      The Axes, with a logarithmic scale above 1 if some error is above 100 ULP.
+      The Axes. If some error is above 100 ULP, its scale is logarithmic above 1.
 
     Raises:
-      ValueError: no `reference`, and none of `functions` is jaxneuron's; a result that is not float32 or
-        not of the input's shape; a `span` that is not two increasing finite numbers. TypeError: a function
-        that is neither a name nor a callable, an `ax` that is not an Axes. ImportError: the extra `plot`
-        is not installed.
+      ValueError: if `reference` is None and none of `functions` is jaxneuron's, a result is not float32 of
+        the input's shape, or `span` is not two increasing finite numbers.
+      TypeError: if a function is neither a name nor a callable, or `ax` is not an Axes.
+      ImportError: if matplotlib or mpmath, of the extra `plot`, is not installed.
 
     Example:
       >>> from matplotlib.figure import Figure
@@ -266,13 +268,16 @@ def plot_error(
     """
     functions = functions or (sigmoid, jax.nn.sigmoid)
     names = [canonical(function, "function") for function in functions]
-    low, high = _interval(span)
+    low, high = interval(span)
     truth = reference_of(reference, names)
     z = np.linspace(low, high, 256 * 32).astype(np.float32)
-    with np.errstate(over="ignore"):  # 1 / (1 + inf) is right
+    with np.errstate(over="ignore"):  # an overflow in between may be right: 1 / (1 + inf) is 0
         exact = np.asarray(truth(z.astype(np.float64)), np.float64)
     if exact.shape != z.shape:
-        raise BadValue(f"reference must give an array {z.shape} for an array {z.shape}, got {exact.shape}")
+        raise BadValue(
+            f"reference must give an array {z.shape} for an array {z.shape}, got {exact.shape}; "
+            f"pass an elementwise function"
+        )
     errors = [ulp_error(_values(name, z), exact) for name in names]
     ax = _axes(ax)
     ax.axhline(0.5, color="0.4", linewidth=1, linestyle=(0, (1, 2)), label="correctly rounded, at most 0.5")
@@ -295,7 +300,7 @@ def plot_error(
 
 
 def _axes(ax: Axes | None, size: tuple[float, float] = SIZE) -> Axes:
-    """`ax`, or that of a new pyplot figure. Called last, so that a refusal leaves no empty figure."""
+    """`ax`, or the Axes of a new pyplot figure. Called last, so that an error leaves no empty figure."""
     return _figure(size).add_subplot() if ax is None else _checked(ax, "ax", "Axes")
 
 
@@ -308,7 +313,7 @@ def _figure(size: tuple[float, float]) -> Figure:
 
 
 def _checked(value: Any, argument: str, *classes: str) -> Any:
-    """`value`, which must be of one of matplotlib's `classes`, by name, or of a subclass."""
+    """`value`, which must be an instance of one of matplotlib's `classes`, given by their names."""
     if not {base.__name__ for base in type(value).__mro__} & set(classes):
         raise BadType(
             f"{argument} must be matplotlib's {' or '.join(classes)}, got {type(value).__name__}; "
@@ -324,7 +329,7 @@ def _asymptotes(activation: Activation) -> tuple[float, ...]:
 
 
 def _origin(function: Activation) -> str:
-    """A name that tells our sigmoid from jax's."""
+    """A name that tells jaxneuron's sigmoid from jax's."""
     module = getattr(resolve(function), "__module__", None)
     return name_of(function) + (f" ({module.split('.')[0]})" if module else "")
 
@@ -332,7 +337,7 @@ def _origin(function: Activation) -> str:
 def _values(activation: Activation, z: np.ndarray) -> np.ndarray:
     """float32 values of an elementwise activation at the float32 array `z`."""
     if activation in OF_ROWS:
-        raise BadValue(f"{activation} is not elementwise, it has no curve; pass another activation")
+        raise BadValue(f"{activation} is not elementwise, so it has no curve; pass another activation")
     y = np.asarray(resolve(activation)(jnp.asarray(z)))
     if y.shape != z.shape or y.dtype != z.dtype:
         raise BadValue(
@@ -343,7 +348,7 @@ def _values(activation: Activation, z: np.ndarray) -> np.ndarray:
 
 
 def _plane(params: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """The output `(...)` of `params` at points `(..., 2)`."""
+    """A function that gives the outputs `(...)` of `params` for points `(..., 2)`."""
     if not isinstance(params, Affine | MLP):
         raise BadType(
             f"params must be an Affine or an MLP, got {type(params).__name__}; "
@@ -354,7 +359,7 @@ def _plane(params: Any) -> Callable[[np.ndarray], np.ndarray]:
     if (n_in, n_out) != (2, 1):
         raise BadValue(
             f"params must have 2 inputs and 1 output, got {n_in} and {n_out}; "
-            f"hold the other inputs in the first layer's bias and draw one output at a time"
+            f"fold the other inputs into the first layer's bias, and draw one output at a time"
         )
     forward: Callable[..., Any] = _mlp_forward if isinstance(params, MLP) else neuron
     return lambda x: np.asarray(forward(params, x), float).reshape(x.shape[:-1])
@@ -370,7 +375,7 @@ def _shade(output: Callable[[np.ndarray], np.ndarray], ax: Axes) -> AxesImage:
     )  # fmt: skip
     if (y < 0.5).any() and (y > 0.5).any():
         line = ax.contour(side, side, y, [0.5], colors="white", linewidths=2)
-        middles = [segment[len(segment) // 2] for segment in line.allsegs[0]]  # not at an edge, cut
+        middles = [segment[len(segment) // 2] for segment in line.allsegs[0]]  # at an edge it would be cut
         ax.clabel(line, fmt="0.5", fontsize=9, manual=middles)
     for corner, true in zip(CORNERS, output(CORNERS) > 0.5, strict=True):
         ax.plot(
@@ -382,18 +387,8 @@ def _shade(output: Callable[[np.ndarray], np.ndarray], ax: Axes) -> AxesImage:
 
 
 def _drawn_units(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of the units of a layer that are drawn, and their heights, the first on top."""
+    """The indices of the units of a layer that are drawn, and their heights, with the first on top."""
     if size <= MOST_UNITS:
         return np.arange(size), (size - 1) / 2 - np.arange(size)
     heights = ENDS + 0.25 - np.arange(ENDS)  # the gap in the middle is for the ellipsis
     return np.r_[:ENDS, size - ENDS : size], np.r_[heights, -heights[::-1]]
-
-
-def _interval(span: Any) -> tuple[float, float]:
-    try:
-        low, high = (float(end) for end in span)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
-    if not -math.inf < low < high < math.inf:
-        raise BadValue(f"span must be (low, high), low < high, both finite, got {span!r}")
-    return low, high

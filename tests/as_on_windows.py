@@ -1,6 +1,6 @@
-"""Takes away what Windows lacks, then uses the package end to end in the current folder: `test_everywhere.py`.
+"""Removes what Windows lacks, then uses the package end to end in the current folder; for `test_everywhere.py`.
 
-The other libraries are imported first: they have their own ways on Windows, here they keep those of POSIX.
+The other libraries are imported before: on Windows they do without these things, here they still need them.
 """
 
 import contextlib
@@ -103,7 +103,7 @@ def use_the_package():
         return is_nan(chunk)
 
     np.isnan = interrupt
-    assert "rows are kept and --resume goes on" in run(
+    assert "rows are kept; pass --resume to continue" in run(
         "run", "m.safetensors", "x.npy", "-o", "y.npy", "--tile", "128", status=130
     )
     np.isnan = is_nan

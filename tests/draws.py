@@ -1,4 +1,4 @@
-"""Random numbers for tests: the same for a test, whichever others ran before it in its process."""
+"""Random numbers for tests: a test gets the same ones whichever tests ran before it."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ _MADE = []
 
 
 def generator():
-    """A generator for a module of tests, which begins anew before each of them."""
+    """A random generator for a module of tests, which is reset before each test."""
     made = np.random.default_rng(0)
     _MADE.append((made, made.bit_generator.state))
     return made

@@ -1,8 +1,9 @@
-"""Make the files in tests/data/keras/ that Keras 2 writes, with random weights.
+"""Makes the files in tests/data/keras/ that Keras 2 writes, with random weights.
 
     pip install tensorflow==2.15.1; python tests/make_keras2.py    # and again with 2.13.1, whose files differ
 
-A model with every layer that is read otherwise than Keras 3's, and weights of a plain one.
+One model has every layer that is read in another way than that of Keras 3; of a plain model only the weights
+are written.
 """
 
 from pathlib import Path

@@ -9,7 +9,7 @@ from jaxneuron._math.formats import FLOAT32, FLOAT64
 
 MP = mpmath.mp.clone()
 MP.prec = 500
-NEAR_0 = MP.mpf(2) ** -60  # nearer to 0 the quotients below lose digits, and are what they are there
+NEAR_0 = MP.mpf(2) ** -60  # closer to 0 the quotients below lose digits: the value at this point is taken
 
 
 def interpolate(f: Callable, low: float, high: float, degree: int) -> list:

@@ -1,4 +1,4 @@
-"""Make jaxneuron/data/qlknn_7_11.safetensors from the published weights: `python -m tests.make_qlknn`."""
+"""Makes jaxneuron/data/qlknn_7_11.safetensors from the published weights: `python -m tests.make_qlknn`."""
 
 from pathlib import Path
 

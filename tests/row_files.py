@@ -61,7 +61,7 @@ def read_outputs(path):
 
 
 def run(*arguments, input=None, **environment):
-    """`jaxneuron` in a process of its own."""
+    """Runs `jaxneuron` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "jaxneuron", *map(str, arguments)],
         capture_output=True, text=True, env=os.environ | environment, input=input, check=False,

@@ -119,7 +119,7 @@ def test_sigmoid_never_decreases(z1, z2):
 
 
 def neighbours(z, count):
-    """`count` successive floats on either side of z."""
+    """The floats next to z: `count` on each side."""
     bits = np.array(abs(z), widest()).view(np.int64 if widest() is np.float64 else np.int32)
     return np.sort(
         np.copysign((bits + np.arange(-count, count).astype(bits.dtype)).view(widest()), widest()(z))
@@ -289,12 +289,12 @@ def test_parameters_may_be_any_real_number():
     [
         ({"name": "leaky_relu"}, "an activation must have a name of leaky_relu, elu, celu, softplus, hard_tanh, sin and that family's parameters, got {'name': 'leaky_relu'}"),
         ({"name": "leaky_relu", "slope": 0.1, "more": 1}, "and that family's parameters"),
-        ({"name": "prelu", "slope": 0.1}, "a newer jaxneuron may read it"),
-        ({"name": ["elu"], "alpha": 0.1}, "a newer jaxneuron may read it"),
+        ({"name": "prelu", "slope": 0.1}, "read it with a newer jaxneuron"),
+        ({"name": ["elu"], "alpha": 0.1}, "read it with a newer jaxneuron"),
         ({"name": "elu", "alpha": "0.1"}, "ELU: alpha must be a number, got str; pass a float"),
         ({"name": "softplus", "beta": -1}, "Softplus: beta must be from 1e-30 to 1e30, got -1; scale the layer's weights instead"),
-        ({"name": "hard_tanh", "low": 1, "high": 1}, "HardTanh: low must be less than high, got 1 and 1; exchange them"),
-        ({"name": "sin", "frequency": 1e300}, "Sin: frequency must be a finite number that float32 holds, got 1e+300; pass a smaller one"),
+        ({"name": "hard_tanh", "low": 1, "high": 1}, "HardTanh: low must be less than high, got 1 and 1; pass the smaller number first"),
+        ({"name": "sin", "frequency": 1e300}, "Sin: frequency must be a finite number that float32 holds, got 1e+300; pass another one"),
     ],
 )  # fmt: skip
 def test_descriptions_of_no_activation_are_refused(description, message):
@@ -330,11 +330,11 @@ def test_a_value_refuses_what_is_no_real_array_by_its_name():
         (np.array(["2020"], "M8"), TypeError, "pass numbers"),
         (np.array([1], "m8[D]"), TypeError, "got durations"),
         (np.ones(2, jnp.int4), TypeError, "got int4"),
-        (jnp.ones(2, jnp.float8_e4m3fn), TypeError, "convert it with .astype"),
+        (jnp.ones(2, jnp.float8_e4m3fn), TypeError, "convert it with .astype(float)"),
         ([10**400], TypeError, "got Python objects"),
         ([jnp.ones(2), jnp.ones(3)], ValueError, "give every row the same length"),
         ([jnp.float32(1), None], ValueError, "evenly nested sequence of numbers"),
-        (np.ones(2, np.longdouble), TypeError, "convert it with .astype"),
+        (np.ones(2, np.longdouble), TypeError, "convert it with .astype(float)"),
     ],
 )  # fmt: skip
 def test_what_is_no_real_array_is_refused(value, error, message):

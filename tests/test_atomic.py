@@ -1,4 +1,4 @@
-"""Files that appear when they are complete: whatever happens, the old one or the new one, whole."""
+"""Files that appear only when they are complete: whatever happens, there is the old file or the new one."""
 
 import os
 import subprocess

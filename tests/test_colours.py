@@ -1,4 +1,4 @@
-"""The colours of jaxneuron.plot, as eyes with each kind of colour blindness see them, and in grey."""
+"""The colours of jaxneuron.plot can be told apart with each kind of colour blindness, and in grey."""
 
 import itertools
 

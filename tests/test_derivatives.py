@@ -1,4 +1,4 @@
-"""Jacobians and Laplacians: within their bound of the truth, and under JAX's transforms."""
+"""Jacobians and Laplacians are within their error bounds, also under JAX's transforms."""
 
 import jax
 import jax.numpy as jnp

@@ -115,12 +115,12 @@ value_and_jacobian.__name__ = "Evaluator.value_and_jacobian"
 
 
 class Public(NamedTuple):
-    """A public function with good arguments, and bad ones to put in the place of each."""
+    """A public function with good arguments, and with bad ones to put in the place of each."""
 
     function: Callable[..., Any]
     good: dict[str, Any]
     bad: dict[str, tuple[Any, ...]]
-    library: str = "numpy"  # which it imports when it is called
+    library: str = "numpy"  # the library that it imports when it is called
 
 
 IMPORTED = {"activation": "relu", "final_activation": "identity"}
@@ -288,7 +288,7 @@ def test_tracers_give_tracers_or_are_refused_by_name(entry):
 
 def test_writers_refuse_tracers(tmp_path):
     with pytest.raises(
-        TypeError, match=r"^save: arrays must hold numbers here, got tracers; call it outside jit"
+        TypeError, match=r"^save: arrays must hold numbers here, got tracers; call the function outside jit"
     ):
         jax.jit(lambda mlp: jaxneuron.save(tmp_path / "a", mlp))(NETWORK)
     assert not list(tmp_path.iterdir())

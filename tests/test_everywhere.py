@@ -1,4 +1,4 @@
-"""The package where Python has less than on Linux: without fcntl, open folders, renaming of open files, ..."""
+"""The package works where Python has less than on Linux: no fcntl, no open folders, no renaming of open files."""
 
 import os
 import subprocess

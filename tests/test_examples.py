@@ -1,4 +1,4 @@
-"""The example suite of the documentation passes, and finds each bug that is planted in what it tests."""
+"""The example test suite of the documentation passes, and finds each bug that is planted in the tested code."""
 
 import os
 import re
@@ -61,8 +61,8 @@ def test_planted_bugs_are_found(folder, bug):
     source = (folder / "network.py").read_text()
     assert right in source
     (folder / "network.py").write_text(source.replace(right, wrong))
-    # Without shrinking, which is Hypothesis's to test and takes it a minute. More examples, as it draws numbers that
-    # it reads in the package's sources, and so others after every change there.
+    # Without shrinking, which takes a minute and which Hypothesis tests itself. With more examples, because Hypothesis
+    # also draws numbers that it finds in the package's source, and so draws others after every change there.
     suite = (folder / "test_network.py").read_text()
     plain = "profile(max_examples=100)"
     assert plain in suite

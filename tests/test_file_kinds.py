@@ -1,6 +1,6 @@
-"""What a file is told to be, and that each reader names what reads it: on files as they lie in folders.
+"""The kind of a file is recognised, and each reader that can't read it says what can.
 
-tests/interop/test_file_kinds.py does so with the libraries whose files they are, and follows the advice.
+tests/interop/test_file_kinds.py tests it with files of the libraries themselves, and follows the advice.
 """
 
 import bz2
@@ -206,7 +206,7 @@ def test_a_state_dict_is_read_by_from_torch(tmp_path, capsys):
     assert load(tmp_path / "net.safetensors").final_activation == "identity"
     with pytest.raises(
         ValueError,
-        match=r"from_torch: .*net.safetensors is a file of jaxneuron.save; jaxneuron.load reads it",
+        match=r"from_torch: .*net.safetensors is a file of jaxneuron.save; read it with jaxneuron.load",
     ):
         from_torch(tmp_path / "net.safetensors", **GIVEN)
 

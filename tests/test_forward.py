@@ -266,7 +266,7 @@ STACKED = jax.tree.map(lambda a: np.stack([a, a]), MLP_231)
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: affine(Affine([1, 2], 0), [1, 2, 3]), ValueError, "affine: x must have shape (..., 2), one number for each row of w (2,), got (3,); inputs stand on the last axis"),
+        (lambda: affine(Affine([1, 2], 0), [1, 2, 3]), ValueError, "affine: x must have shape (..., 2), one number for each row of w (2,), got (3,); put the inputs on the last axis"),
         (lambda: affine(Affine([1, 2], 0), 1.0), ValueError, "affine: x must have shape (..., 2), one number for each row of w (2,), got (); pass [x]"),
         (lambda: affine(Affine(1.0, 0), [1]), ValueError, "affine: params: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (); pass [w]"),
         (lambda: affine(Affine([1, 2], [0]), [1, 2]), ValueError, "affine: params: b must have shape (), one number for each column of w (2,), got (1,); reshape it, or pass None for no bias"),
@@ -274,9 +274,9 @@ STACKED = jax.tree.map(lambda a: np.stack([a, a]), MLP_231)
         (lambda: affine(Affine([[1], [1, 2]], 0), [1, 2]), ValueError, "affine: params: w must be an array or an evenly nested sequence of numbers, got [[1], [1, 2]]"),
         (lambda: neuron(Affine([1, 2], 0), "ab"), TypeError, "neuron: x must hold booleans, integers, or one of bfloat16, float16, float32, float64, got text ('ab'); pass numbers"),
         (lambda: neuron(Affine([1, 2], 0), [1, 2], "relo"), ValueError, "did you mean 'relu'?"),
-        (lambda: neuron(Affine([1, 2], 0), [1, 2], "softmax"), ValueError, "neuron: softmax needs a layer, w (n_in, n_out), got a neuron, w (2,)"),
+        (lambda: neuron(Affine([1, 2], 0), [1, 2], "softmax"), ValueError, "neuron: softmax needs the units of a layer, w (n_in, n_out), got a neuron, w (2,)"),
         (lambda: neuron(Affine([1, 2], 0), [[1, 2]], jnp.sum), ValueError, "neuron: activation must keep the shape (1,), got (); use an elementwise function"),
-        (lambda: mlp_forward(MLP_231, np.ones((5, 3))), ValueError, "mlp_forward: x must have shape (..., 2), one number for each row of w (2, 3), got (5, 3); inputs stand on the last axis"),
+        (lambda: mlp_forward(MLP_231, np.ones((5, 3))), ValueError, "mlp_forward: x must have shape (..., 2), one number for each row of w (2, 3), got (5, 3); put the inputs on the last axis"),
         (lambda: mlp_forward(MLP_231, jnp.ones(2, jnp.complex64)), TypeError, "mlp_forward: x must hold booleans, integers, or one of bfloat16, float16, float32, float64, got complex64"),
         (lambda: mlp_forward(MLP_231, object()), TypeError, "mlp_forward: x must hold booleans, integers, or one of"),
         (lambda: neuron(Affine([1, 2], 0), [1, 2], lambda z: jax.lax.complex(z, z)), TypeError, "neuron: activation must give an array of real numbers, got complex"),

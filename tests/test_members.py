@@ -1,4 +1,4 @@
-"""Stacked networks: what makes one, what takes one, and what wants a single network."""
+"""Stacks of networks: the functions that make one, those that take one, and those that need a single network."""
 
 import functools
 
@@ -153,8 +153,12 @@ def test_functions_of_one_network_say_how_to_pass_a_member(name, tmp_path):
     }
     pytest.importorskip(library.get(name, "numpy"))
     remedy = (
-        "fold each, then stack" if "fold" in name else r"pass a member, such as the first, jax.tree.map\("
+        "fold each network, then stack them"
+        if "fold" in name
+        else r"pass a member, such as the first, jax.tree.map\("
     )
     place = next(module for module in (jaxneuron, convert, jaxneuron.plot) if hasattr(module, name))
-    with pytest.raises(ValueError, match=rf"^{name}: mlp must be one network, got a stack of 4; {remedy}"):
+    with pytest.raises(
+        ValueError, match=rf"^{name}: mlp must be one network, got a stack of 4 networks; {remedy}"
+    ):
         getattr(place, name)(stack(), *more.get(name, ()))

@@ -1,4 +1,4 @@
-"""What the activations promise of their last bits; for all of float32 see `python -m bench.accuracy`."""
+"""The activations keep their error bounds; `python -m bench.accuracy` tests them for all of float32."""
 
 import hashlib
 import inspect

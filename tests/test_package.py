@@ -1,4 +1,4 @@
-"""The package as a whole: what it exports, and what importing it does not do."""
+"""The package as a whole: its public names, and that importing it has no effects."""
 
 import inspect
 import subprocess

@@ -1,4 +1,4 @@
-"""Pictures, by the artists they hold; and `jaxneuron plot` on real files."""
+"""Pictures have the right artists, and `jaxneuron plot` writes real files."""
 
 import itertools
 import re
@@ -320,7 +320,7 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_activation("softmax"),
             ValueError,
-            "plot_activation: softmax is not elementwise, it has no curve; pass another activation",
+            "plot_activation: softmax is not elementwise, so it has no curve; pass another activation",
         ),
         (
             lambda: plot_activation(jnp.sum),
@@ -335,12 +335,12 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_decision(Affine([1.0, 2.0, 3.0], 0.0)),
             ValueError,
-            "plot_decision: params must have 2 inputs and 1 output, got 3 and 1; hold the other inputs in the first layer's bias and draw one output at a time",
+            "plot_decision: params must have 2 inputs and 1 output, got 3 and 1; fold the other inputs into the first layer's bias, and draw one output at a time",
         ),
         (
             lambda: plot_decision(make_qlknn.folded_qlknn()),
             ValueError,
-            "plot_decision: params must have 2 inputs and 1 output, got 10 and 8; hold the other inputs in the first layer's bias and draw one output at a time",
+            "plot_decision: params must have 2 inputs and 1 output, got 10 and 8; fold the other inputs into the first layer's bias, and draw one output at a time",
         ),
         (
             lambda: plot_decision(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
@@ -355,22 +355,22 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_network(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
             ValueError,
-            "plot_network: mlp must be one network, got a stack of 2; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)",
+            "plot_network: mlp must be one network, got a stack of 2 networks; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)",
         ),
         (
             lambda: plot_network(MLP([(np.array([[1.0], [np.nan]]), None)])),
             ValueError,
-            "plot_network: layer 0: w must be finite, got 1 numbers of 2 that are not; replace them with jax.numpy.nan_to_num",
+            "plot_network: layer 0: w must be finite, got 1 of 2 numbers that are not; replace them with jax.numpy.nan_to_num",
         ),
         (
             lambda: plot_error(jnp.sin, jnp.sin),
             ValueError,
-            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or one of these must be drawn, got sin, sin; pass reference=",
+            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these, got sin, sin; pass reference=",
         ),
         (
             lambda: plot_error(jnp.cos, reference="cos"),
             ValueError,
-            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or one of these must be drawn, got reference 'cos'; pass reference=",
+            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these, got reference 'cos'; pass reference=",
         ),
         (
             lambda: plot_activation(3),
@@ -390,22 +390,22 @@ def test_without_fig_a_new_figure():
         (
             lambda: plot_error("tanh", reference=3),
             ValueError,
-            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or one of these must be drawn, got reference 3; pass reference=",
+            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these, got reference 3; pass reference=",
         ),
         (
             lambda: plot_error("tanh", reference=np.sum),
             ValueError,
-            "plot_error: reference must give an array (8192,) for an array (8192,), got ()",
+            "plot_error: reference must give an array (8192,) for an array (8192,), got (); pass an elementwise function",
         ),
         (
             lambda: plot_error(span=3),
             ValueError,
-            "plot_error: span must be (low, high), low < high, both finite, got 3",
+            "plot_error: span must be (low, high), low < high, both finite, got 3; pass (-8, 8)",
         ),
         (
             lambda: plot_error(span=(3, -3)),
             ValueError,
-            "plot_error: span must be (low, high), low < high, both finite, got (3, -3)",
+            "plot_error: span must be (low, high), low < high, both finite, got (3, -3); pass (-8, 8)",
         ),
         (
             lambda: plot_error("tanh", lambda z: z.astype("float16")),

@@ -155,14 +155,14 @@ HALF_NAN = MLP([(np.array([[np.nan], [2.0]], np.float16), None)], final_activati
     [
         (lambda: fold_input_scaling(ONE, [1, 2, 3], 1), "fold_input_scaling: mean must have shape (2,) or be one number, got (3,)"),
         (lambda: fold_input_scaling(ONE, 0, [[1], [2]]), "fold_input_scaling: std must have shape (2,) or be one number, got (2, 1)"),
-        (lambda: fold_input_scaling(ONE, 0, [1, 0]), "fold_input_scaling: std must not be 0, got 0 at 1; drop that input"),
+        (lambda: fold_input_scaling(ONE, 0, [1, 0]), "fold_input_scaling: std must not be 0, got 0 for input 1; pass 1 for an input that is constant"),
         (lambda: fold_input_scaling(ONE, [np.nan, 0], 1), "fold_input_scaling: mean must be finite, got nan"),
         (lambda: fold_output_scaling(ONE, np.inf, 0), "fold_output_scaling: scale must be finite, got inf"),
-        (lambda: fold_output_scaling(ONE, 1e6, 0), "fold_output_scaling: w must fit in float16, got 1e+06; convert the network to a wider dtype first, or look at the scaling"),
+        (lambda: fold_output_scaling(ONE, 1e6, 0), "fold_output_scaling: w must fit in float16, got 1e+06; convert the network to a wider dtype first, or check the scaling"),
         (lambda: fold_input_scaling(WIDE, 0, 1e-320), "fold_input_scaling: w must fit in float64, got inf; convert"),
         (lambda: fold_input_scaling(MLP([(np.array([[0.0], [2.0]]), None)]), 1e300, 1e-300), "fold_input_scaling: b must fit in float64"),
         (lambda: fold_output_scaling(HALF_NAN, 1e6, 0), "fold_output_scaling: w must fit in float16, got 2e+06"),
-        (lambda: fold_input_scaling(jax.tree.map(lambda a: np.stack([a, a]), ONE), 0, 1), "fold_input_scaling: mlp must be one network, got a stack of 2; fold each, then stack"),
+        (lambda: fold_input_scaling(jax.tree.map(lambda a: np.stack([a, a]), ONE), 0, 1), "fold_input_scaling: mlp must be one network, got a stack of 2 networks; fold each network, then stack them"),
         (lambda: fold_output_scaling(MLP(ONE.layers), 1, 0), "fold_output_scaling: mlp must have the final activation 'identity', got 'sigmoid'; scale the outputs after it instead"),
     ],
 )  # fmt: skip

@@ -1,19 +1,21 @@
 """The activations: elementwise functions on any real array, and softmax over the last axis.
 
-    algebraic.py    of comparisons, sums, products and quotients
-    smooth.py       sigmoids, and what they gate
-    exponential.py  of exponentials, logarithms and the sine
-    rows.py         of whole rows
-    values.py       families with parameters: LeakyReLU(0.2)
+    algebraic.py    made of comparisons, sums, products and quotients
+    smooth.py       sigmoids, and the activations that multiply z by one
+    exponential.py  made of exponentials, logarithms or the sine
+    rows.py         softmax and log_softmax
+    values.py       families with parameters, such as LeakyReLU(0.2)
 
 Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's
-default float. bfloat16 and float16 are evaluated in float32 and rounded once more. NaN gives NaN, and
-nothing but NaN does (softmax apart). Anything that is not a real array raises TypeError or ValueError.
-At a kink JAX's derivative is that of the function in jax.nn; of a `HardTanh` without a name there, it is 0.
+default float. bfloat16 and float16 are evaluated in float32, and the result is rounded once more. NaN gives
+NaN, and, except for softmax, nothing else does. Anything that is not a real array raises TypeError or
+ValueError. At a kink JAX's derivative is that of the function in jax.nn, or 0 for a `HardTanh` that is not in
+jax.nn.
 
-Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64, and hold
-wherever sums, products and quotients are rounded as IEEE 754 says, contracted or not. XLA takes subnormal
-inputs for 0 and gives 0 for subnormal results, unless an activation says that it doesn't.
+Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64. They hold
+on every machine that rounds sums, products and quotients as IEEE 754 says, with fused multiply-adds or
+without. XLA takes subnormal inputs for 0 and gives 0 for subnormal results, unless the docstring says
+otherwise.
 """
 
 from jaxneuron._activations.algebraic import (

@@ -1,4 +1,4 @@
-"""The other activations made of exponentials, logarithms and the sine."""
+"""The other activations that are made of exponentials, logarithms or the sine."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ def softplus(z: Array) -> Array:
         softplus(z) = log(1 + exp(z)) = max(z, 0) + log1p(exp(-|z|))
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`.
+      An array with the shape of `z`.
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
+    numbers. Tested by tests/test_numerics.py.
 
     Example:
       >>> softplus([-200.0, 100.0])
@@ -39,15 +40,16 @@ def log_sigmoid(z: Array) -> Array:
         log_sigmoid(z) = log(sigmoid(z)) = -softplus(-z)
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`.
+      An array with the shape of `z`.
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
+    numbers. Tested by tests/test_numerics.py.
 
     Example:
       >>> log_sigmoid([-100.0, 200.0])
@@ -58,22 +60,23 @@ def log_sigmoid(z: Array) -> Array:
 
 @activation
 def elu(z: Array) -> Array:
-    """The exponential linear unit, `ELU(1)`; for another alpha see `ELU`.
+    """The exponential linear unit, `ELU(1)`. For another alpha use `ELU`.
 
         elu(z) = z for z > 0, exp(z) - 1 otherwise
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`.
+      An array with the shape of `z`.
 
     Source: Clevert, Unterthiner, Hochreiter (2015), "Fast and accurate deep network learning by ELUs".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
+    numbers. Tested by tests/test_numerics.py.
 
     Example:
       >>> elu([-200.0, 1.0])
@@ -89,17 +92,18 @@ def selu(z: Array) -> Array:
         selu(z) = 1.0507009873554805 (z for z > 0, 1.6732632423543772 (exp(z) - 1) otherwise)
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`.
+      An array with the shape of `z`.
 
     Source: Klambauer, Unterthiner, Mayr, Hochreiter (2017), "Self-normalizing neural networks".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
+    numbers. Tested by tests/test_numerics.py.
 
     Example:
       >>> selu(0.0)
@@ -115,15 +119,16 @@ def exp(z: Array) -> Array:
         exp(z) = e^z
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`.
+      An array with the shape of `z`.
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64; never decreasing between neighbouring float32
-    numbers; held by tests/test_numerics.py.
+    numbers. Tested by tests/test_numerics.py.
 
     Example:
       >>> exp([-200.0, 0.0])
@@ -134,24 +139,26 @@ def exp(z: Array) -> Array:
 
 @activation
 def sin(z: Array) -> Array:
-    """The sine, `Sin(1)`; for another frequency see `Sin`.
+    """The sine, `Sin(1)`. For another frequency use `Sin`.
 
-        sin(z) of an angle z in radians
+        sin(z), z in radians
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`, in the closed interval [-1, 1]; NaN at the infinities, where there is no limit.
+      An array with the shape of `z`, in the closed interval [-1, 1]; NaN at the infinities, where there is no
+      limit.
 
     Source: Sitzmann, Martel, Bergman, Lindell, Wetzstein (2020), "Implicit neural representations with
     periodic activation functions".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64, up to |z| = 2^17. Beyond, the fused CPU kernel takes the sine
-    of the C library, within 1 ULP, and XLA's path that of the backend. XLA's path computes it in float64, and
-    promises it on backends that have float64. Held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64, up to |z| = 2^17. Beyond that the fused CPU kernel uses the
+    sine of the C library, within 1 ULP, and XLA uses that of the backend. Without the kernel the bound holds
+    on backends that have float64, in which it is computed. Tested by tests/test_numerics.py.
 
     Example:
       >>> sin([0.0, 1.5707964])

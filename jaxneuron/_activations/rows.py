@@ -1,4 +1,4 @@
-"""Activations of whole rows, for the last layer of a network."""
+"""Activations whose result for a unit depends on the whole row: softmax and log_softmax."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from jaxneuron._names import activation
 
 @activation
 def softmax(z: Array) -> Array:
-    """Exponentials over the last axis, scaled to sum to 1; only for a network's last layer.
+    """Exponentials over the last axis, scaled to sum to 1; only for the last layer of a network.
 
         softmax(z)_i = exp(z_i) / sum_j exp(z_j)
 
     Args:
-      z: array `(..., units)`. A row whose greatest entry is infinite gives NaN, as inf - inf does.
+      z: an array `(..., units)`. A row whose largest entry is infinite gives NaN, because inf - inf is NaN.
 
     Returns:
-      An array like `z`, in [0, 1].
+      An array with the shape of `z`, of numbers from 0 to 1.
 
     Raises:
-      ValueError: `z` is a scalar. TypeError or ValueError: `z` is not an array of real numbers.
+      ValueError: if `z` is a scalar.
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: within a factor of 1 + (units + 4) u, u = 2^-24 in float32 and 2^-53 in float64; held by
-    tests/test_numerics.py.
+    Numerics: within a factor of 1 + (units + 4) u of the exact result, u = 2^-24 in float32 and 2^-53 in
+    float64. Tested by tests/test_numerics.py.
 
     Example:
       >>> softmax([0.0, 0.0])
@@ -36,21 +37,22 @@ def softmax(z: Array) -> Array:
 
 @activation
 def log_softmax(z: Array) -> Array:
-    """The logarithm of softmax over the last axis; only for a network's last layer.
+    """The logarithm of softmax over the last axis; only for the last layer of a network.
 
         log_softmax(z)_i = z_i - log(sum_j exp(z_j))
 
     Args:
-      z: array `(..., units)`. A row whose greatest entry is infinite gives NaN, as inf - inf does.
+      z: an array `(..., units)`. A row whose largest entry is infinite gives NaN, because inf - inf is NaN.
 
     Returns:
-      An array like `z`, of numbers up to 0.
+      An array with the shape of `z`, of numbers up to 0.
 
     Raises:
-      ValueError: `z` is a scalar. TypeError or ValueError: `z` is not an array of real numbers.
+      ValueError: if `z` is a scalar.
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: within (units + 6) u, and 4 u of the result, u = 2^-24 in float32 and 2^-53 in float64; held by
-    tests/test_numerics.py.
+    Numerics: the error is at most (units + 6) u + 4 u |log_softmax(z)|, u = 2^-24 in float32 and 2^-53 in
+    float64. Tested by tests/test_numerics.py.
 
     Example:
       >>> log_softmax([0.0, -200.0])

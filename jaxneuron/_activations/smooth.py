@@ -1,4 +1,4 @@
-"""Sigmoids, and the activations that gate their input."""
+"""Sigmoids, and the activations that multiply z by a sigmoid."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ def sigmoid(z: Array) -> Array:
         sigmoid(z) = 1 / (1 + exp(-z))
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`, in the closed interval [0, 1]: exactly 1/2 at 0, 0 and 1 at the infinities,
-      and 1 from the point on where the true value rounds to it (z = 17.3287 in float32).
+      An array with the shape of `z`, in the closed interval [0, 1]: exactly 1/2 at 0, 0 and 1 at the
+      infinities, and 1 from the point on where the exact value rounds to 1 (z = 17.3287 in float32).
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1 ULP off, subnormal results included; correctly rounded in bfloat16 and float16; never
-    decreasing between neighbouring floats. Held by tests/test_numerics.py.
+    decreasing between neighbouring floats. Tested by tests/test_numerics.py.
 
     Example:
       >>> sigmoid(0.0)
@@ -37,22 +38,23 @@ def sigmoid(z: Array) -> Array:
 
 @functools.partial(activation, narrow=elementary.sigmoid_16)
 def cr_sigmoid(z: Array) -> Array:
-    """The logistic function, correctly rounded: of all floats the one nearest to the exact value.
+    """The logistic function, correctly rounded: the float nearest to the exact value.
 
         cr_sigmoid(z) = round(1 / (1 + exp(-z))), to nearest, ties to even
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`, in the closed interval [0, 1].
+      An array with the shape of `z`, in the closed interval [0, 1].
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: the right bits for every bfloat16, float16 and float32 number, subnormal results included, on
-    every backend with float64 arithmetic; without it, nothing is promised. float64 results are not claimed to
-    be correctly rounded: at most 0.53 ULP off. It costs several times as much as `sigmoid`, see
-    docs/numerics.md. Held by tests/test_numerics.py and, for all of float32, `python -m bench.accuracy`.
+    Numerics: correctly rounded for every bfloat16, float16 and float32 number, subnormal results included, on
+    every backend with float64 arithmetic; on other backends there is no promise. float64 results are at most
+    0.53 ULP off. It takes several times as long as `sigmoid`, see docs/numerics.md. Tested by
+    tests/test_numerics.py and, for all of float32, `python -m bench.accuracy`.
 
     Example:
       >>> cr_sigmoid([-100.0, -1.0])
@@ -68,15 +70,16 @@ def tanh(z: Array) -> Array:
         tanh(z) = (exp(z) - exp(-z)) / (exp(z) + exp(-z))
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`, in the closed interval [-1, 1].
+      An array with the shape of `z`, in the closed interval [-1, 1].
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64, for subnormal numbers too; never decreasing between
-    neighbouring float32 numbers. Held by tests/test_numerics.py.
+    neighbouring float32 numbers. Tested by tests/test_numerics.py.
 
     Example:
       >>> tanh([0.0, 100.0])
@@ -92,17 +95,18 @@ def cr_tanh(z: Array) -> Array:
         cr_tanh(z) = round(tanh(z)), to nearest, ties to even
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`.
+      An array with the shape of `z`.
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: the right bits for every bfloat16, float16 and float32 number, on every backend with float64
-    arithmetic; without it, nothing is promised. float64 results are those of `tanh`: at most 2 ULP off. It
-    costs several times as much as `tanh`, see docs/numerics.md. Held by tests/test_numerics.py and, for all
-    of float32, `python -m bench.accuracy`.
+    Numerics: correctly rounded for every bfloat16, float16 and float32 number, on every backend with float64
+    arithmetic; on other backends there is no promise. float64 results are those of `tanh`, at most 2 ULP off.
+    It takes several times as long as `tanh`, see docs/numerics.md. Tested by tests/test_numerics.py and, for
+    all of float32, `python -m bench.accuracy`.
 
     Example:
       >>> cr_tanh([-0.5, 0.5])
@@ -118,16 +122,17 @@ def silu(z: Array) -> Array:
         silu(z) = z sigmoid(z)
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`. -infinity gives the limit, -0.
+      An array with the shape of `z`. -infinity gives the limit, -0.
 
     Source: Elfwing, Uchibe, Doya (2018), "Sigmoid-weighted linear units".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64. Tested by tests/test_numerics.py.
 
     Example:
       >>> silu([0.0, 100.0])
@@ -143,16 +148,17 @@ def gelu(z: Array) -> Array:
         gelu(z) = z Phi(z) = z/2 erfc(-z / sqrt(2))
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`. -infinity gives the limit, -0.
+      An array with the shape of `z`. -infinity gives the limit, -0.
 
     Source: Hendrycks, Gimpel (2016), "Gaussian error linear units".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64. Tested by tests/test_numerics.py.
 
     Example:
       >>> gelu([0.0, 100.0])
@@ -168,16 +174,17 @@ def gelu_tanh(z: Array) -> Array:
         gelu_tanh(z) = z/2 (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3)))
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`. -infinity gives the limit, -0.
+      An array with the shape of `z`. -infinity gives the limit, -0.
 
     Source: Hendrycks, Gimpel (2016), "Gaussian error linear units".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64. Tested by tests/test_numerics.py.
 
     Example:
       >>> gelu_tanh([0.0, 100.0])
@@ -188,21 +195,22 @@ def gelu_tanh(z: Array) -> Array:
 
 @activation
 def mish(z: Array) -> Array:
-    """A smooth, self-gated activation, near silu.
+    """A smooth activation, close to silu.
 
         mish(z) = z tanh(softplus(z))
 
     Args:
-      z: array of any shape, real.
+      z: a real array of any shape.
 
     Returns:
-      An array like `z`. -infinity gives the limit, -0.
+      An array with the shape of `z`. -infinity gives the limit, -0.
 
     Source: Misra (2019), "Mish: a self regularized non-monotonic activation function".
 
-    Raises: TypeError or ValueError where `z` is not an array of real numbers.
+    Raises:
+      TypeError or ValueError: if `z` is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64. Tested by tests/test_numerics.py.
 
     Example:
       >>> mish([0.0, 100.0])

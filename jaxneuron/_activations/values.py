@@ -1,8 +1,9 @@
-"""Activations with parameters, as values: frozen, compared by their parameters, called as functions.
+"""Activations with parameters, as values: immutable, compared by their parameters, and called like functions.
 
-A value stands wherever a name does. A parameter is rounded to the dtype that is computed in, float32 for
-bfloat16 and float16, and the bounds are those of the function with that number. Derivatives are taken with
-respect to the input alone. A value that has a name, such as `LeakyReLU(0.01)`, goes by it in a network.
+A value can be passed wherever a name can. A parameter is rounded to the dtype of the computation, float32 for
+bfloat16 and float16, and the error bounds are those of the function with the rounded parameter. Derivatives
+are taken with respect to the input only. A value that has a name, such as `LeakyReLU(0.01)`, becomes that
+name in a network.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ class LeakyReLU(Parametric):
       slope: a finite number. `LeakyReLU(0.01)` is "leaky_relu", `LeakyReLU(0)` "relu".
 
     Raises:
-      ValueError: a slope that float32 does not hold. TypeError: one that is not a number. Called: TypeError
-        or ValueError where z is not an array of real numbers.
+      ValueError: if float32 can't hold the slope.
+      TypeError: if the slope is not a number.
+      A call raises TypeError or ValueError if z is not an array of real numbers.
 
-    Numerics: the product is rounded once; held by tests/test_numerics.py.
+    Numerics: the product is rounded once. Tested by tests/test_numerics.py.
 
     Source: Maas, Hannun, Ng (2013), "Rectifier nonlinearities improve neural network acoustic models".
 
@@ -57,10 +59,11 @@ class ELU(Parametric):
       alpha: a finite number. `ELU(1)` is "elu".
 
     Raises:
-      ValueError: an alpha that float32 does not hold. TypeError: one that is not a number. Called: TypeError
-        or ValueError where z is not an array of real numbers.
+      ValueError: if float32 can't hold alpha.
+      TypeError: if alpha is not a number.
+      A call raises TypeError or ValueError if z is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64; held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64. Tested by tests/test_numerics.py.
 
     Source: Clevert, Unterthiner, Hochreiter (2015), "Fast and accurate deep network learning by ELUs".
 
@@ -86,10 +89,11 @@ class CELU(Parametric):
       alpha: a number from 1e-30 to 1e30. `CELU(1)` is "elu".
 
     Raises:
-      ValueError: another alpha. TypeError: one that is not a number. Called: TypeError or ValueError where z
-        is not an array of real numbers.
+      ValueError: if alpha is not between 1e-30 and 1e30.
+      TypeError: if alpha is not a number.
+      A call raises TypeError or ValueError if z is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64: z / alpha is kept in two parts. Held by
+    Numerics: at most 1.5 ULP off, 2 in float64: z / alpha is kept in two parts. Tested by
     tests/test_numerics.py.
 
     Source: Barron (2017), "Continuously differentiable exponential linear units".
@@ -111,7 +115,7 @@ class CELU(Parametric):
 
 @dataclass(frozen=True)
 class Softplus(Parametric):
-    """A smooth form of relu, nearer to it the larger beta is.
+    """A smooth form of relu, which it approaches as beta grows.
 
         Softplus(beta)(z) = log(1 + exp(beta z)) / beta
 
@@ -119,10 +123,12 @@ class Softplus(Parametric):
       beta: a number from 1e-30 to 1e30. `Softplus(1)` is "softplus".
 
     Raises:
-      ValueError: another beta. TypeError: one that is not a number. Called: TypeError or ValueError where z
-        is not an array of real numbers.
+      ValueError: if beta is not between 1e-30 and 1e30.
+      TypeError: if beta is not a number.
+      A call raises TypeError or ValueError if z is not an array of real numbers.
 
-    Numerics: at most 1.5 ULP off, 2 in float64: beta z is kept in two parts. Held by tests/test_numerics.py.
+    Numerics: at most 1.5 ULP off, 2 in float64: beta z is kept in two parts. Tested by
+    tests/test_numerics.py.
 
     Source: Dugas, Bengio, Bélisle, Nadeau, Garcia (2000), "Incorporating second-order functional knowledge
     for better option pricing".
@@ -149,14 +155,15 @@ class HardTanh(Parametric):
         HardTanh(low, high)(z) = min(max(z, low), high)
 
     Args:
-      low: the least value, a finite number.
-      high: the greatest, above `low`. `HardTanh(-1, 1)` is "hard_tanh", `HardTanh(0, 6)` "relu6".
+      low: the smallest value, a finite number.
+      high: the largest value, above `low`. `HardTanh(-1, 1)` is "hard_tanh", `HardTanh(0, 6)` "relu6".
 
     Raises:
-      ValueError: a low that is not below high, or one of them that float32 does not hold. TypeError: one of
-        them that is not a number. Called: TypeError or ValueError where z is not an array of real numbers.
+      ValueError: if low is not below high, or float32 can't hold one of them.
+      TypeError: if one of them is not a number.
+      A call raises TypeError or ValueError if z is not an array of real numbers.
 
-    Numerics: exact; held by tests/test_activations.py.
+    Numerics: exact. Tested by tests/test_activations.py.
 
     Example:
       >>> HardTanh(-2, 0.5)([-3.0, 0.25, 3.0])
@@ -169,7 +176,10 @@ class HardTanh(Parametric):
 
     def check(self) -> None:
         if not self.low < self.high:
-            raise BadValue(f"low must be less than high, got {self.low:g} and {self.high:g}; exchange them")
+            raise BadValue(
+                f"low must be less than high, got {self.low:g} and {self.high:g}; "
+                f"pass the smaller number first"
+            )
 
     def formula(self) -> Callable[[Array], Array]:
         return scaled.hard_tanh(self.low, self.high)
@@ -177,7 +187,7 @@ class HardTanh(Parametric):
 
 @dataclass(frozen=True)
 class Sin(Parametric):
-    """The sine of a multiple, as SIREN networks have it.
+    """The sine of a multiple of z, the activation of SIREN networks.
 
         Sin(frequency)(z) = sin(frequency z)
 
@@ -185,11 +195,12 @@ class Sin(Parametric):
       frequency: a finite number, such as SIREN's 30. `Sin(1)` is "sin".
 
     Raises:
-      ValueError: a frequency that float32 does not hold. TypeError: one that is not a number. Called:
-        TypeError or ValueError where z is not an array of real numbers.
+      ValueError: if float32 can't hold the frequency.
+      TypeError: if the frequency is not a number.
+      A call raises TypeError or ValueError if z is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64, up to |frequency z| = 2^17: the product is kept in two parts.
-    Beyond, as `sin` says; NaN where the product is infinite. Held by tests/test_numerics.py.
+    Beyond that the bound is that of `sin`; NaN if the product is infinite. Tested by tests/test_numerics.py.
 
     Source: Sitzmann, Martel, Bergman, Lindell, Wetzstein (2020), "Implicit neural representations with
     periodic activation functions".
@@ -207,6 +218,6 @@ class Sin(Parametric):
 
 
 def _check_scaling(name: str, value: float) -> None:
-    """A number whose reciprocal every format holds, with bits to spare."""
+    """Refuses a number whose reciprocal float32 or bfloat16 can't hold; the limits leave some room."""
     if not 1e-30 <= value <= 1e30:
         raise BadValue(f"{name} must be from 1e-30 to 1e30, got {value:g}; scale the layer's weights instead")

@@ -1,9 +1,17 @@
-"""A network called from NumPy, `Evaluator`, and on any number of rows, `evaluate` and `RowEvaluator` for Ray.
+"""Three ways to evaluate a network from NumPy.
 
-    readers  ->  batches  ->  evaluate  ->  writers, with a journal
+    Evaluator       few rows in each of many calls: the CPU kernel, without JAX
+    evaluate        any number of rows, in bounded memory, on all devices
+    RowEvaluator    the batches of a Ray data set
 
-`evaluate`, `batches` and `devices` are the Python function; readers, writers and the journal serve
-`jaxneuron run`.
+The files behind `evaluate`, in the order in which rows pass through them:
+
+    known           checks a network once and keeps what later calls need
+    batches         cuts rows of any form into batches of one size
+    devices, gpus   evaluate a batch by JAX where the CPU kernel can't; evaluate.py calls the kernel itself
+    outputs         takes the outputs: an array to fill, or a function to call
+
+`jaxneuron run` puts readers and columns before these, and writers and the journal after them.
 """
 
 from jaxneuron._evaluate.evaluate import evaluate

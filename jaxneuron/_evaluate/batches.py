@@ -1,4 +1,4 @@
-"""Rows in any form, cut into batches: arrays `(size, n_in)`, of which the last may have fewer rows."""
+"""Cuts rows of any form into batches: arrays `(size, n_in)`, of which the last may have fewer rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from jaxneuron._kernels.host import FLOATING
 from jaxneuron._members import members_of
 from jaxneuron._params import MLP
 
-NUMBERS = 2**19  # in a tile's widest layer: large enough to amortise a call, small enough for the caches
-LANES = 16  # a tile is a multiple: XLA computes a remainder of rows by other instructions, with other bits
+# The numbers in a tile's widest layer: large enough to amortise a call, small enough for the caches.
+NUMBERS = 2**19
+# A tile's rows are a multiple of it: XLA computes leftover rows by other instructions, which give other bits.
+LANES = 16
 
 
 def default_tile(mlp: MLP, numbers: int = NUMBERS) -> int:
-    """The rows of a tile: the power of two that puts about so many numbers in all members' widest layers."""
+    """The number of rows in a tile.
+
+    It is the power of two with which the widest layer, of all members together, has about `numbers` numbers.
+    """
     widest = max(mlp.layers[0].w.shape[-2], *(layer.w.shape[-1] for layer in mlp.layers), 1)
     return max(LANES, 2 ** round(math.log2(numbers / (widest * (members_of(mlp) or 1)))))
 
@@ -33,14 +38,14 @@ def whole_lanes(tile: int) -> int:
     try:
         rows = operator.index(tile)
     except TypeError:
-        raise BadType(f"tile must be a number of rows, got {tile!r}") from None
+        raise BadType(f"tile must be a whole number of rows, got {tile!r}; pass an int") from None
     if rows < 1:
         raise BadValue(f"tile must be at least 1 row, got {rows}; leave it out for the default")
     return -(-rows // LANES) * LANES
 
 
 def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
-    """Rows to be sliced, or an iterator of checked chunks; how many (None if unknown), and their dtype."""
+    """Rows that can be sliced, or an iterator of checked chunks; how many (None if unknown); their dtype."""
     return _sliceable(rows, n_in) if type(rows) is np.ndarray else _source(rows, n_in)
 
 
@@ -60,16 +65,19 @@ def _source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
             "evaluate each process's own rows, or call mlp_forward"
         )
     typed = isinstance(getattr(rows, "dtype", None), np.dtype)
-    if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):  # a tensor, a data frame
+    # Such as a tensor or a data frame.
+    if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):
         rows, typed = np.asarray(as_array(rows, "rows")), True
     if typed:
         return _sliceable(rows, n_in)
     if not isinstance(rows, Iterable):
         raise BadType(
-            f"rows must be an array (n, {n_in}) or an iterable of such chunks, got {type(rows).__name__}"
+            f"rows must be an array (n, {n_in}) or an iterable of such chunks, got {type(rows).__name__}; "
+            f"pass a NumPy array"
         )
     chunks = _checked(rows, n_in)
-    first = next(chunks, np.empty((0, n_in), bool))  # without rows, the dtype is the network's
+    # Without a chunk the rows are bool, which leaves the outputs in the network's dtype.
+    first = next(chunks, np.empty((0, n_in), bool))
     return itertools.chain([first], chunks), None, first.dtype
 
 
@@ -82,7 +90,7 @@ def _sliceable(rows: Any, n_in: int) -> tuple[Any, int, np.dtype]:
 
 
 def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:
-    """Batches of what `source` gives."""
+    """The batches of at most `size` rows, from the `rows` and their number `n` that `source` returned."""
     if n is None:
         yield from _gathered(rows, size)
         return
@@ -94,7 +102,7 @@ def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:
 
 
 def _gathered(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    # Always copied: the owner of a chunk may fill it again while the batch is evaluated.
+    # Always copied, because the iterable may fill the same array again while the batch is evaluated.
     first = next(chunks)
     batch, filled = np.empty((size, first.shape[1]), first.dtype), 0
     for chunk in itertools.chain([first], chunks):
@@ -127,7 +135,7 @@ def _checked(rows: Iterable[Any], n_in: int) -> Iterator[np.ndarray]:
 
 def _check_shape(shape: tuple[int, ...], n_in: int, name: str) -> None:
     if len(shape) != 2 or shape[1] != n_in:
-        remedy = "pass [row] for one row" if len(shape) == 1 else "inputs stand on the last axis"
+        remedy = "pass [row] for one row" if len(shape) == 1 else "put the inputs on the last axis"
         raise BadValue(
             f"{name} must have shape (n, {n_in}), one column for each input of the network, "
             f"got {shape}; {remedy}"

@@ -1,7 +1,7 @@
-"""Which columns of a table are the inputs of a network, and whether a line of CSV is their names.
+"""Finds the columns of a table that are a network's inputs, and whether a line of CSV holds their names.
 
-the network knows its inputs' names, and the table its columns'  ->  by name; other columns are left out
-otherwise                                                        ->  by place, one column for each input
+the network has names for its inputs, and the table for its columns  ->  by name; other columns are left out
+otherwise                                          ->  by position, one column for each input, in their order
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from jaxneuron import _errors
 HEADERS = ("auto", "yes", "no")
 MISSING = {"na", "n/a", "null", "none", "missing"}
 YEARS = range(1900, 2101)
-OPTION = "--header yes|no|auto"
+OPTION = "pass --header yes or --header no to say what it is"
 
 
 class Inputs(NamedTuple):
-    """What a table is read for."""
+    """The inputs of a network, which the columns of a table are to be."""
 
     n_in: int
     names: tuple[str, ...] | None = None
-    header: str = "auto"  # of CSV: whether the first line holds names; one of HEADERS
-    say: Callable[[str], object] = lambda message: None  # takes what the user should know
+    header: str = "auto"  # whether the first line of CSV holds names; one of HEADERS
+    say: Callable[[str], object] = lambda message: None  # called with what the user should know
 
     def places(self, where: str, columns: Sequence[str]) -> list[int]:
-        """The places of the inputs among `columns`, which have these names; messages open with `where`."""
+        """The position of each input among the names `columns`; messages open with `where`."""
         if self.names is None:
             if len(columns) != self.n_in:
                 raise ValueError(
                     f"{where}: must have {self.n_in} columns for this network, got {len(columns)}: "
-                    f"{listed(columns)}"
+                    f"{listed(columns)}; keep one column for each input, in the network's order"
                 )
             self.say(
-                f"{where}: columns are taken by place, because the network knows no names for its inputs: "
+                f"{where}: columns are taken by position, because the network has no names for its inputs: "
                 f"{listed(columns)}"
             )
             return list(range(self.n_in))
@@ -45,12 +45,14 @@ class Inputs(NamedTuple):
         if missing := [name for name in self.names if name not in place]:
             raise ValueError(
                 f"{where}: must have a column for each input of the network, got none named "
-                f"{listed(missing)} among {listed(columns)}; rename its columns, or take their names away"
+                f"{listed(missing)} among {listed(columns)}; rename the columns, or remove their names"
             )
         taken = [place[name] for name in self.names]
         others = [columns[i] for i in sorted(set(range(len(columns))).difference(taken))]
         if twice := [name for name in others if name in names]:
-            raise ValueError(f"{where}: must have one column {twice[0]!r}, got several; rename the others")
+            raise ValueError(
+                f"{where}: must have one column named {twice[0]!r}, got several; rename the others"
+            )
         left = f"; left out: {listed(others)}" if others else ""
         self.say(f"{where}: columns are taken by name: {listed(self.names)}{left}")
         return taken
@@ -67,7 +69,7 @@ class Inputs(NamedTuple):
         )
 
     def check_row(self, where: str, line: str, others: Iterable[str]) -> None:
-        """Refuses a first line of numbers that may be names as well; `others` are lines after it."""
+        """Refuses a first line of numbers that may also be names; `others` are the lines after it."""
         if self.header != "auto":
             return
         if (labels := _labels(line)) and labels not in map(_labels, others):
@@ -75,7 +77,7 @@ class Inputs(NamedTuple):
                 f"{where}: must be names or a row of numbers, got {line.strip():.60}, which may be either; "
                 f"pass --header yes or --header no"
             )
-        self.say(f"{where} is all numbers, and is evaluated as a row; {OPTION} says what it is")
+        self.say(f"{where} holds only numbers and is evaluated as a row; {OPTION}")
 
 
 def names_in(line: str) -> list[str]:
@@ -96,7 +98,7 @@ def is_number(text: str) -> bool:
 
 
 def _labels(line: str) -> str | None:
-    """What labels of columns a line of numbers may be: "years", or "integers", as programs write 0, 1, ..."""
+    """The kind of column names that a line of numbers may be: "years", or "integers" such as 0, 1, 2."""
     fields = [field.strip() for field in line.split(",")]
     if not all(re.fullmatch(r"\d{1,9}", field, re.ASCII) for field in fields):
         return None
@@ -109,5 +111,5 @@ def _labels(line: str) -> str | None:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message."""
+    """Names, each in quotes, as a message lists them."""
     return _errors.listed(repr(name)[:60] for name in names)

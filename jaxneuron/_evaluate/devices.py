@@ -1,6 +1,6 @@
-"""Tiles of rows on JAX's devices, where the kernel is not called directly: GPUs, activations of one's own.
+"""Evaluates batches by JAX where the CPU kernel can't: on GPUs, and with activations that the kernel lacks.
 
-a batch  ->  padded to one shape  ->  one program, on each device a tile of its own  ->  outputs
+a batch  ->  padded to one shape  ->  one program, which gives each device a tile of its own  ->  outputs
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jaxneuron._evaluate.evaluator import forward_of, machine_memory
 from jaxneuron._members import members_of
 from jaxneuron._params import MLP
 
-ROWS, ROWS_OF_MEMBERS = PartitionSpec("rows"), PartitionSpec(None, "rows")  # which axis devices divide
+ROWS, ROWS_OF_MEMBERS = PartitionSpec("rows"), PartitionSpec(None, "rows")  # the axis the devices share out
 
 
 def chosen(devices: Any) -> Sequence[jax.Device]:
-    """The devices to use: those of this process, or `devices` if they are some of them."""
+    """The devices to use: `devices`, which must belong to this process, or all of this process's if None."""
     if devices is None:
         return jax.local_devices()
     if not isinstance(devices, Iterable):
@@ -36,15 +36,15 @@ def chosen(devices: Any) -> Sequence[jax.Device]:
     if not found or not ours or len(set(found)) < len(found):
         raise BadValue(
             f"devices must be one or more of this process's, each once, got {found}; "
-            f"jax.local_devices() lists them"
+            f"pass some of jax.local_devices()"
         )
     return found
 
 
 def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of the outputs for one row of `dtype`, of a stack `(members, n_out)`.
+    """The shape and dtype of the outputs for one row of `dtype`: `(n_out,)`, for a stack `(members, n_out)`.
 
-    Refuses what `mlp_forward` would refuse.
+    Raises what `mlp_forward` raises for such a row.
     """
     x = as_operand(np.empty((0, mlp.layers[0].w.shape[-2]), dtype), "rows")
     y = jax.eval_shape(forward_of(mlp), mlp, x)
@@ -55,13 +55,16 @@ def output_row(mlp: MLP, dtype: np.dtype) -> jax.ShapeDtypeStruct:
 def program(
     mlp: MLP, devices: Sequence[jax.Device], size: int
 ) -> Iterator[Callable[[np.ndarray], Callable[[], np.ndarray]]]:
-    """A function that begins to evaluate a batch of at most `size` rows, and gives one that waits for it."""
+    """Yields a function of a batch of at most `size` rows, which starts to evaluate it and doesn't wait.
+
+    That function returns another, which waits for the outputs and returns them.
+    """
     if not any(np.size(leaf) for leaf in jax.tree.leaves(mlp)):
         devices = devices[:1]  # XLA refuses a program without operands on several devices
     mesh = Mesh(np.array(devices), ("rows",))
     by_rows = NamedSharding(mesh, ROWS)
     outputs_by_rows = by_rows if members_of(mlp) is None else NamedSharding(mesh, ROWS_OF_MEMBERS)
-    with jax.core.eval_context():  # inside a trace too
+    with jax.core.eval_context():  # works inside a trace too
         weights = jax.device_put(mlp, NamedSharding(mesh, PartitionSpec()))
 
     def compute(x: np.ndarray) -> Callable[[], np.ndarray]:
@@ -78,18 +81,21 @@ def program(
 def _computing(
     program: Any, weights: MLP, by_rows: NamedSharding, outputs: NamedSharding
 ) -> Iterator[gpus.Begin]:
-    """As `gpus.computing`, where rows and outputs are read as they lie."""
+    """The counterpart of `gpus.computing` for CPUs: JAX reads rows in place, and NumPy reads the outputs."""
     yield lambda x: functools.partial(np.asarray, program(weights, jax.device_put(x, by_rows)))
 
 
 def padded(x: np.ndarray, size: int) -> np.ndarray:
-    """x with copies of its last row, which bring in no number that was not there."""
+    """`x` with copies of its last row up to `size` rows: they can't overflow or give NaN where x doesn't."""
     return x if len(x) == size else np.pad(x, ((0, size - len(x)), (0, 0)), "edge")
 
 
 @functools.cache
 def _program(mesh: Mesh, outputs: PartitionSpec = ROWS) -> Callable[[MLP, Array], Array]:
-    """`mlp_forward` of each device's rows: mapped, not partitioned, so that no device waits for another."""
+    """A program in which each device evaluates `mlp_forward` of its own rows.
+
+    It is mapped over the devices by `shard_map`, not partitioned by XLA, so that no device waits for another.
+    """
 
     def forward(mlp: MLP, x: Array) -> Array:
         return forward_of(mlp)(mlp, x)
@@ -99,10 +105,13 @@ def _program(mesh: Mesh, outputs: PartitionSpec = ROWS) -> Callable[[MLP, Array]
 
 
 def check_memory(weights: int, rows: int, tile: int, devices: Sequence[jax.Device]) -> None:
-    """Refuses bytes of weights and of a tile's rows that can't fit on a device: only the impossible."""
+    """Refuses `weights` and `rows` of a tile, both in bytes, that exceed all the memory a device has.
+
+    Memory that is in use already is not counted: a network that is let through may still not fit.
+    """
     device = devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit is None and (shared := machine_memory()):  # CPUs share it
+    if limit is None and (shared := machine_memory()):  # JAX's CPU devices share the machine's memory
         limit = shared // len(devices)
     if limit is not None and weights + rows > limit:
         raise TooLarge(

@@ -1,10 +1,15 @@
-"""A network on any number of rows: `evaluate`.
+"""Evaluates a network on any number of rows: `evaluate`.
 
     rows  ->  batches  ->  the CPU kernel, or one program on every device  ->  outputs, in order
 
-From array to array the kernel evaluates rows where they are. Otherwise the calling thread cuts batches, the
-kernel in a thread of its own or the devices compute, and one more thread waits for outputs and writes them:
-one batch is read while another is computed and a third is written. A batch is a tile of rows for each device.
+If rows and outputs are arrays in memory, the kernel reads and writes them in place. Otherwise one batch is
+read while another is computed and a third is written:
+
+    the calling thread     cuts batches
+    the kernel's thread    evaluates them; where the kernel can't, JAX's devices do
+    the writing thread     waits for the outputs and writes them
+
+A batch holds one tile of rows for each device.
 """
 
 from __future__ import annotations
@@ -28,10 +33,12 @@ from jaxneuron._kernels import host
 from jaxneuron._params import MLP, check_columns, check_mlp
 
 UNREPORTED = contextlib.nullcontext(lambda done: None)
-UNBROKEN = 8  # batches at a time, some 0.1 s, where nothing is converted or counted: threads meet less often
+# Batches in one call of the kernel, about 0.1 s, if rows need no conversion and nobody is told of progress:
+# the kernel's threads wait for each other at the end of a call.
+UNBROKEN = 8
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
-# Begins to evaluate a batch, and gives a function that waits for its outputs.
+# Starts to evaluate a batch, and returns a function that waits for the outputs.
 Compute = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 
@@ -45,47 +52,54 @@ def evaluate(
     devices: Sequence[jax.Device] | None = None,
     progress: bool | Progress = False,
 ) -> np.ndarray | None:
-    """The outputs of a network for any number of rows, in bounded memory, on every device.
+    """Evaluates a network on any number of rows, in bounded memory, on all devices.
 
         out[i] = mlp_forward(mlp, rows[i])
 
     Args:
-      mlp: an `MLP`; or `members` networks of one structure stacked into one, each of whose arrays has a
-        leading axis of members. All members get the same rows, and `out[k]` is member k's.
-      rows: inputs, `(n, n_in)`: an array, a memory map, or anything sliced like one, such as an HDF5 data
-        set. Or an iterable of such chunks, of any sizes and one dtype; the calling thread reads it.
-      out: where outputs go. None for a new array; an array or a memory map `(n, n_out)` to fill; or a
-        function of a chunk `(m, n_out)`, read-only, called for one chunk after the other, in order, in a
-        thread of its own. Of stacked networks `(members, n, n_out)` and `(members, m, n_out)`.
-      tile: rows that a device evaluates at a time, rounded up to a multiple of 16. By default the power of
-        two that puts about 2^19 numbers in the widest layer (of all members), on a GPU 2^23.
-      devices: devices of this process; by default all of them. The weights are copied to each, once. On
-        CPUs the fused kernel evaluates, on as many threads as an `Evaluator` has, and reads weights where
-        they are.
-      progress: True for a bar with rows, rate and time left (tqdm, extra `cli`), or a function of the
-        number of rows done and of all rows, None if unknown.
+      mlp: an `MLP`, or a stack of networks: one `MLP` whose arrays all have a leading axis of `members`. All
+        members get the same rows, and `out[k]` holds the outputs of member k.
+      rows: the inputs, `(n, n_in)`: an array, a memory map, or anything that can be sliced like one, such as
+        an HDF5 data set. Or an iterable of such chunks, of any sizes and one dtype, which the calling thread
+        reads.
+      out: where the outputs go. None: to a new array. An array or a memory map `(n, n_out)`: it is filled. A
+        function: it is called with each chunk of outputs `(m, n_out)`, a read-only array, one after the
+        other, in order, in a thread of its own. For a stack the shapes are `(members, n, n_out)` and
+        `(members, m, n_out)`.
+      tile: how many rows a device evaluates at a time; rounded up to a multiple of 16. The default is the
+        power of two with which the widest layer, of all members together, has about 2^19 numbers, or 2^23 on
+        a GPU.
+      devices: devices of this process; all of them by default. The weights are copied to each device once. On
+        CPUs the fused kernel evaluates instead of XLA where it can: it reads the weights in place, and uses
+        as many threads as an `Evaluator`.
+      progress: True shows a bar with rows, rate and remaining time (tqdm, from the extra `cli`). A function
+        is called with the number of rows done and the number of all rows, which is None if unknown.
 
     Returns:
-      `out`, or None if that is a function; in the promoted dtype of the network and `rows`.
+      The outputs: `out`, or a new array, in the promoted dtype of the network and `rows`. None if `out` is a
+      function.
 
     Raises:
-      ValueError: shapes that do not fit, members that differ in number, integers too large for JAX's, an
-        `out` that is read-only or overlaps `rows`, devices of another process or twice the same, a `tile`
-        below 1.
-      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
-        carries more than numbers, such as a mask or units; a `tile` that is not an integer.
-      MemoryError: a network or a tile that does not fit on a device, as far as its memory is known.
-      ImportError: `progress=True` without the extra `cli`.
+      ValueError: if shapes do not fit, members differ in number, integers are too large for JAX's, `out` is
+        read-only or overlaps `rows`, `tile` is below 1, or `devices` names one twice or one of another
+        process.
+      TypeError: if `mlp` is not an `MLP`, `tile` is not an integer, an argument is not an array of real
+        numbers or has more than numbers, such as a mask or units, or anything is a tracer.
+      MemoryError: if the network or a tile does not fit on a device whose memory is known.
+      ImportError: if `progress=True` and tqdm is not installed.
 
-      Errors are raised before anything is computed where they can be known by then. Whatever `rows`, `out`
-      or `progress` raise comes through once every thread has ended; until then whole chunks were written.
+      Errors that can be known early are raised before anything is computed. An error that `rows`, `out` or
+      `progress` raises reaches the caller once every thread has ended; the chunks before it were written
+      whole.
 
-    Numerics: each row within the bounds of `mlp_forward`. A row has the same bits whatever the number of
-    rows, its place, the chunks they come in and the number of devices: on CPUs by the fused kernel, those of
-    `mlp_forward`; where JAX evaluates, with the same `tile` on one kind of machine, because every batch has
-    one shape and goes to one program, which is compiled once. Held by tests/evaluate/test_evaluate.py.
+    Numerics: each row is within the bounds of `mlp_forward`. A row has the same bits whatever the number of
+    rows, its position, the chunks it comes in and the number of devices. Where the fused kernel evaluates,
+    they are those of `mlp_forward`. Where JAX evaluates, they are the same for one `tile` on one kind of
+    machine, because every batch has one shape and goes to one program. Tested by
+    tests/evaluate/test_evaluate.py.
 
-    JAX has threads: a process that has evaluated anything must not fork. Start others with spawn.
+    A process that has evaluated anything must not fork, because JAX has threads. Start other processes with
+    the method "spawn".
 
     Example:
       >>> evaluate(jaxneuron.gates.XOR, [[0, 0], [0, 1], [1, 0], [1, 1]]) > 0.5
@@ -106,7 +120,7 @@ def evaluate_rows(
     devices: Sequence[jax.Device] | None = None,
     progress: bool | Progress = False,
 ) -> np.ndarray | None:
-    """`evaluate`, for functions of the package, which give refusals their own names."""
+    """`evaluate` for the package's own functions: errors don't open with the name `evaluate`."""
     check_mlp(mlp, "pass MLP(layers), parameters first")
     if isinstance(rows, jax.core.Tracer):
         raise BadType(TRACERS)
@@ -144,7 +158,7 @@ def evaluate_rows(
 def _fill(
     plan: host.Plan, cut: Iterator[np.ndarray], array: np.ndarray, report: Callable[[int], object]
 ) -> None:
-    """The outputs for all batches, from memory to memory: no thread of Python's, and no copy."""
+    """Evaluates all batches from memory to memory: without another Python thread, without a copy."""
     start = 0
     for x in cut:
         all_of_them = len(x) == array.shape[-2]
@@ -155,7 +169,7 @@ def _fill(
 
 @contextlib.contextmanager
 def _kernel(plan: host.Plan, shape: Callable[[int], tuple[int, ...]]) -> Iterator[Compute]:
-    """A function that has a batch evaluated by the kernel, in a thread of its own."""
+    """Yields a function that lets the kernel evaluate a batch in a thread of its own."""
 
     def outputs(x: np.ndarray) -> np.ndarray:
         y = np.empty(shape(len(x)), plan.dtype)
@@ -173,10 +187,15 @@ def _stream(
     report: Callable[[int], object],
     in_flight: int,
 ) -> None:
-    """Computes batches and writes their rows in order. Whatever fails, it leaves no thread and no gap."""
+    """Computes batches and writes their outputs in order.
+
+    Whatever fails, all threads have ended when it returns, and the rows that were written have no gap.
+    """
 
     def write_after(previous: Future[int] | None, wait: Callable[[], np.ndarray]) -> int:
-        done = previous.result() if previous else 0  # raises again: nothing is written after a failure
+        done = (
+            previous.result() if previous else 0
+        )  # raises if that failed: nothing is written after a failure
         y = wait()
         y.flags.writeable = False
         write(y)

@@ -1,6 +1,6 @@
-"""A network called from NumPy: `Evaluator`.
+"""Evaluates a network from NumPy with the least overhead: `Evaluator`.
 
-y = evaluator(x)        x (..., n_in) -> y (..., n_out), the kernel's plan made once, no JAX in the call
+y = evaluator(x)        x (..., n_in) -> y (..., n_out): the kernel's plan is made once, a call has no JAX
 """
 
 from __future__ import annotations
@@ -26,45 +26,45 @@ from jaxneuron._params import MLP, Affine, as_layers, check_columns, check_mlp
 
 
 class Evaluator:
-    """A network to be called from NumPy, on the CPU, often and with few rows.
+    """Evaluates a network from NumPy, on the CPU: for many calls with few rows each.
 
-        y = evaluator(x)
-        y[...] = mlp_forward(mlp, x[...])
+        evaluator = Evaluator(mlp)
+        y = evaluator(x)                # the bits of mlp_forward(mlp, x) on the CPU
 
-    For a control loop, a solver, a game. On making one the weights are copied and the fused CPU kernel plans
-    how to evaluate them; a call then is the kernel's, without JAX: of one row some 0.5 us, and the network's
-    own time. Threads may share an Evaluator; it can be pickled, and called in a forked process.
+    It suits a control loop, a solver or a game. Making one copies the weights, and the fused CPU kernel plans
+    how to evaluate them. A call then goes to the kernel without JAX: for one row it takes about 0.5 us and
+    the network's own time. Threads may share an `Evaluator`; it can be pickled, and called in a forked
+    process.
 
     Args:
-      mlp: an `MLP`; or `members` networks of one structure stacked into one, each of whose arrays has a
-        leading axis of members.
-      each: whether every member has rows of its own.
-      threads: how many threads a call may have at most, the calling one included. By default as many as
-        the environment variable `JAXNEURON_NUM_THREADS` says, and without it as the CPU quota of this
-        process's control groups allows; never more than the CPUs of its affinity. Helpers are started by
-        the first call that repays them, of some 40 us, and sleep between calls.
+      mlp: an `MLP`, or a stack of networks: one `MLP` whose arrays all have a leading axis of `members`.
+      each: for a stack: True if each member gets rows of its own, False if all members get the same rows.
+      threads: the largest number of threads in a call, the calling thread included. The default is the
+        environment variable `JAXNEURON_NUM_THREADS`, or else the CPU quota of the process's control groups.
+        There are never more threads than the CPUs to which the process may be scheduled. Helper threads are
+        started by the first call that is long enough to gain from them, about 40 us, and sleep between calls.
 
     Calling it:
-      x: inputs, `(..., n_in)`: any number of leading batch axes, none included. With `each`,
-        `(members, ..., n_in)`. A NumPy array, or whatever `mlp_forward` takes.
-      out: an array for the outputs, which is returned. None for a new one.
+      x: the inputs, `(..., n_in)`: any number of leading batch axes, also none. With `each=True`,
+        `(members, ..., n_in)`. A NumPy array, or anything that `mlp_forward` takes.
+      out: an array to write the outputs to, which is returned. None for a new array.
 
     Returns:
-      `(..., n_out)`, of a stacked network `(members, ..., n_out)`: a NumPy array in the promoted dtype of
-      the network and `x`. float64 rounds to float32 while `jax_enable_x64` is off.
+      The outputs, `(..., n_out)`, for a stack `(members, ..., n_out)`: a NumPy array in the promoted dtype of
+      the network and `x`. float64 is rounded to float32 while `jax_enable_x64` is off.
 
     Raises:
-      ValueError: shapes that do not fit, members that differ in number, an `out` of another shape or
-        read-only, fewer threads than 1.
-      TypeError: an `mlp` that is not an `MLP`, tracers, an argument that is not an array of real numbers, or
-        carries more than numbers, such as a mask or units; an `out` of another dtype.
-      MemoryError: a network or outputs that do not fit in memory.
+      ValueError: if shapes do not fit, members differ in number, `out` has another shape or is read-only, or
+        `threads` is below 1.
+      TypeError: if `mlp` is not an `MLP`, `x` is not an array of real numbers or has more than numbers, such
+        as a mask or units, `out` has another dtype, or anything is a tracer.
+      MemoryError: if the network or the outputs do not fit in memory.
 
     Numerics: bit for bit `mlp_forward` on the CPU, whatever the number of rows and threads. Where the kernel
-    can't serve, as `explain` says, each call goes through `mlp_forward` and JAX, and is not for forked
-    processes. Held by tests/evaluate/test_evaluator.py.
+    can't evaluate the network, which `explain` tells, each call goes through `mlp_forward` and JAX instead;
+    it must then not be called in a forked process. Tested by tests/evaluate/test_evaluator.py.
 
-    A call longer than some 10 us lets other Python threads run meanwhile.
+    During a call that takes more than about 10 us, other Python threads can run.
 
     Example:
       >>> xor = Evaluator(jaxneuron.gates.XOR)
@@ -76,14 +76,14 @@ class Evaluator:
     def __init__(self, mlp: MLP, *, each: bool = False, threads: int | None = None) -> None:
         check_mlp(mlp)
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(mlp)):
-            raise BadType("mlp must hold numbers, got tracers; inside jit call mlp_forward")
+            raise BadType("mlp must hold numbers, got tracers; call mlp_forward inside jit")
         members, layers = members_of(mlp), as_numpy(fitting(mlp))
         if not isinstance(each, (bool, np.bool_)):
-            raise BadType(f"each must be True or False, got {each!r}")
+            raise BadType(f"each must be True or False, got {each!r}; pass a bool")
         if each and members is None:
             raise BadValue(
                 "each needs stacked networks, whose arrays have a leading axis of members, "
-                "got a single network"
+                "got a single network; leave it out"
             )
         check_memory(layers)
         copies = [(np.array(w, order="C"), None if b is None else np.array(b, order="C")) for w, b in layers]
@@ -95,14 +95,14 @@ class Evaluator:
         self._on_device: dict[bool, MLP] = {}
         self._before = () if members is None or each else (members,)  # y has these axes, then those of x
         self._units = copies[-1][0].shape[-1:]
-        # The dtype of rows that every call evaluates in the same way, and how.
+        # The dtype of rows for which every setting of jax_enable_x64 has the same plan, and that plan.
         self._dtype: np.dtype | None = None
         same = len(network.dtypes) == 1 and network.dtypes <= host.NARROW
         if same and (plan := network.plan(*network.dtypes)):
             self._dtype, self._address, self._forward = plan.dtype, plan.address, host.function()
 
     def __call__(self, x: ArrayLike, out: ndarray | None = None) -> ndarray:
-        """The outputs for `x`; see the class."""
+        """Evaluates the network on `x`; see the class."""
         try:
             if type(x) is ndarray and x.dtype is self._dtype:
                 shape = self._before + x.shape[:-1] + self._units
@@ -111,34 +111,36 @@ class Evaluator:
                 if fits and self._forward(self._address, x, y) == host.OK:
                     return y
             return self._call(x, out)
-        except REFUSALS as error:  # what `public` does, without its 0.2 us
+        except REFUSALS as error:  # what `public` does, but without its 0.2 us
             raise with_name("Evaluator", error) from None
         except MemoryError as error:
             raise MemoryError(
-                f"Evaluator: x must leave memory for the outputs ({error}); pass fewer rows"
+                f"Evaluator: the outputs must fit in memory, which they don't ({error}); pass fewer rows"
             ) from None
 
     @public
     def value_and_jacobian(self, x: ArrayLike) -> tuple[ndarray, ndarray]:
-        """The outputs for `x`, and their derivatives with respect to it, as NumPy arrays.
+        """The outputs for `x` and their derivatives with respect to it, as NumPy arrays.
 
-            y, jacobian = mlp_value_and_jacobian(mlp, x)
+            J[..., j, i] = d y[..., j] / d x[..., i]
 
-        For an implicit solver's Newton iterations, as in `scipy.integrate.solve_ivp(jac=)`. Where the fused
-        CPU kernel evaluates the network, in float32 and float64, it is called without JAX.
+        An implicit solver needs them in its Newton iterations, for instance
+        `scipy.integrate.solve_ivp(jac=)`. In float32 and float64 they come from the fused CPU kernel, without
+        JAX, where it evaluates the network.
 
         Args:
-          x: inputs as in a call: `(..., n_in)`, with `each` `(members, ..., n_in)`.
+          x: the inputs, as in a call: `(..., n_in)`, with `each=True` `(members, ..., n_in)`.
 
         Returns:
-          `(y, J)`: `y (..., n_out)` and `J (..., n_out, n_in)`, of a stacked network with `members` in front.
-          J has y's dtype, float32 where that is bfloat16 or float16.
+          `(y, J)`, NumPy arrays `(..., n_out)` and `(..., n_out, n_in)`; for a stack both have a leading axis
+          of `members`. J has the dtype of y, or float32 where that is bfloat16 or float16.
 
         Raises:
-          ValueError: shapes that do not fit. TypeError: an `x` that is not an array of real numbers, or
-            carries more than numbers, such as a mask or units; a tracer.
+          ValueError: if shapes do not fit.
+          TypeError: if `x` is not an array of real numbers, has more than numbers, such as a mask or units,
+            or is a tracer.
 
-        Numerics: what `mlp_value_and_jacobian` gives on the CPU. Held by tests/evaluate/test_jacobians.py.
+        Numerics: those of `mlp_value_and_jacobian` on the CPU. Tested by tests/evaluate/test_jacobians.py.
 
         Example:
           >>> square = Evaluator(MLP([([[1.0, 2.0]], None)], final_activation="square"))
@@ -154,7 +156,7 @@ class Evaluator:
             host.forward_and_jacobian(plan, x, y, jacobian)
             return y, jacobian
         found = self._by_jax(x, _value_and_jacobian)
-        y, jacobian = (np.array(each) for each in found)  # which may be written to
+        y, jacobian = (np.array(each) for each in found)  # copies, so that the caller may write to them
         return y, jacobian
 
     def __reduce__(self) -> Any:
@@ -180,18 +182,18 @@ class Evaluator:
         return out
 
     def _rows(self, x: Any) -> ndarray:
-        """Any `x` as a NumPy array that fits."""
+        """`x`, of any kind, as a NumPy array whose shape and dtype were checked."""
         if type(x) is not ndarray or x.dtype not in host.FLOATING:
             check_columns(self._mlp, x, "x")
             x = as_operand(x, "x")
             if isinstance(x, jax.core.Tracer):
-                raise BadType("x must hold numbers, got a tracer; inside jit call mlp_forward")
+                raise BadType("x must hold numbers, got a tracer; call mlp_forward inside jit")
             x = np.asarray(x)
         self._check(x.shape)
         return x
 
     def _check(self, shape: tuple[int, ...]) -> None:
-        """Refuses a shape that x can't have."""
+        """Refuses a shape of x that doesn't fit the network."""
         layers, members = self._network.layers, self._members
         n_in = layers[0][0].shape[-2]
         if self._network.each and (len(shape) < 2 or shape[0] != members):
@@ -203,9 +205,9 @@ class Evaluator:
             checked(one_of(layers), self._network.functions, shape, "x")
 
     def _by_jax(self, x: ndarray, function: Callable[..., Any]) -> Any:
-        """What `mlp_forward` or another function of JAX gives."""
+        """The outputs of `function(mlp, x)`, such as `_mlp_forward`, evaluated by JAX."""
         key = host.x64()
-        with jax.core.eval_context():  # inside a trace too
+        with jax.core.eval_context():  # works inside a trace too
             if key not in self._on_device:
                 self._on_device[key] = jax.device_put(self._mlp)
             mlp = self._on_device[key]
@@ -213,7 +215,7 @@ class Evaluator:
 
 
 def forward_of(mlp: MLP, each: bool = False) -> Callable[[MLP, Any], Any]:
-    """`mlp_forward`, of one network or of all members of a stack; `each` has rows of its own."""
+    """`mlp_forward` for one network or for a stack, whose members have rows of their own if `each`."""
     return _over_members(_mlp_forward, mlp, each)
 
 
@@ -227,14 +229,14 @@ def _of_any(mlp: MLP, x: Any, function: Callable[..., Any], each: bool) -> Any:
 
 
 def fitting(mlp: MLP) -> Sequence[Affine]:
-    """The layers of `mlp`, or of a stack, which must fit: a transform can leave anything in them."""
+    """The layers of `mlp`, one network or a stack, checked: a JAX transform may have put anything in them."""
     if _fit(mlp.layers):
         return mlp.layers
     return as_layers(mlp.layers) if members_of(mlp) is None else as_members(mlp.layers)
 
 
 def _fit(layers: Sequence[Affine]) -> bool:
-    """What `as_layers` or `as_members` finds out, in a tenth of its time: False where it has to look."""
+    """Whether the layers are certainly right: a tenth of the time of `as_layers`, which decides if not."""
     units = members = None
     for w, b in layers:
         for array in (w,) if b is None else (w, b):
@@ -251,29 +253,31 @@ def _fit(layers: Sequence[Affine]) -> bool:
 
 
 def as_numpy(layers: Iterable[Any]) -> host.Layers:
-    """Layers of NumPy arrays; those of JAX's on the CPU are not copied."""
+    """The layers as NumPy arrays, without a copy of those that are JAX arrays on the CPU."""
     return [(np.asarray(w), None if b is None else np.asarray(b)) for w, b in layers]
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> None:
-    """Refuses an array that can't take outputs of this shape and dtype, which follows `of`."""
+    """Refuses an array that can't hold outputs of this shape and dtype; the dtype follows from `of`."""
     if not isinstance(out, ndarray):
-        raise BadType(f"out must be a NumPy array or None, got {type(out).__name__}")
+        raise BadType(f"out must be a NumPy array or None, got {type(out).__name__}; leave it out")
     if out.shape != shape:
-        raise BadValue(f"out must have shape {shape}, got {out.shape}")
+        raise BadValue(f"out must have shape {shape}, got {out.shape}; pass np.empty of that shape")
     check_takes(out, dtype, of)
 
 
 def check_takes(out: ndarray, dtype: np.dtype, of: str) -> None:
-    """Refuses an array that numbers of this dtype, which follows `of`, can't be written to."""
+    """Refuses an array that numbers of this dtype can't be written to; the dtype follows from `of`."""
     if out.dtype != dtype:
-        raise BadType(f"out must hold {dtype}, the promoted dtype of {of}, got {out.dtype}")
+        raise BadType(
+            f"out must hold {dtype}, the promoted dtype of {of}, got {out.dtype}; pass an array of that dtype"
+        )
     if not out.flags.writeable:
-        raise BadValue("out must be writeable, got a read-only array; map files with mode='r+'")
+        raise BadValue("out must be writeable, got a read-only array; map a file with mode='r+', or copy it")
 
 
 def check_memory(layers: host.Layers) -> None:
-    """Refuses weights that no copy of can fit in this machine's memory."""
+    """Refuses weights so large that a copy of them can't fit in this machine's memory."""
     limit = machine_memory()
     weights = sum(array.nbytes for layer in layers for array in layer if array is not None)
     if limit is not None and weights > limit:

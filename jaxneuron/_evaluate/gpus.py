@@ -1,10 +1,10 @@
-"""Batches on GPUs: rows go in and outputs come out by several threads, while the GPUs compute.
+"""Batches on GPUs: several threads bring rows in and outputs out while the GPUs compute.
 
     rows  ->  pinned memory  ->  GPU: outputs  ->  pinned memory  ->  out
 
-A GPU copies from and to pinned memory by itself, both ways at once. What it waits for are the copies between
-pinned memory and the caller's. JAX makes those of rows before it starts the program, and keeps the thread
-that calls it; those of outputs are made here.
+A GPU copies from and to pinned memory by itself, in both directions at once. The bottleneck is copying
+between pinned memory and the caller's memory. JAX copies rows into pinned memory in the thread that calls the
+program, before it starts it: `computing` calls it in several threads. Outputs are copied by `copying`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,29 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding
 
-# 2^22 rows of 64 bfloat16 numbers, H100, both directions together: 16.3 GB/s. With one thread that calls the
-# program 11.3, with one that copies outputs 11.5, with tiles half as large 11.5.
-THREADS = 4  # that call the program, and as many that copy outputs
-IN_FLIGHT = 2 * THREADS  # batches between the reader and the writer
-NUMBERS = 2**23  # in a tile's widest layer
+# Measured on an H100 with 2^22 rows of 64 bfloat16 numbers, both directions together: 16.3 GB/s. With only
+# one thread to call the program 11.3 GB/s, with only one to copy outputs 11.5, with tiles half as large 11.5.
+THREADS = 4  # that many call the program, and that many copy outputs
+IN_FLIGHT = 2 * THREADS  # batches between the thread that reads and the one that writes
+NUMBERS = 2**23  # numbers in a tile's widest layer
 
 Begin = Callable[[np.ndarray], Callable[[], np.ndarray]]
 
 
 def are(devices: Sequence[jax.Device]) -> bool:
-    """Whether they are GPUs."""
+    """Whether the devices are GPUs."""
     return devices[0].platform == "gpu"
 
 
 @contextlib.contextmanager
 def computing(program: Any, weights: Any, by_rows: NamedSharding, outputs: NamedSharding) -> Iterator[Begin]:
-    """A function that begins to evaluate a batch, and returns one that waits for its outputs.
+    """Yields a function that starts to evaluate a batch, and returns a function that waits for the outputs.
 
-    `program` is jitted, of the weights and a batch, which lies as `by_rows` says, its outputs as `outputs`.
+    Args:
+      program: a jitted function of the weights and a batch.
+      weights: the weights, on the devices.
+      by_rows: how a batch is divided among the devices.
+      outputs: how its outputs are.
     """
     pinned = outputs.with_memory_kind("pinned_host")
     x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined] # a setting of the thread
@@ -49,11 +53,11 @@ def computing(program: Any, weights: Any, by_rows: NamedSharding, outputs: Named
 
     def begin(x: np.ndarray) -> Callable[[], np.ndarray]:
         nonlocal compiled
-        if compiled is None:  # once, by the settings of the thread that called `evaluate`
+        if compiled is None:  # compiled once, with the settings of the thread that called `evaluate`
             batch = jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=by_rows)
             compiled = program.lower(weights, batch).compile()
         y = threads.submit(evaluated, x)
-        return lambda: np.asarray(y.result())  # pinned memory, as it lies
+        return lambda: np.asarray(y.result())  # a view of pinned memory
 
     threads = ThreadPoolExecutor(THREADS, "jaxneuron-gpu")
     try:
@@ -64,7 +68,7 @@ def computing(program: Any, weights: Any, by_rows: NamedSharding, outputs: Named
 
 @contextlib.contextmanager
 def copying() -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """`np.copyto` by several threads."""
+    """Yields a function like `np.copyto`, for which several threads copy."""
     with ThreadPoolExecutor(THREADS, "jaxneuron-copy") as threads:
 
         def copy(to: np.ndarray, values: np.ndarray) -> None:

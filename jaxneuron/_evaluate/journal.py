@@ -1,12 +1,12 @@
-"""A file of rows that appears when it is complete, however many runs that takes.
+"""Writes a file of rows that appears only when it is complete, even if that takes several runs.
 
     OUT.partial   the rows written so far
-    OUT.journal   a line of facts that the rows follow from, then a line a second of how many are on the disk
+    OUT.journal   a line of facts that determine the rows; then, each second, a line that counts those on disk
     OUT.lock      locked while a run writes
     OUT           the rows, once all are there
 
-A run that is killed leaves the first two, and the next one goes on from the journal's last line. The
-operating system releases the lock with the process that holds it: an OUT.lock that is left locks nobody out.
+A run that is killed leaves the first two, and the next run continues from the journal's last line. The
+operating system releases the lock when the process ends, so an OUT.lock that is left behind locks nobody out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any, BinaryIO
 from jaxneuron._atomic import destination, keep_mode, naming, publish, sync_folder, to_disk
 from jaxneuron._errors import missing
 
-INTERVAL = 1.0  # seconds between lines, and so the work that may be lost
-SAMPLE = 2**20  # bytes at either end of a file that its fingerprint covers
+INTERVAL = 1.0  # seconds between lines of the journal, and so the most work that a killed run loses
+SAMPLE = 2**20  # bytes at the start and at the end of a file that its fingerprint covers
 VERSION = 1
 
 Facts = dict[str, Any]
@@ -32,14 +32,14 @@ START: Facts = {"rows": 0, "nan_rows": 0, "bytes": 0, "place": []}
 
 
 class Run:
-    """Rows that go to `file`: how many are written, and what a later run must know to go on."""
+    """Rows that go to `file`: how many are written, and what a later run must know to continue."""
 
     def __init__(self, file: BinaryIO, journal: BinaryIO | None = None, done: Facts = START) -> None:
         self.file, self.journal, self.done = file, journal, done
         self.saved = time.monotonic()
 
     def start(self, facts: Facts | None, end: int) -> None:
-        """Put both files where `done` says: the journal at `end`, or with a first line of `facts`."""
+        """Cut both files to what `done` counts: the journal at `end`, or to nothing but a line of `facts`."""
         self.file.truncate(self.done["bytes"])
         self.file.seek(self.done["bytes"])
         if self.journal:
@@ -49,7 +49,7 @@ class Run:
                 _append(self.journal, {"version": VERSION, **(facts or {})})
 
     def advance(self, rows: int, nan_rows: int, place: Callable[[int], list[int]]) -> None:
-        """Count rows that have been written; `place` gives the place of the next one in the input."""
+        """Count rows that have been written; `place` gives the position of the next row in the input."""
         rows, nan_rows = rows + self.done["rows"], nan_rows + self.done["nan_rows"]
         self.done = self.done | {"rows": rows, "nan_rows": nan_rows}
         if self.journal:
@@ -58,7 +58,7 @@ class Run:
                 self.save()
 
     def save(self) -> None:
-        """Bring the rows to the disk, then a line that counts them: the journal never runs ahead of them."""
+        """Bring the rows to the disk first, then a line that counts them: it counts only rows on the disk."""
         if self.journal:
             to_disk(self.file)
             _append(self.journal, self.done)
@@ -74,17 +74,17 @@ def resumable(
     resume: bool,
     pack: Callable[[Path, BinaryIO], object] | None = None,
 ) -> Iterator[Run]:
-    """A `Run` whose file becomes `path` when the block ends.
+    """Yields a `Run` whose file becomes `path` when the block ends.
 
     Args:
-      facts: what the rows follow from; None if they can't be made again, and then no journal is kept.
-      force: replace what is there.
-      resume: go on with the rows that an earlier run of the same `facts` left.
-      pack: makes the content of `path` from the finished file, which is then removed.
+      facts: what determines the rows; None if the input can't be read again, and then no journal is kept.
+      force: whether to replace what is there.
+      resume: whether to continue with the rows that an earlier run with the same `facts` left.
+      pack: writes the content of `path` from the finished file of rows, which is then removed.
 
-    A block that fails leaves its rows and the journal if there are any and the failure may pass. A ValueError
-    or TypeError would come again, so it leaves nothing. Links are followed, and a file that is replaced keeps
-    its mode.
+    If the block fails, its rows and the journal stay for a later run. Not after a ValueError or a TypeError,
+    which that run would raise again: then nothing is left. Symbolic links are followed, and a file that is
+    replaced keeps its mode.
     """
     target = destination(path)
     if target.exists() and not force:
@@ -96,12 +96,12 @@ def resumable(
         left = partial.exists() and partial.stat().st_size > 0
         if left and not (resume or force):
             raise ValueError(
-                f"{partial}: an unfinished run has left this; "
-                f"pass --resume to go on, or --force to begin again"
+                f"{partial}: belongs to an unfinished run; "
+                f"pass --resume to continue it, or --force to begin again"
             )
         done, end = _read(journal, facts or {}) if left and resume else (START, 0)
         if not end:
-            journal.unlink(missing_ok=True)  # before the rows it tells of
+            journal.unlink(missing_ok=True)  # before the rows that it counts
         partial.touch()
         identity, run = partial.stat(), None
         try:
@@ -118,7 +118,7 @@ def resumable(
                     run.save()
                 except BaseException as error:
                     if _worth_keeping(run, error) and _is_at(partial, identity):
-                        with contextlib.suppress(OSError):  # the error at hand is the one to tell
+                        with contextlib.suppress(OSError):  # the first error is the one to report
                             rows.truncate(run.done["bytes"])
                             run.save()
                     raise
@@ -126,7 +126,7 @@ def resumable(
             # The files are closed from here on: Windows doesn't rename or remove open ones.
             if not _is_at(partial, identity):
                 raise ValueError(
-                    f"{partial}: must stay where it is during a run, was moved or removed; run again"
+                    f"{partial}: must stay in its place during a run, but was moved or removed; run again"
                 )
             if pack:
                 with open(packed, "wb") as content:
@@ -140,7 +140,7 @@ def resumable(
                 raise
             packed.unlink(missing_ok=True)
             if run and _worth_keeping(run, error):
-                error.add_note(f"{run.done['rows']:,} rows are kept and --resume goes on from there")
+                error.add_note(f"{run.done['rows']:,} rows are kept; pass --resume to continue from there")
             else:
                 partial.unlink(missing_ok=True)
                 journal.unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def resumable(
 
 
 def fingerprint(path: Path) -> str:
-    """What tells one file of rows from another, without reading all of it."""
+    """A text that differs for different files of rows, made without reading the whole file."""
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         ends = file.read(SAMPLE)
@@ -161,24 +161,24 @@ def fingerprint(path: Path) -> str:
 
 @contextlib.contextmanager
 def _alone(lock: Path, partial: Path) -> Iterator[None]:
-    """Refuses if another run writes `partial`, and keeps others from doing so."""
+    """Holds the lock during the block; raises if another run that writes `partial` holds it."""
     try:
         from filelock import FileLock, Timeout
     except ImportError:
         raise missing("filelock", "cli", "run:") from None
-    lock.parent.stat()  # filelock would make a folder that is missing
-    # Not a soft lock: the file of one would lock everybody out after a run that was killed.
+    lock.parent.stat()  # raises if the folder is missing, which filelock would make
+    # Not a soft lock: after a run that was killed, its file would lock out every other run.
     held = FileLock(lock, timeout=0, fallback_to_soft=False)
     try:
         held.acquire()
     except Timeout:
         raise ValueError(
-            f"{partial}: another run is writing it; let it end, or write to another file"
+            f"{partial}: another run is writing it; wait until that has ended, or pass another OUT"
         ) from None
     try:
         yield
     finally:
-        # Before the release, so that nobody locks a file that is about to go. Windows removes it on release.
+        # Removed before the release, so that nobody locks a file about to go. On Windows the release does it.
         with contextlib.suppress(OSError):
             lock.unlink()
         held.release()
@@ -198,9 +198,9 @@ def _append(journal: BinaryIO, line: Facts) -> None:
 
 
 def _read(journal: Path, facts: Facts) -> tuple[Facts, int]:
-    """How much was done, and where the journal's last whole line ends."""
+    """The counts of the earlier run, and the place where the journal's last whole line ends."""
     lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
-    if lines and not lines[-1].endswith(b"\n"):  # torn when its writer was killed
+    if lines and not lines[-1].endswith(b"\n"):  # cut short when its writer was killed
         lines.pop()
     try:
         begun, *each = map(json.loads, lines)
@@ -212,7 +212,7 @@ def _read(journal: Path, facts: Facts) -> tuple[Facts, int]:
     for name, value in {"version": VERSION, **facts}.items():
         if begun.get(name) != value:
             raise ValueError(
-                f"{journal}: must be of a run with this {name}, {value}, got {begun.get(name)}; "
+                f"{journal}: must be of a run with the same {name}, {value}, got {begun.get(name)}; "
                 f"pass --force without --resume to begin again"
             )
     return each[-1] if each else START, sum(map(len, lines))

@@ -1,4 +1,4 @@
-"""Where `evaluate` puts outputs, and says how far it is."""
+"""Takes the outputs of `evaluate`, and reports its progress."""
 
 from __future__ import annotations
 
@@ -19,33 +19,38 @@ Progress = Callable[[int, int | None], object]
 def as_target(
     out: Any, rows: Any, n: int | None, shape: Callable[[Any], tuple[Any, ...]], dtype: np.dtype
 ) -> np.ndarray | None:
-    """The array that outputs go to; None if that is a function's to say, or rows must be counted first.
+    """The array for the outputs; None if `out` is a function, or if the number of rows is unknown so far.
 
-    `shape` gives that of the outputs for n rows.
+    `shape` is a function of n: the shape of the outputs for n rows.
     """
     if callable(out):
         return None
     if out is None:
         return None if n is None else np.empty(shape(n), dtype)
     if not isinstance(out, np.ndarray):
-        raise BadType(f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}")
+        raise BadType(
+            f"out must be a NumPy array, a function of a chunk, or None, got {type(out).__name__}; "
+            f"leave it out for a new array"
+        )
     if out.shape != shape(n if n is not None or out.ndim < 2 else out.shape[-2]):
         wanted = ", ".join(map(str, shape("n" if n is None else n)))
-        raise BadValue(f"out must have shape ({wanted}), got {out.shape}")
+        raise BadValue(f"out must have shape ({wanted}), got {out.shape}; leave it out for a new array")
     check_takes(out, dtype, "mlp and rows")
-    # In place is fine: a batch is read before it is written. Any other overlap would read outputs as inputs.
+    # `out` may be `rows`: a batch is read before it is written. With any other overlap outputs become inputs.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
     if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
-        raise BadValue("out must be rows itself or share no memory with it, got arrays that overlap")
+        raise BadValue(
+            "out must be rows itself or share no memory with it, got arrays that overlap; pass a new array"
+        )
     return out
 
 
 def destination(
     out: Any, array: np.ndarray | None, empty: tuple[int, ...], dtype: np.dtype, copy: Copy
 ) -> tuple[Write, Callable[[], np.ndarray | None]]:
-    """The function that takes each chunk of outputs, and the one that gives what `evaluate` returns.
+    """A function that takes each chunk of outputs, and a function that returns what `evaluate` returns.
 
-    `empty` is the shape of the outputs for no rows.
+    `empty` is the shape of the outputs for 0 rows.
     """
     if callable(out):
         return out, lambda: None
@@ -58,13 +63,19 @@ def destination(
         nonlocal filled
         end = filled + chunk.shape[-2]
         if end > n:
-            raise BadValue(f"out must have a row for each of rows, got {n} for more than {filled}")
+            raise BadValue(
+                f"out must have one row for each of the rows, got {n} for at least {end}; "
+                f"leave it out for a new array"
+            )
         copy(array[..., filled:end, :], chunk)
         filled = end
 
     def full() -> np.ndarray:
         if filled < n:
-            raise BadValue(f"out must have a row for each of rows, got {n} for {filled}")
+            raise BadValue(
+                f"out must have one row for each of the rows, got {n} for {filled}; "
+                f"leave it out for a new array"
+            )
         return array
 
     return fill, full
@@ -72,7 +83,7 @@ def destination(
 
 @contextlib.contextmanager
 def reporting(progress: bool | Progress, n: int | None) -> Iterator[Callable[[int], object]]:
-    """A function to call with the number of rows done."""
+    """Yields a function that takes the number of rows done."""
     if callable(progress):
         yield lambda done: progress(done, n)
     else:

@@ -1,4 +1,4 @@
-"""Rows of a Ray Data set: `RowEvaluator`. Ray calls it; nothing here imports Ray."""
+"""Evaluates the rows of a Ray data set: `RowEvaluator`. Ray calls it; nothing here imports Ray."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from jaxneuron._evaluate.evaluator import fitting
 from jaxneuron._files import on_device, read
 from jaxneuron._params import MLP
 
-LARGEST_TILE = 1024  # the rows of a batch unless Ray is told otherwise: a larger tile would be mostly padding
+LARGEST_TILE = 1024  # rows in a batch, unless Ray is told otherwise: a larger tile would be mostly padding
 
 
 class RowEvaluator:
-    """A network for `Dataset.map_batches` of [Ray Data](https://docs.ray.io/en/latest/data/data.html).
+    """A network as the function of `Dataset.map_batches` in [Ray Data](https://docs.ray.io/en/latest/data/data.html).
 
         batch[output] = evaluate(mlp, batch[column])
 
-    Each actor loads the network once and evaluates the batches it gets: on a CPU by the fused kernel, on a
-    GPU in tiles of one shape, of at most 1024 rows, by a program that is compiled once. An instance can be
-    pickled. Needs the extra `ray`, and `files` to read a file.
+    Each actor loads the network once and evaluates the batches that it gets. On a CPU the fused kernel does
+    so; on a GPU a program that is compiled once, for tiles of at most 1024 rows. An instance can be pickled.
+    Needs the extra `ray`, and to read a file the extra `files`.
 
     Args:
-      model: an `MLP` or a stack of them, or the path of a file of `save`, which every actor must be able to
-        read.
-      column: the column of inputs, `(batch, n_in)`; or a sequence of names, one column of numbers for each
-        input, in their order.
-      output: the name of the column that is added, `(batch, n_out)`, of a stack `(batch, members, n_out)`, in
-        the promoted dtype of the network and the inputs; float32 for bfloat16, which Arrow doesn't have.
+      model: an `MLP`, a stack of networks, or the path of a file that `save` wrote and every actor can read.
+      column: the name of a column that holds all inputs, `(batch, n_in)`; or a sequence of names, one column
+        of numbers for each input, in the network's order.
+      output: the name of the column to add: `(batch, n_out)`, for a stack `(batch, members, n_out)`, in the
+        promoted dtype of the network and the inputs. It is float32 where that is bfloat16, which Arrow lacks.
 
     Raises:
-      ValueError: a file that holds no whole network, the names of its inputs in another order, a batch
-        without the columns, or columns that do not fit the network. TypeError: a `model` that is neither, a
-        batch that is not a dict of arrays of real numbers. OSError: the file can't be read. ImportError: a
-        file without the extra `files`.
+      ValueError: if the file holds no whole network, `column` has the names of its inputs in another order,
+        or a batch lacks the columns or has columns that do not fit the network.
+      TypeError: if an argument is of another type, or a batch is not a dict of arrays of real numbers.
+      OSError: if the file can't be read.
+      ImportError: if `model` is a file and safetensors is not installed.
 
-    Numerics: a row has the bits of `evaluate` with the same tile. Held by tests/evaluate/test_ray.py, with
-    an actor that is killed.
+    Numerics: a row has the bits that `evaluate` gives it with the same tile. Tested by
+    tests/evaluate/test_ray.py, also with an actor that is killed.
 
     Example:
       >>> add = RowEvaluator(jaxneuron.gates.XOR)
@@ -60,9 +60,9 @@ class RowEvaluator:
             raise BadType(f"model must be an MLP or a path, got {type(model).__name__}; pass MLP(layers)")
         names = [column] if isinstance(column, str) else column
         if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names) or not names:
-            raise BadType(f"column must be a name or a sequence of names, got {column!r}")
+            raise BadType(f"column must be a name or a sequence of names, got {column!r}; pass strings")
         if not isinstance(output, str):
-            raise BadType(f"output must be a name, got {output!r}")
+            raise BadType(f"output must be a name, got {output!r}; pass a string")
         mlp = model if isinstance(model, MLP) else on_device(read(model))
         fitting(mlp)
         if mlp.inputs and set(names) == set(mlp.inputs) and tuple(names) != mlp.inputs:
@@ -78,7 +78,7 @@ class RowEvaluator:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         y = evaluate_rows(self.mlp, self._rows(batch), tile=self.tile)
         assert y is not None
-        y = y if y.ndim == 2 else y.swapaxes(0, 1)  # a row comes first, then its members
+        y = y if y.ndim == 2 else y.swapaxes(0, 1)  # rows on the first axis, members on the second
         return {**batch, self.output: y.astype(np.float32) if y.dtype.name == "bfloat16" else y}
 
     def __reduce__(self) -> Any:
@@ -86,11 +86,14 @@ class RowEvaluator:
 
     def _rows(self, batch: dict[str, np.ndarray]) -> Any:
         if not isinstance(batch, Mapping):
-            raise BadType(f"batch must be a dict of columns, got {type(batch).__name__}")
+            raise BadType(
+                f"batch must be a dict of columns, got {type(batch).__name__}; "
+                f"pass batch_format='numpy' to map_batches"
+            )
         names = [self.column] if isinstance(self.column, str) else list(self.column)
         if missing := [name for name in names if name not in batch]:
             raise BadValue(
-                f"column must name columns of the batch, {', '.join(map(repr, batch))}, got {missing[0]!r}"
+                f"column must name columns of the batch, got {missing[0]!r}; pass one of {listed(batch)}"
             )
         if not isinstance(self.column, str):
             columns = [np.asarray(batch[name]) for name in names]
@@ -98,7 +101,7 @@ class RowEvaluator:
                 if column.ndim != 1 or len(column) != len(columns[0]):
                     raise BadValue(
                         f"column {name!r} must have shape ({len(columns[0])},), a number for each row, "
-                        f"got {column.shape}; name one column alone if it holds all inputs"
+                        f"got {column.shape}; pass the name of one column if it holds all inputs"
                     )
             return np.stack(columns, axis=1)
         rows = np.asarray(batch[self.column])

@@ -1,10 +1,11 @@
 """Reads rows of numbers from `.npy`, `.csv` and `.parquet` files, a chunk at a time.
 
-A chunk is an array `(rows, inputs)`: float64 from CSV, in the file's own dtype from the others. The first
-bytes say what a file is, then its suffix. CSV is comma-separated UTF-8; blank lines are skipped; columns.py
-says when the first line is a header, and which columns are taken.
+A chunk is an array `(rows, inputs)`: float64 from CSV, in the file's own dtype otherwise. The kind of a file
+follows from its first bytes, or else from its suffix. CSV is comma-separated UTF-8, of which blank lines are
+skipped; columns.py decides whether the first line is a header, and which columns are the inputs.
 
-Files are read, not mapped: cutting short a mapped file kills the process; this way it is an error.
+Files are read, not mapped into memory: if another program shortens a file meanwhile, reading it is an error,
+but reading a map of it kills the process.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from jaxneuron._file_kinds import HEAD, KINDS, described, kind_of, kind_of_bytes
 STREAM = Path("-")  # standard input and output, in CSV
 CHUNK = 2**22  # bytes read at a time
 PARQUET_ROWS = 2**16  # rows of Parquet read or written at a time
-BLANK = codecs.BOM_UTF8 + b" \t\r\n"
-NUMBER = 128  # bytes that a number in CSV may take, on average
+BLANK = codecs.BOM_UTF8 + b" \t\r\n"  # the bytes of a blank line
+NUMBER = 128  # bytes that a number in a long line of CSV may take, on average
 
 
 def read_rows(path: Path, inputs: Inputs | int) -> Reader:
-    """A reader of the rows of `path` for a network of these inputs, or of this many.
+    """A reader of the rows in `path`, for a network with these inputs, or this number of inputs.
 
-    Raises OSError, or a ValueError or TypeError that names the file, and the line, row or column that isn't
-    what the network takes.
+    Raises OSError, or a ValueError or TypeError that names the file and the line, row or column that the
+    network can't take.
     """
     inputs = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
     kinds: dict[str, Any] = {".npy": Npy, ".csv": Csv, ".parquet": Parquet}
@@ -57,11 +58,12 @@ def read_rows(path: Path, inputs: Inputs | int) -> Reader:
 
 
 def by_suffix(path: Path, kinds: dict[str, Any], must: str) -> Any:
-    """The one of `kinds` for `path`; rows `must` "be in" or "go to" such a file."""
+    """The value of `kinds` for the suffix of `path`; `must` is "be in" or "go to", for the message."""
     suffix = ".csv" if path == STREAM else path.suffix.lower()
     if suffix not in kinds:
         raise ValueError(
-            f"{path}: rows must {must} a .npy, .csv or .parquet file, got {suffix or 'no suffix'!r}"
+            f"{path}: rows must {must} a .npy, .csv or .parquet file, got {suffix or 'no suffix'!r}; "
+            f"pass the path of such a file"
         )
     return kinds[suffix]
 
@@ -78,8 +80,8 @@ def pyarrow_for(what: str) -> Any:
 class _Table:
     """A file of rows.
 
-    computed: the dtype that the network computes in, once it is known. The user is told of integers that it
-      rounds.
+    computed: the dtype in which the network computes, once it is known. A note tells the user of integers
+      that it rounds.
     """
 
     computed = np.dtype(float)
@@ -90,17 +92,17 @@ class _Table:
         self._told = False
 
     def place(self, row: int) -> list[int]:
-        """Where a later run begins to read to come to this row."""
+        """The position in the file at which a later run begins to read, to reach this row."""
         return []
 
     def _joined(self, names: Sequence[str], columns: Sequence[np.ndarray], row: int) -> np.ndarray:
-        """Named columns of numbers side by side, of which the first lies in `row`."""
+        """Columns of numbers side by side, whose first numbers belong to row `row`."""
         for name, column in zip(names, columns, strict=True):
             self._check_integers(column[:, None], row, [repr(name)], narrowed=self.dtype.kind in "iu")
         return _side_by_side(columns, self.dtype)
 
     def _check_integers(self, rows: np.ndarray, row: int, names: Sequence[Any], narrowed: bool) -> None:
-        """Refuses integers that JAX would cut short, if they stay integers, and tells of those it rounds."""
+        """Refuses integers that JAX would truncate, if they stay integers, and tells of those it rounds."""
         if rows.dtype.kind not in "iu" or not rows.size:
             return
         held = np.iinfo(jax.dtypes.canonicalize_dtype(rows.dtype))
@@ -120,7 +122,7 @@ class _Table:
             column = np.argwhere((rows < -exact) | (rows > exact))[0, 1]
             self.inputs.say(
                 f"{self.path}: integers as large as {max(-low, high)}, in column {names[column]}, are "
-                f"rounded: {self.computed.name} holds every integer only up to {exact}"
+                f"rounded, because {self.computed.name} holds every integer only up to {exact}"
             )
 
 
@@ -133,8 +135,8 @@ class Npy(_Table):
             pass  # for an OSError that names the file
         try:
             header = np.lib.format.open_memmap(path, mode="r")
-        except Exception as error:  # a header can make NumPy raise almost anything
-            raise ValueError(f"{path}: must be a .npy file of numbers ({error}){_unpickled(error)}") from None
+        except Exception as error:  # a damaged header can make NumPy raise almost anything
+            raise ValueError(f"{path}: must be a .npy file of numbers ({error}); {_saved(error)}") from None
         self.fields: list[str] = []
         columns = [header[:0]]
         if header.dtype.names is not None and header.ndim == 1:
@@ -143,12 +145,15 @@ class Npy(_Table):
             columns = [header[:0][name] for name in self.fields]
         elif header.ndim != 2 or header.shape[1] != self.columns:
             raise ValueError(
-                f"{path}: must have shape (rows, {self.columns}) for this network, got {header.shape}"
+                f"{path}: must have shape (rows, {self.columns}) for this network, got {header.shape}; "
+                f"save an array of rows, one column for each input"
             )
         for i, column in enumerate(columns):
             where = f"{path}: column {self.fields[i]!r}" if self.fields else f"{path}: rows"
             if self.fields and column.ndim != 1:
-                raise ValueError(f"{where} must hold a number for each row, got an array")
+                raise ValueError(
+                    f"{where} must hold one number for each row, got an array; save each number as a column"
+                )
             as_array(column, where)
         self.count, self.stored = len(header), header.dtype
         self.dtype = np.result_type(*(column.dtype for column in columns)) if columns else np.dtype(bool)
@@ -170,13 +175,17 @@ class Npy(_Table):
                 else:
                     rows = self._read(file, row * self.columns, n * self.columns).reshape(n, self.columns)
                 self._check_integers(rows, row, range(1, self.columns + 1), narrowed=True)
-                yield rows.astype(self.dtype.newbyteorder("="), copy=False)  # JAX reads the bytes as they lie
+                # In the machine's byte order, which JAX assumes.
+                yield rows.astype(self.dtype.newbyteorder("="), copy=False)
 
     def _read(self, file: BinaryIO, first: int, n: int) -> np.ndarray:
         file.seek(self.offset + first * self.stored.itemsize)
         numbers = np.fromfile(file, self.stored, n)
         if len(numbers) < n:
-            raise ValueError(f"{self.path}: must hold {self.count} rows, was cut short while it was read")
+            raise ValueError(
+                f"{self.path}: must hold {self.count} rows, but was cut short while it was read; "
+                f"write it again, then run again"
+            )
         return numbers
 
 
@@ -190,9 +199,9 @@ class Csv(_Table):
         super().__init__(path, inputs)
         if path != STREAM:
             os.stat(path)  # for an OSError that names the file
-        self.fields, self.taken = self.columns, list(range(self.columns))  # in a line, and which of them
-        self.first = 0  # the number of a line that holds numbers, but might have held names
-        # How many bytes, lines and rows come before each block that isn't done entirely.
+        self.fields, self.taken = self.columns, list(range(self.columns))  # fields in a line; those to take
+        self.first = 0  # the number of the first line, if it was taken for numbers and may be names
+        # The numbers of bytes, lines and rows before each block of which some rows are still to be written.
         self._blocks: collections.deque[list[int]] = collections.deque()
 
     def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:
@@ -201,7 +210,7 @@ class Csv(_Table):
         with (
             contextlib.nullcontext(sys.stdin.buffer) if self.path == STREAM else open(self.path, "rb") as file
         ):
-            if begun:  # the first line says which columns to take, in this run too
+            if begun:  # a resumed run needs the first line too: it may name the columns
                 next(
                     self._begin(block, at)
                     for block, at in self._blocks_of_lines(file, 0)
@@ -218,17 +227,20 @@ class Csv(_Table):
                 if row > start:
                     yield rows[max(0, len(rows) - (row - start)) :]
         if begun and not row and self.inputs.header == "auto":
-            self.inputs.say(f"{self.path}: its only line is taken for a header; {OPTION} says what it is")
+            self.inputs.say(f"{self.path}: its only line is taken for a header; {OPTION}")
 
     def _blocks_of_lines(self, file: BinaryIO, line: int) -> Iterator[tuple[bytes, int]]:
-        """Whole lines, about `CHUNK` bytes at a time, and how many lines come before them."""
+        """Blocks of whole lines, about `CHUNK` bytes each, and the number of lines before each block."""
         longest = CHUNK + NUMBER * self.fields
         while block := file.read(CHUNK):
             if not block.endswith(b"\n"):
                 end = file.readline(longest)
                 if len(end) == longest:
                     number = line + 1 + block.count(b"\n")
-                    raise ValueError(f"{self.path}: line {number}: must end within {longest} bytes")
+                    raise ValueError(
+                        f"{self.path}: line {number}: must end within {longest} bytes; "
+                        f"write each row on a line of its own"
+                    )
                 block += end
             yield block, line
             line += block.count(b"\n")
@@ -278,22 +290,24 @@ class Csv(_Table):
             return self._parse_slowly(block, line)
 
     def _parse_slowly(self, block: bytes, line: int) -> np.ndarray:
-        """Parses what Arrow refuses: lines of spaces, numbers as only Python writes them, and mistakes."""
-        # Bytes that are not UTF-8 are replaced by a character that no number has.
+        """Parses what Arrow refuses: lines of spaces, numbers that only Python reads, and mistakes."""
+        # Bytes that are not UTF-8 become a character that no number has.
         lines = enumerate(io.TextIOWrapper(io.BytesIO(block), "utf-8", "replace"), line + 1)
         rows: list[list[float]] = []
         for number, text in lines:
             if not text.strip():
                 continue
             fields, where = text.split(","), f"{self.path}: line {number}"
-            hint = f"; {OPTION} says what it is" if number == self.first else ""
+            hint = OPTION if number == self.first else "correct it, or write the file again"
             if len(fields) != self.fields:
-                like = "for this network" if self.fields == self.columns else "like the names above"
-                raise ValueError(f"{where}: must have {self.fields} columns {like}, got {len(fields)}{hint}")
+                like = "for this network" if self.fields == self.columns else "like the header"
+                raise ValueError(
+                    f"{where}: must have {self.fields} columns {like}, got {len(fields)}; {hint}"
+                )
             for i in self.taken:
                 if not is_number(fields[i]):
                     got = fields[i].strip()
-                    raise ValueError(f"{where}: column {i + 1} must be a number, got {got!r}{hint}")
+                    raise ValueError(f"{where}: column {i + 1} must be a number, got {got!r}; {hint}")
             rows.append([float(fields[i]) for i in self.taken])
         return np.array(rows).reshape(-1, self.columns)
 
@@ -309,14 +323,17 @@ class Parquet(_Table):
             schema, self.count = file.schema_arrow, file.metadata.num_rows
             self.groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         places = inputs.places(str(path), schema.names)
-        # By name, so that other columns are not read; by place, as they stand: two may have one name.
+        # By name, only these columns are read. By position all are, because two may have the same name.
         self.names = [schema.names[i] for i in places] if inputs.names is not None else None
         types = pyarrow_for("Parquet").types
         for field in map(schema.field, places):
             if not (
                 types.is_floating(field.type) or types.is_integer(field.type) or types.is_boolean(field.type)
             ):
-                raise TypeError(f"{path}: column {field.name!r} must hold numbers, got {field.type}")
+                raise TypeError(
+                    f"{path}: column {field.name!r} must hold numbers, got {field.type}; "
+                    f"convert the column to float64"
+                )
         dtypes = [schema.field(i).type.to_pandas_dtype() for i in places]
         self.dtype = np.result_type(*dtypes) if places else np.dtype(bool)
 
@@ -341,7 +358,8 @@ class Parquet(_Table):
             if column.null_count:
                 first = int(np.argmin(column.is_valid().to_numpy(zero_copy_only=False)))
                 raise ValueError(
-                    f"{self.path}: row {row + first}: column {name!r} must be a number, got null"
+                    f"{self.path}: row {row + first}: column {name!r} must be a number, got null; "
+                    f"fill it, or leave out the row"
                 )
         return self._joined(batch.schema.names, _columns(batch), row)
 
@@ -352,7 +370,7 @@ class Parquet(_Table):
             with arrow.parquet.ParquetFile(self.path) as file:
                 yield file
         except (arrow.ArrowException, OSError) as error:
-            raise ValueError(f"{self.path}: must be a whole Parquet file ({error})") from None
+            raise ValueError(f"{self.path}: must be a whole Parquet file ({error}); write it again") from None
 
 
 def _columns(table: Any) -> list[np.ndarray]:
@@ -366,9 +384,10 @@ def _side_by_side(columns: Sequence[np.ndarray], dtype: np.dtype) -> np.ndarray:
     return rows
 
 
-def _unpickled(error: Exception) -> str:
+def _saved(error: Exception) -> str:
+    """The remedy for a file that NumPy does not read."""
     objects = "Python objects" in str(error)
-    return "; load it where you trust it, and save np.asarray(rows, float)" if objects else ""
+    return f"{'load it where you trust it, and ' * objects}save np.asarray(rows, float)"
 
 
 Reader = Npy | Csv | Parquet

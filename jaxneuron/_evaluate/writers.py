@@ -1,6 +1,7 @@
 """Writes rows of numbers to `.npy`, `.csv` and `.parquet` files, a chunk at a time.
 
-Files are written, not mapped: on a full disk, writing to a map kills the process; this way it is an error.
+Files are written, not mapped into memory: when the disk is full, writing to a file is an error, but writing
+to a map of it kills the process.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class NpyWriter:
             self._header(0)
 
     def _header(self, rows: int) -> None:
-        # NumPy leaves room for the first axis to grow: a header takes as many bytes for any number of rows.
+        # NumPy leaves room for the first axis to grow: a header has the same length for any number of rows.
         descr, shape = np.lib.format.dtype_to_descr(self.dtype), (rows, self.columns)
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, {"descr": descr, "fortran_order": False, "shape": shape})
@@ -44,7 +45,7 @@ class NpyWriter:
 
 
 class CsvWriter:
-    """Appends rows to CSV, each number in the fewest digits that give every bit back."""
+    """Appends rows to CSV, each number with the fewest digits from which every bit can be read back."""
 
     def __init__(self, file: BinaryIO, columns: int, dtype: np.dtype) -> None:
         self.file = file
@@ -62,11 +63,11 @@ class CsvWriter:
 
 
 class ParquetWriter(NpyWriter):
-    """Keeps rows as in a `.npy` file until all are there: no later run can append to a Parquet file."""
+    """Keeps rows as in a `.npy` file until all are there: nothing can be appended to a Parquet file."""
 
     @staticmethod
     def pack(source: Path, file: BinaryIO, names: Sequence[str] | None = None) -> None:
-        """Writes the finished rows in `source` to `file`, in columns of these names, or y0, y1, ..."""
+        """Writes the finished rows in `source` to `file`, in columns with these names, or y0, y1, ..."""
         arrow = pyarrow_for("Parquet")
         with open(source, "rb") as written:
             np.lib.format.read_magic(written)
@@ -85,7 +86,7 @@ def _table(arrow: Any, rows: np.ndarray, names: Sequence[str] | None = None) -> 
 
 
 def write_all(file: BinaryIO, content: Any) -> None:
-    """Write all of `content`: an unbuffered file may take only a part at a time."""
+    """Writes all of `content`: an unbuffered file may take only a part of it at a time."""
     view = memoryview(content)
     while view:
         view = view[file.write(view) :]

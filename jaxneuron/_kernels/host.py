@@ -179,7 +179,7 @@ def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
         target = np.empty(y.shape, y.dtype)
         code = run(plan.address, np.require(x, requirements=("C", "A")), target)
     if code != OK:
-        raise MemoryError("no memory for a tile of rows")
+        raise MemoryError("no memory for a tile of rows; pass fewer rows")
     if target is not y:
         y[...] = target
 
@@ -188,7 +188,7 @@ def forward_and_jacobian(plan: Plan, x: np.ndarray, y: np.ndarray, j: np.ndarray
     """The outputs for x go to y, and the Jacobians to j: both of the plan's dtype, and contiguous."""
     x = np.require(_in_dtype(plan, x), requirements=("C", "A"))
     if _functions().forward_and_jacobian(plan.address, x, y, j) != OK:
-        raise MemoryError("no memory for a tile of rows")
+        raise MemoryError("no memory for a tile of rows; pass fewer rows")
 
 
 def _in_dtype(plan: Plan, x: np.ndarray) -> np.ndarray:

@@ -24,7 +24,9 @@ def most_threads(threads: int | None = None) -> int:
         try:
             most = operator.index(threads)
         except TypeError:
-            raise BadType(f"threads must be a number of threads or None, got {threads!r}") from None
+            raise BadType(
+                f"threads must be a whole number of threads or None, got {threads!r}; pass an int"
+            ) from None
         if most < 1:
             raise BadValue(f"threads must be at least 1, got {most}; leave it out for all CPUs")
         return min(most, MANY)

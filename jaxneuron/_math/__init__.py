@@ -1,11 +1,19 @@
 """The mathematics of the activations.
 
-formats.py     one table of formats, polynomials and constants; the C++ header is made from it
-arithmetic.py  sums and products in two parts, for XLA
-elementary.py  the activations, each within an ULP or two
-correct.py     the correctly rounded ones
-slopes.py      the first and second derivatives of the activations
-float64.py     the activations in float64 by NumPy, where float64 is enough of a truth
-oracle.py      the truth by mpmath and exact integers, and the errors that results may have; never uses jax
-jacobians.py   the same of a network's Jacobian and Laplacian
+For XLA:
+
+activations.py  the table of activations: what each promises
+formats.py      the table of formats, polynomials and constants
+tables.py       what the C++ kernel takes from both tables
+arithmetic.py   sums and products in two parts
+elementary.py   the activations, each within one or two ULP
+scaled.py       the activations with parameters; sine.py has the sine
+correct.py      the correctly rounded activations
+slopes.py       the first and second derivatives of the activations
+
+For tests, without jax:
+
+float64.py      the activations in float64, by NumPy: exact enough to check narrower formats
+oracle.py       the exact results, by mpmath and exact integers, and bounds of the errors of other results
+jacobians.py    the same for a network's Jacobian and Laplacian
 """

@@ -1,12 +1,12 @@
 """The table of activations: a line for each name, and one for each family with parameters.
 
-A line says what is promised, and what a test needs to hold an activation to it. The formulas stand elsewhere:
-for XLA in elementary.py, scaled.py and sine.py, for the kernel in _kernels/cpu/activations.h, the truth in
+A line says what an activation promises, and what a test needs to check it. The formulas are elsewhere: for
+XLA in elementary.py, scaled.py and sine.py, for the kernel in _kernels/cpu/activations.h, the exact ones in
 oracle.py.
 
-A member of a family is a value such as `LeakyReLU(0.2)`: it has `family`, the family's name here, and
-`parameters`. A name is that of a function without parameters, which may be a member of a family: `relu6` is
-`HardTanh(0, 6)`.
+A member of a family is a value such as `LeakyReLU(0.2)`. It has `family`, the family's name in this table,
+and `parameters`. A name stands for a function without parameters, which may be a member of a family: `relu6`
+is `HardTanh(0, 6)`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from jaxneuron._math.formats import LEAKY_SLOPE
 
 
 class Facts(NamedTuple):
-    """What is known of an activation f."""
+    """The facts about an activation f."""
 
-    ulp: tuple[float, float] | None = None  # the greatest error in float32 and float64
-    bound: str = ""  # the same in words, where it is not stated in ULP
-    slope: float = 1.0  # the greatest |f'|: by so much an error in z grows; oracle.py has those without one
+    ulp: tuple[float, float] | None = None  # the largest error, in ULP, in float32 and float64
+    bound: str = ""  # the largest error in words, if it is not stated in ULP
+    slope: float = (
+        1.0  # the largest |f'|: the factor by which an error in z grows; if infinite, see oracle.py
+    )
     rises: bool = False  # f never decreases between neighbouring floats
-    values: tuple[float, float] = (-math.inf, math.inf)  # f lies in this closed interval
+    values: tuple[float, float] = (-math.inf, math.inf)  # all values of f are in this closed interval
     nearest16: bool = False  # correctly rounded in bfloat16 and float16
     gates: bool = False  # f(z) is z times a factor in [0, 1], whose error is relative to z
     he: bool = False  # init_mlp draws the weights before it with He's variance, 2 / n_in
     of_rows: bool = False  # a unit's value depends on the other units of its row: only for the last layer
-    has_limits: bool = True  # f has a limit at the infinities; else it is NaN there
-    formula: str = ""  # the kernel's, where it has another name
-    parameters: tuple[float, ...] = ()  # with which the kernel's formula is this function
+    has_limits: bool = True  # f has a limit at both infinities; otherwise it is NaN there
+    formula: str = ""  # the kernel's formula, if its name is another
+    parameters: tuple[float, ...] = ()  # the parameters with which the kernel's formula is this function
 
 
 class Member(Protocol):
@@ -45,12 +47,12 @@ class Member(Protocol):
 
 
 class Family(NamedTuple):
-    """Activations that differ in their parameters."""
+    """Activations that differ only in their parameters."""
 
-    formula: str  # the kernel's
+    formula: str  # the kernel's formula
     parameters: tuple[str, ...]
     facts: Callable[..., Facts]
-    names: dict[tuple[float, ...], str]  # the members that have one
+    names: dict[tuple[float, ...], str]  # the members that have a name, by their parameters
 
 
 ACTIVATIONS = {
@@ -130,21 +132,21 @@ FAMILIES = {
 }
 
 OF_ROWS = tuple(name for name, facts in ACTIVATIONS.items() if facts.of_rows)
-# The kernel's formulas with the number of their parameters, in the order of their codes.
+# The kernel's formulas, each with its number of parameters, in the order of their codes.
 FORMULAS = {facts.formula or name: len(facts.parameters) for name, facts in ACTIVATIONS.items()} | {
     family.formula: len(family.parameters) for family in FAMILIES.values()
 }
 
 
 def facts_of(activation: str | Member) -> Facts:
-    """What is known of an activation, by its name or as a value."""
+    """The facts about an activation, which is a name or a value."""
     if isinstance(activation, str):
         return ACTIVATIONS[activation]
     return FAMILIES[activation.family].facts(*activation.parameters)
 
 
 def in_kernel(activation: str | Member) -> tuple[str, tuple[float, ...]]:
-    """The kernel's formula and its parameters."""
+    """The kernel's formula for an activation, and its parameters."""
     if isinstance(activation, str):
         facts = ACTIVATIONS[activation]
         return facts.formula or activation, facts.parameters

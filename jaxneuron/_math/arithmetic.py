@@ -5,8 +5,8 @@
 
 Where a rounding error matters, a value is kept as an unevaluated sum of two floats (Dekker 1971). The larger
 one has half the bits of a significand, so that its products are exact, whether XLA contracts a product and a
-sum into one rounding or not. The other bits are cleared in the bit pattern, as XLA simplifies (1 + x) - 1.
-The reduction of exp's argument is Cody and Waite's (1980).
+sum into a fused multiply-add or not. The other bits are cleared in the bit pattern, because XLA simplifies
+(1 + x) - 1. The argument of exp is reduced as by Cody and Waite (1980).
 
 Arrays are float32 or float64. XLA flushes subnormal numbers to 0.
 """
@@ -42,14 +42,14 @@ def reduced(x: Array, low: Array | float = 0.0) -> tuple[Array, Array, Array]:
 
 
 def one_plus(r: Array, rest: Array, bits: int | None = None) -> tuple[Array, Array, Array]:
-    """1 + r + rest: rounded, its leading bits, and the rest of it."""
+    """1 + r + rest as one rounded number, and again in two parts: its leading bits and the rest."""
     y = 1 + (r + rest)
     first = leading(y, bits)
     return y, first, (r - (first - 1)) + rest
 
 
 def quotient(d: Array) -> Array:
-    """1 / d in half a significand: truncated, from a numerator larger by half a unit in the last bit."""
+    """1 / d in half a significand: truncated, after half a unit of its last bit has been added."""
     return leading((1 + 2.0 ** -format_of(d).half_bits) / d)
 
 
@@ -59,11 +59,11 @@ def newton(residual: Array) -> Array:
 
 
 def power_of_two(k: int, n: Array, sign: int) -> Array:
-    """2^(k + sign m), and 0 where that is below the normal numbers; n as exp_parts gives it."""
+    """2^(k + sign m), and 0 where that is below the normal numbers; n comes from `exp_parts`."""
     f = FLOAT64 if n.dtype == jnp.int64 else FLOAT32
     width = 8 * n.dtype.itemsize
     start = (f.exponent_bias + k) << f.fraction_bits
-    start -= (start >> (width - 1)) << width  # to the integers that n.dtype holds; n has wrapped too
+    start -= (start >> (width - 1)) << width  # wrapped to the integers of n.dtype, as n is
     return number_of(jnp.maximum(start + n if sign > 0 else start - n, 0))
 
 
@@ -74,13 +74,13 @@ def subnormal(shifted: Array) -> Array:
 
 
 def leading(x: Array, bits: int | None = None) -> Array:
-    """x with all but its leading bits cleared; half a significand's stay unless given."""
+    """x with all but its leading `bits` cleared; by default the bits of half a significand are kept."""
     f = format_of(x)
     return number_of(bits_of(x) & -(1 << (f.fraction_bits + 1 - (bits or f.half_bits))))
 
 
 def split(constant: tuple[float, float], f: Format, bits: int | None = None) -> tuple[float, float]:
-    """A constant, given as a float64 and what that lacks: its leading bits and the rest."""
+    """A constant, given as the sum of two float64, as its leading bits and the rest."""
     scale = 2.0 ** ((bits or f.half_bits) - math.frexp(constant[0])[1])
     first = math.floor(constant[0] * scale) / scale
     return first, (constant[0] - first) + constant[1]
@@ -95,12 +95,12 @@ def polynomial(coefficients: Polynomial, x: Array) -> Array:
 
 
 def at_most(x: Array, bound: float) -> Array:
-    """The lesser of both; NaN stays, at half the price of jnp.minimum."""
+    """The smaller of both, or NaN if x is; it takes half the time of jnp.minimum."""
     return jnp.where(x > bound, bound, x)
 
 
 def at_least(x: Array, bound: float) -> Array:
-    """The greater of both; NaN stays."""
+    """The larger of both, or NaN if x is."""
     return jnp.where(x < bound, bound, x)
 
 
@@ -115,12 +115,12 @@ def bits_of(x: Array) -> Array:
 
 
 def number_of(bits: Array) -> Array:
-    """The number of a bit pattern."""
+    """The number with this bit pattern."""
     return lax.bitcast_convert_type(bits, jnp.float64 if bits.dtype == jnp.int64 else jnp.float32)
 
 
 def has_slope(function: jax.custom_jvp[Array], slope: Function) -> None:
-    """dy = slope(z) dz, for those who differentiate: bit patterns have no derivative."""
+    """Sets the derivative of `function`, dy = slope(z) dz: JAX can't differentiate through bit patterns."""
 
     def jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
         return function(*primals), tangents[0] * slope(*primals)
@@ -129,7 +129,7 @@ def has_slope(function: jax.custom_jvp[Array], slope: Function) -> None:
 
 
 def differentiable(slope: Function) -> Callable[[Function], Function]:
-    """A function with its slope, which may be differentiable in turn."""
+    """Decorates a function with its slope, which may be decorated in the same way."""
 
     def decorate(function: Function) -> Function:
         with_slope = jax.custom_jvp(function)

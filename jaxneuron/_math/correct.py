@@ -1,7 +1,7 @@
 """Correctly rounded activations: the float nearest to the exact value, ties to even.
 
 float32 and narrower formats are computed in float64. Its error can matter only if the exact value is very
-close to the midpoint of two floats (Ziv 1991); `python -m bench.accuracy` has gone through all inputs.
+close to the midpoint of two floats (Ziv 1991). `python -m bench.accuracy` has checked all inputs.
 """
 
 from __future__ import annotations
@@ -38,19 +38,20 @@ def cr_sigmoid(z: Array) -> Array:
         c = power_of_two(0, n, -1)
         small = c / ((1 + (r + rest)) + c)
         y = jnp.where(x < 0, small, 1 - small)
-        # Near 0 the difference from 1/2 is rounded, by the series: added to 1/2 it would lose the bits that
-        # decide a tie.
+        # Near 0 the difference from 1/2, from its series, is rounded before it is added: the sum would lose
+        # the bits that decide a tie.
         difference = 0.25 * x * (1 - x * x * (1 / 12 - x * x / 120))
         ulp = jnp.where(x < 0, 2.0**-25, 2.0**-24)
         y = jnp.where(jnp.abs(x) < 2.0**-8, 0.5 + ulp * jnp.round(difference / ulp), y)
-        # Below the normal numbers of float32 a result is an integer times the smallest one: its pattern.
+        # Below the normal numbers of float32 a result is an integer times the smallest number, and that
+        # integer is its bit pattern.
         tiny = number_of(bits_of(small * 2.0**149 + 2.0**52).astype(jnp.int32))
         return jnp.where(x < -FLOAT32.normal, tiny, y.astype(jnp.float32))
 
 
 @jax.custom_jvp
 def cr_tanh(z: Array) -> Array:
-    """tanh of a float32 or float64 array; of the latter not correctly rounded."""
+    """tanh of a float32 or float64 array; float64 results are not correctly rounded."""
     if z.dtype == jnp.float64:
         return elementary.tanh(z)
     with jax.enable_x64(True):
@@ -59,7 +60,7 @@ def cr_tanh(z: Array) -> Array:
 
 
 def _sigmoid64(z: Array) -> Array:
-    """sigmoid as in elementary.py, with more parts of exp, of the denominator and of the larger half."""
+    """sigmoid as in elementary.py, with more parts of exp, of the denominator and of results above 1/2."""
     f = FLOAT64
     a = at_most(jnp.abs(z), f.zero)
     n, r, s = reduced(a)
@@ -75,8 +76,8 @@ def _sigmoid64(z: Array) -> Array:
     y_rest = ((r - (y_first - 1)) + square) + rest
     q = quotient(y + c)
     p = newton(((1 - q * y_first) - q * c) - q * y_rest)
-    # Each result is rounded once: an integer and its fraction below the normal numbers, and above one half
-    # the difference from 1, exact while half has few bits.
+    # Each result is rounded once. Below the normal numbers it is an integer, rounded from its whole part and
+    # its fraction; above 1/2 it is the difference from 1, where 1 - half is exact because half has few bits.
     scaled = q * power_of_two(f.exponent_bias + f.fraction_bits - 1, n, -1)
     whole = jnp.floor(scaled)
     tiny = subnormal((whole + 2.0**f.fraction_bits) + ((scaled - whole) + scaled * p))

@@ -1,7 +1,7 @@
 """The activations on float32 and float64 arrays, within one or two ULP: the mathematics of each.
 
-Each has its sources of error spelled out by the number of parts it keeps (see arithmetic.py); what they
-come to, docs/numerics.md says, and tests/test_numerics.py holds.
+Names that end in `_first` and `_rest` are the two parts of one number (see arithmetic.py). docs/numerics.md
+says which rounding errors remain, and tests/test_numerics.py tests the bounds.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from jaxneuron._math.formats import (
     SQRT_8_PI_CUBIC,
 )
 
-BITS = 64  # slopes are computed times 2^BITS, as their products may be normal numbers where they are none
+BITS = 64  # slopes are computed times 2^BITS: they may be subnormal where their products with z are not
 SCALE = 2.0**-BITS
 
 
 @jax.custom_jvp
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z); nothing is flushed to 0."""
+    """1 / (1 + exp(-z)), from the smaller of sigmoid(z) and sigmoid(-z), subnormal results included."""
     f = format_of(z)
     a = at_most(jnp.abs(z), f.zero)
     n, r, rest = exp_parts(a)
     c, q, p = smaller_half(n, r, rest)
     y = q + q * p
-    # Below the normal numbers 2^-m y is an integer times the smallest one; the sum rounds to it.
+    # Below the normal numbers 2^-m y is an integer times the smallest number: the sum rounds to that integer.
     tiny = subnormal(y * power_of_two(f.exponent_bias + f.fraction_bits - 1, n, -1) + 2.0**f.fraction_bits)
     small = jnp.where(a > f.normal, tiny, c * y)
     return jnp.where(z < 0, small, 1 - small)
@@ -58,16 +58,17 @@ def sigmoid(z: Array) -> Array:
 
 @jax.custom_jvp
 def sigmoid_16(z: Array) -> Array:
-    """sigmoid of float16 or bfloat16 numbers in float32, never in the middle of two such numbers.
+    """sigmoid of float16 or bfloat16 numbers in float32, never in the middle between two such numbers.
 
-    Near 0 it is 1/2 + z/4 to float32, which may be such a middle: less a little, as is the exact value.
+    Near 0 it is 1/2 + z/4 in float32, which may be such a middle. The exact value is slightly nearer to 1/2,
+    and so is this one.
     """
     return jnp.where(jnp.abs(z) < 2.0**-5, 0.5 + z * (0.25 - 2.0**-14), sigmoid(z))
 
 
 @jax.custom_jvp
 def tanh(z: Array) -> Array:
-    """z + z^3 TANH(z^2), and 1 - 2 / (1 + exp(2z)) for large z."""
+    """z + z^3 TANH(z^2) for small z, and 1 - 2 / (1 + exp(2z)) for large z."""
     f = format_of(z)
     a = jnp.abs(z)
     large = 1 - tanh_half(a) * (2 * SCALE)
@@ -79,7 +80,7 @@ def tanh(z: Array) -> Array:
 
 
 def tanh_half(a: Array) -> Array:
-    """2^BITS / (1 + exp(2a)), a >= 0: what tanh and its slope share, if XLA computes both."""
+    """2^BITS / (1 + exp(2a)), a >= 0: XLA computes it only once for tanh and its slope."""
     n, r, rest = exp_parts(at_most(2 * a, max(format_of(a).gated_zero)))
     return power_of_two(BITS, n, -1) / ((1 + (r + rest)) + power_of_two(0, n, -1))
 
@@ -142,14 +143,14 @@ def normal_tail(a: Array) -> tuple[Array, Array, Array, Array, Array]:
     """n, q, y, and y in two parts, with Phi(-a) = erfc(a / sqrt(2)) / 2 = 2^(m - 1) q y."""
     f = format_of(a)
     n, r, rest = exp_of_square(a)
-    # 1 / (13/16 + a) = q + q p, and 13/16 + t GELU = 1 + scale
+    # 1 / (13/16 + a) = q + q p,  13/16 + t GELU = 1 + scale
     d = a + GELU_PLACE
     d_first = leading(d)
     q = quotient(d)
     p = newton((1 - q * d_first) - q * (a - (d_first - GELU_PLACE)))
     t = a / (a + 4)
     scale = t * polynomial(f.gelu, t - 0.375) + (GELU_PLACE - 1)
-    # 2^m (1 + r + rest) (1 + p) (1 + scale) is 2^m (1 + r + rest) again
+    # The product 2^m (1 + r + rest) (1 + p) (1 + scale) is again of the form 2^m (1 + r + rest).
     rest = rest + (1 + (r + rest)) * (p + (scale + scale * p))
     return n, q, *one_plus(r, rest)
 
@@ -158,8 +159,10 @@ def normal_tail(a: Array) -> tuple[Array, Array, Array, Array, Array]:
 def softplus(z: Array) -> Array:
     """max(z, 0) + log1p(exp(-|z|))."""
     total, rest, (c, y, y_rest) = softplus_parts(z)
-    total = jnp.where(z < -40, c * (y + y_rest), total + rest)  # exp(z) alone, before its rest underflows
-    return jnp.where(z < jnp.inf, total, z)  # NaN and infinity as they are
+    total = jnp.where(
+        z < -40, c * (y + y_rest), total + rest
+    )  # only exp(z) below -40, where `rest` underflows
+    return jnp.where(z < jnp.inf, total, z)  # NaN and infinity are returned unchanged
 
 
 def softplus_parts(z: Array, low: Array | None = None) -> tuple[Array, Array, tuple[Array, Array, Array]]:
@@ -179,7 +182,7 @@ def softplus_parts(z: Array, low: Array | None = None) -> tuple[Array, Array, tu
     s = x / (2 + x)
     half = 0.5 * (x * x)
     rest = (s * (half + (s * s) * polynomial(f.log, s * s)) - half) + (x_rest - (2 * s) * x_rest)
-    # The two larger terms, their sum, its error: all else is small, and is rounded once with it.
+    # The two larger terms, their sum and its rounding error. All else is small, and is added to that error.
     terms = x + ln2, jnp.where(z > 0, z, 0)
     larger, smaller = jnp.maximum(*terms), jnp.minimum(*terms)
     total = larger + smaller
@@ -194,7 +197,7 @@ def log_sigmoid(z: Array) -> Array:
 
 @jax.custom_jvp
 def elu(z: Array) -> Array:
-    """z, and exp(z) - 1 below 0."""
+    """z above 0, exp(z) - 1 below."""
     f = format_of(z)
     n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
     c = power_of_two(0, n, 1)
@@ -203,11 +206,11 @@ def elu(z: Array) -> Array:
 
 @jax.custom_jvp
 def selu(z: Array) -> Array:
-    """1.0507 z, and 1.7581 (exp(z) - 1) below 0."""
+    """1.0507 z above 0, 1.7581 (exp(z) - 1) below."""
     f = format_of(z)
     n, r, rest = exp_parts(at_least(jnp.minimum(z, 0), -f.one))
     c = power_of_two(0, n, 1)
-    # SELU_LIMIT less a rounded number where exp(z) < 1/2; else its product with all parts of exp(z) - 1.
+    # Where exp(z) < 1/2, a rounded number minus SELU_LIMIT; else its product with all parts of exp(z) - 1.
     far = (SELU_LIMIT * c) * (1 + (r + rest)) - SELU_LIMIT
     first, (alpha, alpha_rest) = leading(r), split((SELU_LIMIT, 0.0), f)
     near = alpha * first + ((alpha * (r - first) + alpha_rest * r) + SELU_LIMIT * rest)
@@ -220,9 +223,9 @@ def selu(z: Array) -> Array:
 
 @differentiable(lambda z: exp(z))
 def exp(z: Array) -> Array:
-    """2^m (1 + r + rest), in two steps where 2^m is too large."""
+    """2^m (1 + r + rest); where 2^m would overflow, in two factors."""
     f = format_of(z)
-    largest = (f.exponent_bias + 1.4) * LN2.value  # 2^m is then just above all finite numbers
+    largest = (f.exponent_bias + 1.4) * LN2.value  # for it, 2^m is just above all finite numbers
     n, r, rest = exp_parts(at_most(at_least(z, -f.zero), largest))
     y = 1 + (r + rest)
     return jnp.where(z < 0, y * power_of_two(0, n, 1), (y * power_of_two(-1, n, 1)) * 2)
@@ -230,7 +233,7 @@ def exp(z: Array) -> Array:
 
 @jax.custom_jvp
 def softsign(z: Array) -> Array:
-    """z / (1 + |z|); from 2^60 on it is 1."""
+    """z / (1 + |z|), which is 1 from 2^60 on."""
     z = at_least(at_most(z, 2.0**60), -(2.0**60))
     return z / (1 + jnp.abs(z))
 
@@ -243,9 +246,10 @@ def hard_sigmoid(z: Array) -> Array:
 
 @jax.custom_jvp
 def squareplus(z: Array) -> Array:
-    """(z + sqrt(z^2 + 4)) / 2: t below 0 and |z| + t above, t = 2 / (|z| + sqrt(z^2 + 4)), 1/|z| far out.
+    """(z + sqrt(z^2 + 4)) / 2: t below 0, |z| + t above, with t = 2 / (|z| + sqrt(z^2 + 4)).
 
-    t (|z| + t) = 1. What a rounded t lacks of that is t e / (1 + t^2), e = 1 - t (|z| + t), to first order.
+    t (|z| + t) = 1. The error of a rounded t is, to first order, t e / (1 + t^2) with e = 1 - t (|z| + t).
+    For very large |z|, t is 1 / |z|.
     """
     a = jnp.abs(z)
     x = at_most(a, 2.0**60)
@@ -255,14 +259,14 @@ def squareplus(z: Array) -> Array:
     rest = (larger - total) + smaller
     first = leading(t)
     e = ((1 - first * total) - (t - first) * total) - t * rest
-    t_rest = (t * e) * (16 / 17 - 8 / 17 * (t * t))  # 1 / (1 + t^2) to 6 %
+    t_rest = (t * e) * (16 / 17 - 8 / 17 * (t * t))  # 1 / (1 + t^2) within 6 %
     y = jnp.where(z < 0, t + t_rest, total + (rest + t_rest))
     return jnp.where(a > 2.0**60, jnp.where(z < 0, t, z), y)
 
 
 @differentiable(lambda z: jnp.where(z >= 3, 1, jnp.where(z <= -3, 0, z / 3 + 0.5)))
 def hard_swish(z: Array) -> Array:
-    """z (z + 3) / 6, from 0 to z."""
+    """0 up to -3, z (z + 3) / 6 up to 3, then z."""
     f = format_of(z)
     x = at_least(at_most(z, 3), -3)
     sum_first = leading(x + 3)
@@ -297,7 +301,7 @@ def mish(z: Array) -> Array:
     d_rest = (((start - d_first) + 2 * e_first) + factor * square) + small_terms
     q = quotient(d)
     p = newton((1 - q * d_first) - q * d_rest)
-    # |z| q, and (1 + r + rest) m with m = N / E
+    # |z| q in two parts, and (1 + r + rest) m in two parts, with m = N / E
     a_first = leading(a)
     t = a_first * q
     t_first = leading(t)
@@ -310,14 +314,14 @@ def mish(z: Array) -> Array:
     total_first = t_first * w_first
     total_rest = t_first * w_rest + t_rest * (w_first + w_rest)
     total = total_first + (total_rest + (total_first + total_rest) * p)
-    # 2^m may be too small for a normal number where the product is none: in two steps.
+    # 2^m may be subnormal where the product is normal: in two factors.
     small = jnp.where(a > f.normal - 7, (total * 2.0**-64) * power_of_two(64, n, 1), c * total)
     return _with_limit(z, jnp.where(negative, -small, z - small), 0.6)
 
 
 @jax.custom_jvp
 def softmax(z: Array) -> Array:
-    """exp(d) over its sum on the last axis, d = z - max z with its rounding error."""
+    """exp(d), divided by its sum over the last axis, d = z - max z with its rounding error."""
     f = format_of(z)
     d, error = _below_greatest(z)
     n, r, rest = exp_parts(at_least(d, -f.zero), jnp.where(d < -f.zero, 0, error))
@@ -334,7 +338,7 @@ def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, 
 
 @jax.custom_jvp
 def log_softmax(z: Array) -> Array:
-    """d - log(sum of exp(d)) on the last axis, d = z - max z with its rounding error."""
+    """d - log(sum of exp(d) over the last axis), d = z - max z with its rounding error."""
     d, error = _below_greatest(z)
     f = format_of(z)
     n, r, rest = exp_parts(at_least(d, -f.zero), jnp.where(d < -f.zero, 0, error))
@@ -349,7 +353,7 @@ def _log_softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Arr
 
 
 def _below_greatest(z: Array) -> tuple[Array, Array]:
-    """z less the greatest on the last axis, and the rounding error of that."""
+    """z minus the largest z on the last axis, and the rounding error of that difference."""
     greatest = jnp.broadcast_to(jnp.max(z, axis=-1, keepdims=True, initial=-jnp.inf), z.shape)
     d = z - greatest
     z_part = d + greatest
@@ -375,11 +379,11 @@ def _gated(z: Array, x: Array, a: Array, n: Array, r: Array, rest: Array) -> Arr
     c, q, p = smaller_half(n, r, rest)
     first = leading(x)
     y = first * q + ((x - first) * q + (x * q) * p)
-    # 2^-m may be too small for a normal number where the product is none: in two steps.
+    # 2^-m may be subnormal where the product is normal: in two factors.
     small = jnp.where(a > format_of(z).normal - 7, (y * 2.0**-64) * power_of_two(64, n, -1), c * y)
     return _with_limit(z, jnp.where(z < 0, -small, z - small))
 
 
 def _with_limit(z: Array, y: Array, slope: float = 0.5) -> Array:
-    """y, and slope z for small z, before the smaller parts of y underflow."""
+    """y, but slope z for small z, where the smaller parts of y would underflow."""
     return jnp.where(jnp.abs(z) < 2.0 ** -(format_of(z).fraction_bits + 3), slope * z, y)

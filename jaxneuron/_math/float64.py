@@ -1,7 +1,6 @@
-"""The activations in float64 by NumPy, with a bound of each result's relative error. Never uses jax.
+"""The activations in float64, by NumPy, with a bound of the relative error. Never uses jax.
 
-Faster than the oracle's mpmath by a factor of a thousand, and needs no library beside NumPy and SciPy, which
-jax installs.
+This is a thousand times as fast as mpmath in oracle.py, and needs only NumPy and SciPy, which jax installs.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ SELU_SCALE, SELU_ALPHA = float(SELU_SCALE_DIGITS), float(SELU_ALPHA_DIGITS)
 
 
 def activation(name: str | Member, z: Array) -> tuple[Array, float]:
-    """`name` at the float64 array `z`, and a bound of its relative error. KeyError: it has none here."""
+    """`name` at the float64 array `z`, and a bound of the relative error; KeyError if it is unknown here."""
     if not isinstance(name, str):
         return _member(name.family, z, *name.parameters)
     a = np.abs(z)
@@ -39,7 +38,7 @@ def activation(name: str | Member, z: Array) -> tuple[Array, float]:
         case "silu":
             return z * activation("sigmoid", z)[0], 2.0**-49
         case "gelu_tanh":
-            # The exponent may be 100, and its relative error counts that often.
+            # The exponent may be 100: the result's relative error is 100 times that of the exponent.
             u = math.sqrt(8 / math.pi) * (z + 0.044715 * z**3)
             return z * activation("sigmoid", u)[0], 2.0**-43
         case "gelu":
@@ -80,14 +79,16 @@ def activation(name: str | Member, z: Array) -> tuple[Array, float]:
         case "mish":
             e = np.exp(-a)
             falling, rising = e * (2 + e) / (2 + 2 * e + e * e), (1 + 2 * e) / (1 + 2 * e + 2 * e * e)
-            # below -800 it is -0 in every format
+            # Below -800 the result is -0 in every format.
             return np.maximum(z, -800) * np.where(z < 0, falling, rising), 2.0**-49
     raise KeyError(name)
 
 
 def _member(family: str, z: Array, *parameters: float) -> tuple[Array, float]:
-    """The member of a family. The error of beta z counts as often as beta z is large; that of frequency z
-    is left out: of float32 numbers the product is exact.
+    """The member of a family, with a bound of the relative error.
+
+    For softplus it includes the error of beta z, which grows with beta z. For sin the error of frequency z is
+    left out, because the product of two float32 numbers is exact in float64.
     """
     first, last = parameters[0], parameters[-1]
     match family:

@@ -6,9 +6,9 @@
     erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8), t = a / (a + 4)
     sin(r) = r + r^3 SIN(r^2),  cos(r) = 1 - r^2/2 + r^4 COS(r^2)         |r| <= pi / 4
 
-Each polynomial interpolates its function at the Chebyshev nodes of its interval, lowest coefficient first.
-tests/make_polynomials.py computes them by mpmath, and a test holds these numbers to its own. After a change
-here, `python scripts/tables.py` writes _kernels/cpu/tables.h anew.
+Each polynomial interpolates its function at the Chebyshev nodes of its interval; the lowest coefficient comes
+first. tests/make_polynomials.py computes them by mpmath, and a test compares its numbers with these. After a
+change here, run `python scripts/tables.py`, which writes _kernels/cpu/tables.h.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Polynomial = tuple[float, ...]
 
 
 class Constant(NamedTuple):
-    """A real number as the nearest float64 and what that lacks."""
+    """A real number as the sum of two float64: the nearest one, and the difference from it."""
 
     value: float
     rest: float
@@ -49,12 +49,12 @@ GELU_PLACE = 13 / 16
 HALF_PI = Fraction(
     "1.57079632679489661923132169163975144209858469968755291048747229615390820314310449931401741"
 )
-LARGE_SINE = 2.0**17  # up to here a sine's argument is reduced by three parts of pi / 2
-LARGE_TANH = 0.55  # from here on tanh is above one half, and computed as 1 - 2 / (1 + exp(2x))
+LARGE_SINE = 2.0**17  # up to this argument, the sine's is reduced with three parts of pi / 2
+LARGE_TANH = 0.55  # above this argument tanh is above 1/2, and computed as 1 - 2 / (1 + exp(2x))
 
 
 class End(NamedTuple):
-    """From which a function of -a is 0: XLA takes subnormal results for 0, the kernel computes them."""
+    """The a from which on a function of -a is 0; the kernel computes subnormal results, XLA gives 0."""
 
     xla: float
     kernel: float
@@ -65,15 +65,15 @@ class Format(NamedTuple):
 
     number: type[np.floating]
     integer: type[np.signedinteger]
-    fraction_bits: int  # of the significand, without the hidden bit
+    fraction_bits: int  # the bits of the significand, without the hidden bit
     exponent_bias: int
-    half_bits: int  # of half a significand: the product of two halves is exact
+    half_bits: int  # the bits of half a significand: the product of two halves is exact
     scale_exponent: int  # 2^scale_exponent times a power of two that is subnormal, or smaller, is normal
-    ln2: tuple[float, float]  # Cody and Waite's two parts: the first times an exponent is exact
+    ln2: tuple[float, float]  # ln 2 in Cody and Waite's two parts: the first times an exponent is exact
     normal: float  # exp(-normal) is just above the smallest normal number
     zero: float  # exp(-zero) rounds to 0, subnormal numbers included
     one: float  # 1 - exp(-one) rounds to 1
-    gated_zero: End  # of a exp(-a), and so of silu
+    gated_zero: End  # for a exp(-a), and so for silu
     gelu_zero: End
     gelu_tanh_zero: End
     exp: Polynomial

@@ -1,11 +1,11 @@
-"""The truth of a network's Jacobian and Laplacian, and how far results may be off. Never uses jax.
+"""The exact Jacobian and Laplacian of a network, and how far results may be off. Never uses jax.
 
-    v +- e          a number that was computed as some v', |v' - v| <= e
+    v +- e          a number v that was computed as some v' with |v' - v| <= e
 
-Each operation carries the errors of its operands and adds its own, u |v'| for a rounding and s for what may
-underflow: a bound of running error analysis (Wilkinson 1963). A slope is taken at the z that was computed, so
-that z's error counts as often as the slope changes with z, and by the whole jump where a kink is that near.
-Products may be formed from the first layer on or from the last; the bound holds for both.
+Each operation carries the errors of its operands on and adds its own: u |v'| for rounding, and s for
+underflow. This is running error analysis (Wilkinson 1963). A slope is taken at the computed z, so the error
+of z times the change of the slope is added, and the whole jump if a kink is within the error of z. Products
+may be formed from the first layer on or from the last; the bound holds for both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxneuron._math.activations import OF_ROWS, Member
 
 Array = np.ndarray
 
-# The greatest |f''| and |f'''|, kinks apart.
+# The largest |f''| and |f'''| outside the kinks.
 BENDS: dict[str, tuple[float, float]] = {
     "sigmoid": (0.0963, 0.125),
     "tanh": (0.77, 2.0),
@@ -46,7 +46,7 @@ FAMILY_BENDS: dict[str, Callable[..., tuple[float, float]]] = {
     "softplus": lambda beta: (0.25 * beta, 0.0963 * beta**2),
     "sin": lambda frequency: (frequency**2, abs(frequency) ** 3),
 }
-# Where f' or f'' jumps, and by how much.
+# The z at which f' or f'' jumps, and the sizes of both jumps.
 Kinks = dict[float, tuple[float, float]]
 KINKS: dict[str, Kinks] = {
     "relu": {0.0: (1.0, 0.0)},
@@ -92,19 +92,19 @@ class Off:
         return self._rounded(self.v - other.v, self.e + other.e)
 
     def sum(self, axis: int, keepdims: bool = False) -> Off:
-        """In any order."""
+        """The sum over an axis, in any order."""
         v, e, size = (np.sum(a, axis=axis, keepdims=keepdims) for a in (self.v, self.e, np.abs(self.v)))
         return self._rounded(v, e, self.v.shape[axis], size)
 
     def product(self, w: Array) -> Off:
-        """With exact numbers, summed in any order, fused or not."""
+        """The product with a matrix of exact numbers, summed in any order, fused or not."""
         return self._rounded(self.v @ w, self.e @ np.abs(w), len(w) + 2, np.abs(self.v) @ np.abs(w))
 
     def __getitem__(self, key: Any) -> Off:
         return Off(self.v[key], self.e[key], self.u, self.s)
 
     def exchanged(self) -> Off:
-        """With the last two axes exchanged."""
+        """The same numbers with the last two axes exchanged."""
         return Off(np.swapaxes(self.v, -1, -2), np.swapaxes(self.e, -1, -2), self.u, self.s)
 
 
@@ -116,7 +116,7 @@ class Layer(NamedTuple):
 
 
 def jacobian(layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype: str) -> tuple[Array, Array]:
-    """J, and how far a result may be off of a network evaluated in `dtype`."""
+    """The exact J, and how far off it may be where a network is evaluated in `dtype`."""
     done, own = (_layers(layers, names, x, each, False) for each in (dtype, "float64"))
     forward, backward, exact = _forward(done)[0], _backward(done), _forward(own)[0]
     return exact.v, np.maximum(forward.e, backward.e) + exact.e
@@ -125,7 +125,7 @@ def jacobian(layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype
 def laplacian(
     layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype: str
 ) -> tuple[Array, Array]:
-    """L, and how far a result may be off of a network evaluated in `dtype`."""
+    """The exact L, and how far off it may be where a network is evaluated in `dtype`."""
     found, exact = (_forward(_layers(layers, names, x, each, True))[1] for each in (dtype, "float64"))
     assert found is not None
     assert exact is not None
@@ -152,7 +152,7 @@ def _layers(
 
 
 def _derivative(name: str | Member, z: Array, z_error: Array, order: int, dtype: str) -> Off:
-    """f' or f'' of the z that was computed, as the derivative at z: order 0 or 1."""
+    """f' (order 0) or f'' (order 1) at z, with the error of taking it at the computed z instead."""
     u, s = oracle.U[dtype], oracle.SMALLEST_NORMAL[dtype]
     terms = [oracle.slopes(name, float(each))[order] for each in z.ravel()]
     v, size = (np.array([float(sum(map(f, t))) for t in terms]).reshape(z.shape) for f in (lambda t: t, abs))
@@ -161,13 +161,13 @@ def _derivative(name: str | Member, z: Array, z_error: Array, order: int, dtype:
     jumps = sum(
         (np.where(np.abs(z - at) <= z_error, jump[order], 0) for at, jump in kinks.items()), np.zeros(())
     )
-    # 4 ULP are at most 8 u of the result; 4 u of terms whose own change with z is small beside `change`
+    # 4 ULP are at most 8 u of the result, and 4 u of the terms, which change with z by less than 4 `change`.
     own = 8 * u * (size + 4 * change + jumps) + s
     return Off(v, change + jumps + own, u, s)
 
 
 def _changes(name: str | Member) -> tuple[tuple[float, float], Kinks]:
-    """The greatest |f''| and |f'''|, and the kinks."""
+    """The largest |f''| and |f'''|, and the kinks."""
     if isinstance(name, str):
         return BENDS.get(name, (0.0, 0.0)), KINKS.get(name, {})
     bends, kinks = FAMILY_BENDS.get(name.family), FAMILY_KINKS.get(name.family)
@@ -175,7 +175,7 @@ def _changes(name: str | Member) -> tuple[tuple[float, float], Kinks]:
 
 
 def _softmax(z: Array, z_error: Array, dtype: str) -> Off:
-    """softmax(z): its logarithm is off by twice the greatest error of z."""
+    """softmax(z): its logarithm is off by at most twice the largest error of z."""
     y = oracle.activation("softmax", z)
     change = np.expm1(2 * np.max(z_error, axis=-1, keepdims=True, initial=0))
     u, s = oracle.U[dtype], oracle.SMALLEST_NORMAL[dtype]
@@ -183,12 +183,12 @@ def _softmax(z: Array, z_error: Array, dtype: str) -> Off:
 
 
 def _rows(slope: Off) -> Off:
-    """(..., 1, units), beside tangents (..., n_in, units)."""
+    """The slopes in the shape (..., 1, units), for products with tangents (..., n_in, units)."""
     return slope[..., None, :]
 
 
 def _pushed(layer: Layer, tangents: Off) -> Off:
-    """The tangents of y, from those of z."""
+    """The tangents of y = activation(z), from those of z."""
     if layer.name not in OF_ROWS:
         return tangents * _rows(layer.slope)
     centred = _centred(layer, tangents)
@@ -200,7 +200,7 @@ def _centred(layer: Layer, tangents: Off) -> Off:
 
 
 def _bent(layer: Layer, tangents: Off, second: Off) -> Off:
-    """The second derivatives of y, from the first and second ones of z."""
+    """The second derivatives of y = activation(z), from the first and second ones of z."""
     if layer.curvature is not None:
         return layer.slope * second + layer.curvature * (tangents * tangents).sum(-2)
     centred = _centred(layer, tangents)
@@ -216,7 +216,7 @@ def _exact(w: Array, like: Off) -> Off:
 
 
 def _forward(layers: Sequence[Layer]) -> tuple[Off, Off | None]:
-    """J, and L if the layers have their curvature."""
+    """J, and L if the layers come with their curvature."""
     first = layers[0]
     tangents = _exact(first.w, first.slope)
     second = _exact(np.zeros(first.w.shape[1:]), first.slope)

@@ -1,4 +1,5 @@
-"""The truth, in exact integers and mpmath, with the error each result may have. Never uses jax.
+"""The exact results, by exact integers and mpmath, and the largest errors that results may have. Never uses
+jax.
 
 Bounds are in unit roundoffs: u = 2^-24 for float32, 2^-53 for float64, 2^-11 for float16, 2^-8 for bfloat16.
 """
@@ -19,7 +20,7 @@ Array = np.ndarray
 
 U = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 SMALLEST_NORMAL = {"bfloat16": 2.0**-126, "float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
-# The spacing of float16's subnormal numbers; XLA flushes those of the others.
+# The smallest result that is not 0: a subnormal number in float16, a normal one where XLA flushes the others.
 TINY = {**SMALLEST_NORMAL, "float16": 2.0**-24}
 MP = mpmath.mp.clone()
 MP.prec = 200
@@ -32,7 +33,7 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "identity": lambda z: z,
     "silu": lambda z: z / (1 + MP.exp(-z)),
     "gelu": lambda z: z / 2 * MP.erfc(-z / MP.sqrt(2)),
-    # z/2 (1 + tanh(u/2)), without the sum that cancels
+    # z/2 (1 + tanh(u/2)), in a form without a sum that cancels
     "gelu_tanh": lambda z: z / (1 + MP.exp(-MP.sqrt(8 / MP.pi) * (z + MP.mpf("0.044715") * z**3))),
     "softplus": lambda z: MP.log1p(MP.exp(z)),
     "elu": lambda z: z if z > 0 else MP.expm1(z),
@@ -108,7 +109,8 @@ def _straight(slope: Any) -> Terms:
     return [MP.mpf(slope)], [MP.zero]
 
 
-# The terms whose sums are the first and the second derivative; at a kink, what jax.nn gives.
+# The terms of the first derivative, and of the second; the derivative is their sum. At a kink, that of
+# jax.nn.
 Terms = tuple[list[Any], list[Any]]
 SLOPES: dict[str, Callable[[Any], Terms]] = {
     "sigmoid": lambda z: ([_bell(z)], [-_bell(z) * MP.tanh(z / 2)]),
@@ -161,7 +163,7 @@ def slopes(name: str | Member, z: float) -> Terms:
 
 
 def formula(name: str | Member) -> Callable[[Any], Any]:
-    """The exact function of one number, of mpmath."""
+    """The exact function of one mpmath number."""
     if isinstance(name, str):
         return FORMULAS[name]
     function, parameters = FAMILY_FORMULAS[name.family], name.parameters
@@ -169,7 +171,7 @@ def formula(name: str | Member) -> Callable[[Any], Any]:
 
 
 def in_format(name: str | Member, dtype: str) -> Any:
-    """The activation with its parameters rounded to what `dtype` is computed in."""
+    """The activation with its parameters rounded to the dtype in which `dtype` is computed."""
     if isinstance(name, str):
         return name
     number = np.dtype(sum_dtype(dtype)).type
@@ -195,48 +197,49 @@ def activation(name: str | Member, z: Any) -> Array:
 
 
 def activation_error(name: str | Member, z: Any, y: Any, dtype: str) -> Array:
-    """How far an activation evaluated in `dtype` may be from `y`.
+    """The largest error of an activation that XLA evaluates in `dtype`, where `y` is exact.
 
-    XLA documents tanh as its worst here, 5 ULP in float32 and 7 in float64: 14 u. The others are built
-    from exp, expm1, erfc and log1p of up to 2 ULP and at most four more roundings.
+    XLA documents tanh as the worst function used here, with 5 ULP in float32 and 7 in float64: 14 u. The
+    other activations are made of exp, expm1, erfc and log1p, with up to 2 ULP, and at most four more
+    roundings.
     """
     facts = facts_of(name)
     if facts.ulp == (0, 0):
         return np.zeros(np.shape(y))
     scale = np.abs(z) if facts.gates else np.abs(y)
-    if facts.ulp is None and facts.values == (0, 1):  # made of numbers larger than the result
+    if facts.ulp is None and facts.values == (0, 1):  # computed from numbers larger than the result
         scale = np.ones(np.shape(y))
     if name == "log_softmax":
         scale = 1 + np.abs(y)
     units = 16 + (np.shape(y)[-1] if name in OF_ROWS else 0)
-    return units * U[dtype] * scale + SMALLEST_NORMAL[dtype]  # XLA flushes what is below
+    return units * U[dtype] * scale + SMALLEST_NORMAL[dtype]  # XLA flushes smaller numbers to 0
 
 
 def ulp(exact: Any, dtype: str) -> Array:
     """The spacing of `dtype` at `exact`, subnormal numbers included."""
-    power = np.ldexp(1.0, np.frexp(exact)[1] - 1)  # of two, not above |exact|
+    power = np.ldexp(1.0, np.frexp(exact)[1] - 1)  # the largest power of two that is not above |exact|
     return 2 * U[dtype] * np.maximum(power, SMALLEST_NORMAL[dtype])
 
 
 def affine(w: Any, b: Any, x: Any) -> Array:
-    """x @ w + b of finite numbers, each entry summed exactly and rounded once to float64."""
+    """x @ w + b of finite numbers; each entry is summed exactly, and rounded once to float64."""
     w, x = np.asarray(w, np.float64), np.asarray(x, np.float64)
     units = w.shape[1:]
     columns, w_power = _integers(w.reshape(len(w), math.prod(units)))
     rows, x_power = _integers(x.reshape(math.prod(x.shape[:-1]), len(w)))
     biases, b_power = _integers(np.zeros(units) if b is None else b)
     power = min(w_power + x_power, b_power)
-    # object arrays: the sums and products are Python's, of integers of any size
+    # These are object arrays, so that the sums and products are those of Python's integers of any size.
     sums = (rows @ columns << (w_power + x_power - power)) + (biases.reshape(-1) << (b_power - power))
     exact = [n << power if power >= 0 else n / (1 << -power) for n in sums.ravel().tolist()]
     return np.array(exact, np.float64).reshape((*x.shape[:-1], *units))
 
 
 def _integers(a: Any) -> tuple[Array, int]:
-    """Integers n, as Python's, and a power p, with a = n 2^p exactly."""
+    """Python integers n and a power p with a = n 2^p, exactly."""
     fractions, exponents = np.frexp(np.asarray(a, np.float64))
     if not np.isfinite(fractions).all():
-        raise ValueError("the truth is of finite numbers")
+        raise ValueError("exact sums need finite numbers, got infinity or NaN; leave them out")
     lowest = int(np.min(exponents, initial=0))
     n = np.ldexp(fractions, 53).astype(np.int64).astype(object)
     return np.asarray(n << (exponents - lowest).astype(object), object), lowest - 53
@@ -245,8 +248,8 @@ def _integers(a: Any) -> tuple[Array, int]:
 def affine_error(w: Any, b: Any, x: Any, dtype: str) -> Array:
     """(n + 2) (u (|x| @ |w| + |b|) + s): a product, n - 1 sums and a bias, in any order, fused or not.
 
-    Of sums that will be rounded to `dtype`. bfloat16's take subnormal numbers for 0: x_i below s loses
-    s |w_i| at most, and w_i below s loses s |x_i|.
+    u and s are those of the dtype in which results of `dtype` are summed. Sums of bfloat16 treat subnormal
+    numbers as 0: an x_i below s then loses s |w_i| at most, and a w_i below s loses s |x_i|.
     """
     wide = sum_dtype(dtype)
     w, x = np.abs(np.asarray(w, np.float64)), np.abs(np.asarray(x, np.float64))
@@ -259,31 +262,31 @@ def affine_error(w: Any, b: Any, x: Any, dtype: str) -> Array:
 
 
 def rounded_error(y: Any, error: Any, dtype: str) -> Array:
-    """`error` after one more rounding of a value near `y` to `dtype`."""
+    """The error after a value within `error` of `y` is rounded once more, to `dtype`."""
     return error + U[dtype] * (np.abs(y) + error) + TINY[dtype]
 
 
 def sum_dtype(dtype: str) -> str:
-    """bfloat16 and float16 are summed in float32."""
+    """The dtype of sums: float32 for bfloat16 and float16."""
     return dtype if dtype in ("float32", "float64") else "float32"
 
 
 def sums(w: Any, b: Any, x: Any, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
-    """x @ w + b, and how far a sum for a result of `dtype` may be from it, when x is off by `x_error`."""
+    """x @ w + b, and how far a sum for a result of `dtype` may be from it if x is off by `x_error`."""
     reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
     carried = np.broadcast_to(x_error, np.shape(x)) @ np.abs(np.asarray(w, np.float64))
     return affine(w, b, x), affine_error(w, b, reach, dtype) + carried
 
 
 def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
-    """activation(x @ w + b) and how far a result of `dtype` may be from it, when x is off by `x_error`."""
+    """activation(x @ w + b), and how far a result of `dtype` may be from it if x is off by `x_error`."""
     name = in_format(name, dtype)
     z, z_error = sums(w, b, x, dtype, x_error)
     y = activation(name, z)
     return y, neuron_error(name, z, y, z_error, dtype)
 
 
-# The greatest slope within `error` of z, of those that have no greatest one.
+# The largest slope within `error` of z, for the activations whose slope has no upper limit.
 STEEPEST: dict[str, Callable[[Array, Array], Array]] = {
     "exp": lambda z, error: np.exp(z + error),
     "square": lambda z, error: 2 * (np.abs(z) + error),
@@ -291,19 +294,19 @@ STEEPEST: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def neuron_error(name: str | Member, z: Array, y: Array, z_error: Array, dtype: str) -> Array:
-    """How far activation(z) in `dtype` may be from `y`, when z, in the dtype of sums, is off by `z_error`."""
+    """The largest error of activation(z) in `dtype`, where `y` is exact and z is off by `z_error`."""
     wide = sum_dtype(dtype)
     with np.errstate(over="ignore"):
         steepest = STEEPEST.get(name) if isinstance(name, str) else None
         slope = steepest(z, z_error) if steepest else facts_of(name).slope
-    # The activation is evaluated at the z that was computed: its own error, and the slope times z's.
+    # The activation is evaluated at the computed z: its own error, and the slope times the error of z.
     error = slope * z_error + activation_error(name, np.abs(z) + z_error, np.abs(y) + slope * z_error, wide)
     error = error + U["float64"] * np.abs(y)  # this oracle's own rounding
     return error if dtype == wide else rounded_error(y, error, dtype)
 
 
 def mlp(layers: Iterable[Any], names: Iterable[str | Member], x: Any, dtype: str) -> tuple[Array, Array]:
-    """A network's outputs, and how far results of `dtype` may be from them."""
+    """The exact outputs of a network, and how far results of `dtype` may be from them."""
     x, error = np.asarray(x, np.float64), np.zeros(())
     for (w, b), name in zip(layers, names, strict=True):
         x, error = neuron(w, b, x, name, dtype, error)

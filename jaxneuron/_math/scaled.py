@@ -1,9 +1,10 @@
-"""The activations with parameters on float32 and float64 arrays, within the bounds of the named ones.
+"""The activations with parameters on float32 and float64 arrays, within the bounds of those without.
 
     softplus(beta z) / beta,  alpha (exp(z / alpha) - 1)
 
-A parameter is rounded to the array's dtype, and stands for that number. Products with it and with its
-reciprocal are kept in two parts, so that a scaling before or after a function adds no rounding to its result.
+A parameter is rounded to the array's dtype; the bounds are those of the function with the rounded parameter.
+Products with it and with its reciprocal are kept in two parts, so that scaling before or after a function
+adds no rounding error to its result.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ Formula = Callable[[Array], Array]
 
 @functools.cache
 def leaky_relu(slope: float) -> Formula:
-    """z, and slope z below 0."""
+    """z above 0, slope z below."""
     return differentiable(lambda z: jnp.where(z >= 0, 1, slope).astype(z.dtype))(lambda z: _bent(z, slope))
 
 
 @functools.cache
 def hard_tanh(low: float, high: float, at_ends: float = 0.0) -> Formula:
-    """z, from low to high; its derivative at both is `at_ends`."""
+    """z, cut off at low and high, where its derivative is `at_ends`."""
 
     def slope(z: Array) -> Array:
         ends = jnp.where((z == low) | (z == high), at_ends, 0)
@@ -51,7 +52,7 @@ def hard_tanh(low: float, high: float, at_ends: float = 0.0) -> Formula:
 
 @functools.cache
 def elu(alpha: float) -> Formula:
-    """z, and alpha (exp(z) - 1) below 0."""
+    """z above 0, alpha (exp(z) - 1) below."""
 
     @differentiable(lambda z: slopes.exp_below(1.0, float(format_of(z).number(alpha)))(z))
     def formula(z: Array) -> Array:
@@ -65,12 +66,12 @@ def elu(alpha: float) -> Formula:
 
 @functools.cache
 def celu(alpha: float) -> Formula:
-    """z, and alpha (exp(z / alpha) - 1) below 0."""
+    """z above 0, alpha (exp(z / alpha) - 1) below."""
 
     bits = slopes.exponent(1 / alpha)
 
     def quotient(z: Array, least: float) -> tuple[Array, Array, float]:
-        """z / alpha in two parts, from `least` to 0, and alpha."""
+        """z / alpha in two parts, cut off at `least` and 0, and alpha."""
         f = format_of(z)
         number = float(f.number(alpha))
         return *_product(at_least(at_most(z, 0), least * number), _reciprocal(number), f), number
@@ -105,7 +106,7 @@ def softplus(beta: float) -> Formula:
     bits = slopes.exponent(beta)
 
     def product(z: Array, most: float = 0.0) -> tuple[Array, Array, float, float]:
-        """beta z in two parts, as far as its exponential counts, the limit of z for that, and beta."""
+        """beta z in two parts, cut off where its exponential underflows; the z where that is; beta."""
         f = format_of(z)
         number = float(f.number(beta))
         limit = (f.zero + most) / number
@@ -132,27 +133,27 @@ def softplus(beta: float) -> Formula:
         first = leading(total)
         rest = (total - first) + rest
         middle = first * inverse + (rest * inverse + (first + rest) * inverse_rest)
-        # exp(z) alone, before its rest underflows
+        # For very negative x only exp(x), because `rest` underflows.
         y_first = leading(y)
         y_rest = (y - y_first) + y_rest
         tail = c * (y_first * inverse + (y_rest * inverse + (y_first + y_rest) * inverse_rest))
-        return jnp.where(z < limit, jnp.where(x < -40, tail, middle), z)  # NaN and infinity as they are
+        return jnp.where(z < limit, jnp.where(x < -40, tail, middle), z)  # NaN and infinity are unchanged
 
     return formula
 
 
 def _bent(z: Array, slope: float) -> Array:
-    """z, and slope z below 0: a sum, for which XLA flushes the subnormal numbers of both sides."""
+    """z above 0, slope z below, as a sum: XLA then flushes subnormal numbers on both sides."""
     return at_least(z, 0) + slope * at_most(z, 0)
 
 
 def _exp_minus_1(x: Array, low: Array | float, alpha: float) -> Array:
-    """alpha (exp(x + low) - 1) for x <= 0, as selu's."""
+    """alpha (exp(x + low) - 1) for x <= 0; computed as in `selu`."""
     f = format_of(x)
     number = float(f.number(alpha))
     n, r, rest = exp_parts(x, low)
     c = power_of_two(0, n, 1)
-    # alpha less a rounded number where exp(x) < 1/2; else its product with all parts of exp(x) - 1
+    # Where exp(x) < 1/2, a rounded number minus alpha; else its product with all parts of exp(x) - 1.
     far = (number * c) * (1 + (r + rest)) - number
     first, (alpha_first, alpha_rest) = leading(r), split((number, 0.0), f)
     near = alpha_first * first + ((alpha_first * (r - first) + alpha_rest * r) + number * rest)
@@ -160,7 +161,7 @@ def _exp_minus_1(x: Array, low: Array | float, alpha: float) -> Array:
 
 
 def _product(z: Array, factor: tuple[float, float], f: Format) -> tuple[Array, Array]:
-    """z times a factor in two parts, the first of them exact."""
+    """z times a factor, in two parts, of which the first is exact."""
     first, (factor_first, factor_rest) = leading(z), split(factor, f)
     return first * factor_first, (z - first) * factor_first + z * factor_rest
 

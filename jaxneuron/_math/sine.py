@@ -1,9 +1,9 @@
-"""The sine of frequency z on float32 and float64 arrays, reduced and computed in float64.
+"""The sine of frequency z on float32 and float64 arrays, computed in float64.
 
-    |frequency z| = k pi / 2 + r,  sin(r) or cos(r) by k
+    |frequency z| = k pi / 2 + r,  sin(r) or cos(r), depending on k
 
-Up to 2^17 each product of k and a part of pi / 2 is exact (Cody and Waite 1980); beyond, the backend's own
-sine serves.
+Up to 2^17 each product of k and a part of pi / 2 is exact (Cody and Waite 1980). Above that, the backend's
+own sine is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jax import Array, lax
 from jaxneuron._math.arithmetic import differentiable, leading, polynomial, split
 from jaxneuron._math.formats import FLOAT64, HALF_PI, LARGE_SINE
 
-PART_BITS = 36  # of a part of pi / 2: its product with k, of 17 bits, is exact
+PART_BITS = 36  # the bits of a part of pi / 2: its product with k, which has 17 bits, is exact
 
 
 def _parts() -> list[float]:
@@ -37,7 +37,7 @@ PARTS = _parts()
 
 @functools.cache
 def sin(frequency: float, quarters: int = 0) -> Callable[[Array], Array]:
-    """sin(frequency z + quarters pi / 2), whose slope is frequency times that of one more quarter."""
+    """sin(frequency z + quarters pi / 2); its slope is frequency times the same with one more quarter."""
 
     @differentiable(lambda z: frequency * sin(frequency, (quarters + 1) % 4)(z))
     def formula(z: Array) -> Array:
@@ -57,7 +57,7 @@ def sin(frequency: float, quarters: int = 0) -> Callable[[Array], Array]:
 
 
 def _large(x: Array, low: Array, quarters: int) -> Array:
-    """sin(x + low + quarters pi / 2), of the backend's functions."""
+    """sin(x + low + quarters pi / 2), by the backend's sine and cosine."""
     sine, cosine = jnp.sin(x), jnp.cos(x)
     for _ in range(quarters):
         sine, cosine = cosine, -sine
@@ -65,7 +65,7 @@ def _large(x: Array, low: Array, quarters: int) -> Array:
 
 
 def _product(z: Array, frequency: float) -> tuple[Array, Array]:
-    """frequency z = x + low, x of a few bits less than float64 has."""
+    """frequency z = x + low, where x has one bit less than float64."""
     if frequency == 1:
         return z, jnp.zeros_like(z)
     (first, rest), z_first = split((frequency, 0.0), FLOAT64), leading(z)

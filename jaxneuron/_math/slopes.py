@@ -9,9 +9,9 @@
     mish'    = T + z T'                   T = tanh(softplus(z))
     elu'     = 1, and exp(z) below 0
 
-The textbook's y (1 - y) is 0 where y has been rounded to 1. Here each slope is a product of factors that keep
-their relative error far into the tails; where it is a sum, that error is relative to its terms. The bell,
-phi and exp are kept times 2^BITS, as z bell(z) is still a normal number where bell(z) is none.
+The textbook's y (1 - y) is 0 where y has been rounded to 1. Here each slope is a product of factors whose
+relative error stays small far into the tails; for a sum, the error is small relative to its terms. bell, phi
+and exp are computed times 2^BITS, because z bell(z) may be a normal number where bell(z) is subnormal.
 """
 
 from __future__ import annotations
@@ -71,12 +71,15 @@ def tanh(z: Array) -> Array:
 
 
 def _finite(z: Array, bound: float) -> Array:
-    """z where the slope still changes: infinity times 0 would be NaN."""
+    """z cut off where the slope no longer changes: infinity times 0 would be NaN."""
     return at_least(at_most(z, bound), -bound)
 
 
 def gate(z: Array, small: Array, change: Array) -> Array:
-    """G + z G', of a gate G that rises from 0 to 1: small is 1 - G above 0, else G, times 2^BITS."""
+    """G + z G' for a gate G that rises from 0 to 1.
+
+    `small` is 1 - G for z above 0, else G, and `change` is z G'; both times 2^BITS.
+    """
     return jnp.where(z < 0, (small + change) * SCALE, 1 + (change - small) * SCALE)
 
 
@@ -152,15 +155,15 @@ def _gelu_tanh_curvature(z: Array) -> Array:
 
 
 def _mish_parts(z: Array) -> tuple[Array, Array, Array]:
-    """1 - T above 0, else T, and T', both times 2^BITS, and q with T'' = T' q.
+    """1 - T for z above 0, else T; and T'; both times 2^BITS; and q with T'' = T' q.
 
-    Of E = exp(-|z|) and D = 2 + 2 E + E^2 below 0, 1 + 2 E + 2 E^2 above.
+    They are formed from E = exp(-|z|), and D = 2 + 2 E + E^2 below 0, 1 + 2 E + 2 E^2 above.
     """
     n, r, rest = exp_parts(-at_most(jnp.abs(z), max(format_of(z).gated_zero)))
     y = 1 + (r + rest)
     e, scaled, negative = power_of_two(0, n, 1) * y, power_of_two(BITS, n, 1) * y, z < 0
     one = 1 + e
-    # Below 0 quotients of E, whose denominators tend to 1.
+    # For z below 0: quotients of E whose denominators tend to 1.
     low, low_rate = e * one / (2 + e), e * (4 + e * (8 + e * (4 + e))) / (4 * one)
     high = 1 + 2 * (e * one)
     small = scaled * jnp.where(negative, 1, 2 * e) / jnp.where(negative, 1 + low, high)
@@ -188,7 +191,7 @@ def _mish_curvature(z: Array) -> Array:
 
 
 def exp_below(slope: float, limit: float) -> Function:
-    """`slope`, and limit exp(z) from 0 down."""
+    """`slope` above 0, limit exp(z) below."""
     bits = exponent(limit)
     exp = exp_scaled(bits)
     return lambda z: jnp.where(z > 0, slope, exp(jnp.where(z > 0, 0, z)) * (limit * 2.0**-bits))
@@ -201,7 +204,7 @@ def exponent(factor: float) -> int:
 
 @functools.cache
 def exp_scaled(bits: int) -> Function:
-    """exp(z) 2^bits, of z up to 0."""
+    """exp(z) 2^bits, for z up to 0."""
 
     @differentiable(lambda z: exp(z))
     def exp(z: Array) -> Array:
@@ -213,11 +216,13 @@ def exp_scaled(bits: int) -> Function:
 
 @functools.cache
 def one_plus_to(power: int) -> Function:
-    """(1 + |z|)^-power, with the sum's rounding error."""
+    """(1 + |z|)^-power, corrected for the rounding error of the sum."""
 
     @differentiable(lambda z: (-power * jnp.sign(z)) * one_plus_to(power + 1)(z))
     def function(z: Array) -> Array:
-        a = at_most(jnp.abs(z), 2.0 ** (format_of(z).exponent_bias // 2 + 1))  # whose square is infinite
+        a = at_most(
+            jnp.abs(z), 2.0 ** (format_of(z).exponent_bias // 2 + 1)
+        )  # the bound's square is infinite
         total, first, rest = one_plus(a, jnp.zeros_like(a))
         y = 1 / math.prod([total] * power)
         return y - y * (power * ((rest - (total - first)) / total))

@@ -1,7 +1,7 @@
-"""What Python and the compiled kernel share, as the kernel needs it.
+"""The numbers that Python and the compiled kernel share, in the form that the kernel needs.
 
-scripts/tables.py writes it to _kernels/cpu/tables.h, and the library is asked for its fingerprint when it is
-loaded: one that was compiled from other tables would compute something else.
+scripts/tables.py writes them to _kernels/cpu/tables.h. When the compiled library is loaded, its fingerprint
+is compared with the one here: a library compiled from other tables would compute something else.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def numbers(f: Format) -> dict[str, Number]:
         "ln2": _parts(formats.LN2, f),
         "gelu_place": formats.GELU_PLACE,
         "large_tanh": formats.LARGE_TANH,
-        "sqrt_8_pi": _parts(formats.SQRT_8_PI, f, first=1.595703125),  # of few bits, also as float64
+        "sqrt_8_pi": _parts(formats.SQRT_8_PI, f, first=1.595703125),  # a number of few bits, in float64 too
         "sqrt_8_pi_cubic": _parts(formats.SQRT_8_PI_CUBIC, f),
-        # SCALE cut off, not rounded, so that what it lacks has SCALE's sign.
+        # Truncated, not rounded, so that the second part is positive too.
         "selu_scale": _parts(formats.SELU_SCALE, f, first=_cut_off(formats.SELU_SCALE.value, f)),
         "half_pi": _three_parts(formats.HALF_PI, f),
         "two_over_pi": float(1 / formats.HALF_PI),
@@ -43,13 +43,13 @@ def numbers(f: Format) -> dict[str, Number]:
 
 
 def _parts(constant: Constant, f: Format, first: float | None = None) -> tuple[float, float]:
-    """A constant in two parts of the format; the first is the nearest number unless given."""
+    """A constant as the sum of two numbers of the format; the first is the nearest one if not given."""
     first = float(f.number(constant.value)) if first is None else first
     return first, float(f.number((constant.value - first) + constant.rest))
 
 
 def _three_parts(exact: Fraction, f: Format) -> tuple[float, ...]:
-    """The nearest number of the format, the nearest to what that lacks, and once more."""
+    """A constant as the sum of three numbers of the format, each the nearest to what the others leave."""
     parts: list[float] = []
     for _ in range(3):
         parts.append(float(f.number(float(exact - sum(map(Fraction, parts))))))
@@ -62,6 +62,6 @@ def _cut_off(value: float, f: Format) -> float:
 
 
 def fingerprint() -> str:
-    """A hash of all of it: 16 hexadecimal digits."""
+    """A hash of all these numbers: 16 hexadecimal digits."""
     content = repr((FORMULAS, OF_ROWS, numbers(FLOAT32), numbers(FLOAT64)))
     return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
-"""The command line: `jaxneuron demo`, `info`, `convert`, `run` and `plot`, one file each.
+"""The command line: `jaxneuron demo`, `info`, `convert`, `run` and `plot`, each in a file of its own.
 
-A command's file adds its parser to `commands` and names the function that executes it.
+The file of a command adds its parser to `commands`, and sets the function that executes it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from jaxneuron.cli import convert, demo, info, plot, run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, or 2 after one line of error."""
-    # Python drops an exception raised in JAX's callback for gc, so `run` looks at this list of signals too.
+    """Runs the command line and returns its exit status: 0, or 2 after one line on standard error."""
+    # Python drops an exception that is raised in JAX's callback for gc, so `run` also looks at this list.
     stops: list[int] = []
 
     def stop(signum: int, _: object) -> None:
         stops.append(signum)
         raise KeyboardInterrupt
 
-    with contextlib.suppress(ValueError):  # not in the main thread
+    with contextlib.suppress(ValueError):  # raised outside the main thread
         for each in (signal.SIGINT, signal.SIGTERM):
             # A shell starts background processes with SIGINT ignored: leave it so.
             if signal.getsignal(each) is not signal.SIG_IGN:
@@ -56,7 +56,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str] | None, option
         )
     except (ValueError, TypeError, ImportError) as error:
         return _fail(str(error))
-    except Exception as error:  # JAX's own: no such device, out of memory, a NaN under jax_debug_nans
+    except Exception as error:  # raised by JAX: no such device, out of memory, a NaN under jax_debug_nans
         return _fail(f"{type(error).__name__}: {error}")
     return 0
 
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="jaxneuron",
         description="Evaluate artificial neurons and multilayer perceptrons.",
-        epilog="Computes in float32; set JAX_ENABLE_X64=1 for float64.",
+        epilog="The dtype is float32; set the environment variable JAX_ENABLE_X64=1 for float64.",
     )
     parser.add_argument("--version", action="version", version=f"jaxneuron {jaxneuron.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

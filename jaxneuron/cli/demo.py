@@ -1,4 +1,4 @@
-"""`jaxneuron demo`: gates as neurons, and a trained network against its published outputs."""
+"""`jaxneuron demo`: shows gates as neurons, and a trained network against its published outputs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from jaxneuron._params import MLP
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
-        "demo", help="gates as neurons, and a trained network against its published outputs"
+        "demo",
+        help="show gates as neurons, and a trained network against its published outputs",
+        description="Show gates as neurons, and a trained network against its published outputs.",
     )
     parser.set_defaults(command=_demo)
 
 
 def _demo(options: argparse.Namespace) -> None:
-    print("Gates as neurons, sigmoid(w . x + b); above 0.5 reads as true:\n")
+    print("Gates as neurons, sigmoid(w . x + b); an output above 0.5 means true:\n")
     names = ("AND", "OR", "NAND", "XOR")
     tables = [gates.truth_table(getattr(gates, name)) for name in names]
     print("  x1 x2" + "".join(f"{name:>14}" for name in names))
@@ -34,7 +36,7 @@ def _demo(options: argparse.Namespace) -> None:
         values = [float(outputs.reshape(-1)[row]) for _, outputs in tables]
         print(f"   {x1}  {x2}" + "".join(f"{v:>8.4f} {v > 0.5!s:>5}" for v in values))
 
-    print("\nQLKNN 7_11, a trained surrogate of a plasma-turbulence code, with its scalings folded in:\n")
+    print("\nQLKNN 7_11, a trained surrogate of a plasma turbulence code, with its scalings folded in:\n")
     data = resources.files("jaxneuron") / "data"
     with resources.as_file(data / "qlknn_7_11.safetensors") as path:
         stored = read(path)
@@ -45,8 +47,8 @@ def _demo(options: argparse.Namespace) -> None:
     outputs = mlp_forward(mlp, inputs)
     errors = np.abs(np.asarray(outputs, np.float64) - published).max(axis=0) / np.abs(published).max(axis=0)
     print(
-        f"\n{len(inputs)} published rows in {outputs.dtype}: greatest error {errors.max():.1e} "
-        f"of the output's scale (the largest published value of that output)"
+        f"\n{len(inputs)} published rows in {outputs.dtype}: the largest error of an output is "
+        f"{errors.max():.1e} of the largest published value of that output"
     )
     rate = _rows_per_second(mlp, inputs.min(axis=0), inputs.max(axis=0))
     print(f"100,000 random rows: {rate:,.0f} rows per second on {jax.devices()[0]}")

@@ -1,4 +1,4 @@
-"""`jaxneuron plot WHAT -o FILE`: a picture of gates, activations, their error, or a network."""
+"""`jaxneuron plot WHAT -o FILE`: draws gates, activations, the error of sigmoid, or a network."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GATES = ("and", "or", "nand", "xor")
-# Metadata without the date, so that the same picture is the same file every day.
+# Without the date in the metadata, the same picture is the same file every day.
 PICTURES = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 
 def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "plot",
-        help="draw gates, activations, their error, or a network",
-        description="Draw a picture of gates, activations, their error, or a network.",
+        help="draw gates, activations, the error of sigmoid, or a network",
+        description="Draw a picture of gates, activations, the error of sigmoid, or a network.",
     )
     parser.add_argument(
-        "what", metavar="WHAT", nargs="+", help=f"gates; {', '.join(GATES)}; activations, such as "
-        "sigmoid tanh 'LeakyReLU(0.2)'; error, of sigmoid in ULP; or a .safetensors file of jaxneuron.save",
+        "what", metavar="WHAT", nargs="+", help=f"gates, for all four; {', '.join(GATES)}; activations, such "
+        "as sigmoid tanh 'LeakyReLU(0.2)'; error, for the error of sigmoid in ULP; or a .safetensors file of "
+        "jaxneuron.save, for its layers",
     )  # fmt: skip
     parser.add_argument(
-        "-o", dest="out", metavar="FILE", type=Path, required=True, help="picture: .png, .svg or .pdf"
+        "-o", dest="out", metavar="FILE", type=Path, required=True, help="the picture: .png, .svg or .pdf"
     )
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
     parser.set_defaults(command=_plot)
@@ -42,7 +43,8 @@ def _plot(options: argparse.Namespace) -> None:
     out = options.out
     if out.suffix not in PICTURES:
         raise ValueError(
-            f"{out}: pictures must go to a .png, .svg or .pdf file, got {out.suffix or 'no suffix'!r}"
+            f"{out}: pictures must go to a .png, .svg or .pdf file, got {out.suffix or 'no suffix'!r}; "
+            f"pass a name with such a suffix"
         )
     if out.exists() and not options.force:
         raise ValueError(f"{out}: exists; pass --force to replace it")
@@ -74,8 +76,9 @@ def _draw(what: list[str], figure: Figure) -> None:
         wrong = next(name for name in what if name not in BY_NAME)
         near = difflib.get_close_matches(wrong, ["gates", "error", *GATES, *BY_NAME], n=1, cutoff=0.6)
         known = len(what) > 1 and (wrong in near or wrong.endswith(".safetensors"))
-        hint = "; draw it alone" if known else f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"did you mean {near[0]!r}?" if near else "see jaxneuron plot --help"
+        hint = "draw it alone" if known else hint
         raise ValueError(
             f"plot: WHAT must be gates, {', '.join(GATES)}, error, a .safetensors file, or activations "
-            f"({', '.join(sorted(BY_NAME))}), got {wrong!r}{hint}"
+            f"({', '.join(sorted(BY_NAME))}), got {wrong!r}; {hint}"
         )

@@ -1,4 +1,4 @@
-"""`jaxneuron run MODEL ROWS -o OUT`: a network on the rows of a file, resumed where it was stopped."""
+"""`jaxneuron run MODEL ROWS -o OUT`: evaluates a network on a file of rows, in several runs if need be."""
 
 from __future__ import annotations
 
@@ -35,42 +35,43 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "run",
         help="evaluate a network on the rows of a file",
-        description="Evaluate a network on the rows of a file of any length, in bounded memory. CSV may have "
-        "a header; none is written. Columns are taken by name if they have names and the network knows those "
-        "of its inputs, else by place; standard error says which. A run that was stopped leaves OUT.partial "
-        "and OUT.journal for --resume.",
+        description="Evaluate a network on the rows of a file of any length, in bounded memory. CSV input "
+        "may have a header; CSV output has none. If both the columns and the network's inputs have names, "
+        "columns are taken by name, else by position; a note on standard error says which. A run that is "
+        "stopped leaves OUT.partial and OUT.journal, with which --resume continues it.",
     )
     parser.add_argument(
         "model",
         metavar="MODEL",
         type=Path,
-        help="a .safetensors file of jaxneuron.save; of stacked networks, OUT has columns for each member",
+        help="the network, a .safetensors file of jaxneuron.save; for stacked networks, OUT has the columns "
+        "of each member",
     )
     parser.add_argument(
         "rows",
         metavar="ROWS",
         type=Path,
-        help="inputs, one row each: .npy, .csv, .parquet, or - for CSV on stdin",
+        help="the rows of inputs: .npy, .csv, .parquet, or - for CSV on standard input",
     )
     parser.add_argument(
         "-o", dest="out", metavar="OUT", type=Path, required=True,
-        help="outputs: .npy, .csv, .parquet, or - for CSV on stdout",
+        help="the outputs: .npy, .csv, .parquet, or - for CSV on standard output",
     )  # fmt: skip
     parser.add_argument(
-        "--force", action="store_true", help="replace OUT if it exists, and the rows of an unfinished run"
+        "--force", action="store_true", help="replace OUT if it exists, and discard an unfinished run"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="resume an unfinished run with the same inputs and settings"
+        "--resume", action="store_true", help="continue an unfinished run with the same inputs and settings"
     )
     parser.add_argument(
         "--header",
         choices=HEADERS,
         default="auto",
-        help="whether the first line of CSV is a header; auto, if not given: if there is no number in it, or "
-        "the names of the network's inputs are",
+        help="whether the first line of CSV is a header; auto, the default, takes it for one if it holds no "
+        "number, or if it holds the names of the network's inputs",
     )
-    parser.add_argument("--tile", metavar="ROWS", type=int, help="rows that a device evaluates at a time")
-    parser.add_argument("--devices", metavar="N", type=int, help="how many devices to use; all unless given")
+    parser.add_argument("--tile", metavar="ROWS", type=int, help="how many rows a device evaluates at a time")
+    parser.add_argument("--devices", metavar="N", type=int, help="how many devices to use; all by default")
     parser.set_defaults(command=_run)
 
 
@@ -94,7 +95,8 @@ def _run(options: argparse.Namespace) -> None:
     facts = _facts(options, tile, devices, jaxneuron.explain(blank_one(mlp), batch))
     if options.resume and not facts:
         raise ValueError(
-            f"run: --resume must have files as ROWS and OUT, got {options.rows} and {options.out}"
+            f"run: --resume must have files as ROWS and OUT, got {options.rows} and {options.out}; "
+            f"leave it out"
         )
     if options.out == STREAM:
         opened: contextlib.AbstractContextManager[Run] = contextlib.nullcontext(Run(sys.stdout.buffer))
@@ -106,7 +108,7 @@ def _run(options: argparse.Namespace) -> None:
         writer, before = kind(run.file, math.prod(row.shape), dtype), run.done["rows"]
 
         def write(chunk: np.ndarray) -> None:
-            if chunk.ndim == 3:  # a row holds the outputs of all members
+            if chunk.ndim == 3:  # a row of OUT holds the outputs of all members
                 chunk = chunk.swapaxes(0, 1).reshape(chunk.shape[1], -1)
             writer.write(chunk.astype(dtype, copy=False))
             run.advance(len(chunk), int(np.isnan(chunk).any(axis=1).sum()), rows.place)
@@ -116,7 +118,7 @@ def _run(options: argparse.Namespace) -> None:
                 tqdm.write(f"jaxneuron: {notes.pop(0)}", sys.stderr)
 
         def report(done: int, _: int | None) -> None:
-            tell()  # once rows are done, so that a refusal stands alone
+            tell()  # only once rows are done, so that an error is the only line
             bar.update(before + done - bar.n)
             if options.stops:
                 raise KeyboardInterrupt
@@ -126,7 +128,7 @@ def _run(options: argparse.Namespace) -> None:
             evaluate_rows(mlp, chunks, out=write, tile=tile, devices=devices, progress=report)
             tell()
         if facts and fingerprint(options.rows) != facts["rows"]:
-            raise ValueError(f"{options.rows}: must stay as it is while it is read, was changed; run again")
+            raise ValueError(f"{options.rows}: must not change while it is read, but did; run again")
         writer.finish(run.done["rows"])
     done, seconds = run.done, time.perf_counter() - started
     now = f", the last {done['rows'] - before:,} of them" if before else ""
@@ -137,7 +139,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _columns(mlp: MLP, row: tuple[int, ...]) -> Sequence[str]:
-    """The names of the columns of outputs, of all members where there are some."""
+    """The names of the columns of outputs; for a stack, those of every member."""
     *members, n_out = row
     names = mlp.outputs or [f"y{i}" for i in range(n_out)]
     return [f"member{m}_{name}" for m in range(*members) for name in names] if members else names
@@ -146,14 +148,17 @@ def _columns(mlp: MLP, row: tuple[int, ...]) -> Sequence[str]:
 def _devices(n: int | None) -> list[jax.Device]:
     devices = jax.local_devices()
     if n is not None and not 1 <= n <= len(devices):
-        raise ValueError(f"run: --devices must be from 1 to {len(devices)}, the devices here, got {n}")
+        raise ValueError(
+            f"run: --devices must be from 1 to {len(devices)}, the number of devices here, got {n}; "
+            f"leave it out for all"
+        )
     return devices[:n]
 
 
 def _facts(
     options: argparse.Namespace, tile: int, devices: list[jax.Device], evaluator: str
 ) -> dict[str, object] | None:
-    """Everything the output's bits follow from; None if ROWS or OUT is not a file to come back to."""
+    """All that determines the bits of OUT; None if ROWS or OUT is not a file, so that no run can continue."""
     if STREAM in (options.rows, options.out) or not options.rows.is_file():
         return None
     with open(options.model, "rb") as model:

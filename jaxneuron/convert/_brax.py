@@ -106,6 +106,6 @@ def _moment(normalizer: Any, name: str, obs_key: str | None) -> np.ndarray:
     if value is None:
         raise BadValue(
             f"params[0] must be a normalizer with mean and std, got {type(normalizer).__name__}; "
-            f"without normalisation use from_flax on the policy"
+            f"use from_flax on the policy if there is no normalisation"
         )
     return np.asarray(as_array(value, f"params[0].{name}"), np.float64)

@@ -82,7 +82,7 @@ def named_layers(
             b = as_array(array(b), f"{argument}: {separator.join((*path, bias))!r:.80}")
         stack = w.ndim == 3 and (b is None or b.ndim == 2)
         if w.ndim != 2 and not (stack and stacked):
-            remedy = "only dense layers make an MLP"
+            remedy = "pass only dense layers"
             if stack:
                 remedy = "convert one member of an ensemble at a time" if stacked is False else STACKED
             raise BadValue(f"{name} must have two axes, got {w.shape}; {remedy}")
@@ -192,6 +192,6 @@ def _given(found: Mapping[Path, Any], chosen: list[Path], argument: str, separat
         if path not in found:
             raise BadValue(
                 f"layers must name layers of {argument}, got {separator.join(path)!r}; "
-                f"there are {quoted(separator.join(each) for each in found)}"
+                f"pass some of {quoted(separator.join(each) for each in found)}"
             )
     return chosen

@@ -23,19 +23,23 @@ def read_pairs(path: Path) -> list[Affine]:
     for member, content in found.items():
         match = re.fullmatch(r"([wb])(0|[1-9]\d{0,4})\.npy", member, re.ASCII)
         if not match:
-            raise BadValue(f"{path} must hold only w0, b0, w1, b1, ..., got {member[:60]!r}")
+            raise BadValue(
+                f"{path} must hold only w0, b0, w1, b1, ..., got {member[:60]!r}; save it without that"
+            )
         try:
             arrays[match[1], int(match[2])] = npy_array(content)
         except ValueError as error:
-            raise BadValue(f"{path}: {member} is not a sound array ({error})") from None
+            raise BadValue(f"{path}: {member} is not a sound array ({error}); save it again") from None
     count = sum(name == "w" for name, _ in arrays)
     for i in range(count):
         if ("w", i) not in arrays:
-            raise BadValue(f"{path} must hold w0 to w{count - 1}, got no w{i}")
+            raise BadValue(f"{path} must hold w0 to w{count - 1}, got no w{i}; save it with all layers")
     layers = [Affine(arrays.pop(("w", i)), arrays.pop(("b", i), None)) for i in range(count)]
     if arrays:
         name, i = min(arrays)
-        raise BadValue(f"{path} must hold a w for each b, got {name}{i} beside {count} layers")
+        raise BadValue(
+            f"{path} must hold a w for each b, got {name}{i} beside {count} layers; save it with all layers"
+        )
     return layers
 
 

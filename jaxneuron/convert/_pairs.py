@@ -58,7 +58,7 @@ def from_pairs(
     if not isinstance(orientation, str) or orientation not in ("in_out", "out_in"):
         raise BadValue(
             f"orientation must be 'in_out' for w (n_in, n_out) or 'out_in' for w (n_out, n_in), "
-            f"got {orientation!r}; if the source multiplies x @ w it is in_out, if w @ x it is out_in"
+            f"got {orientation!r}; pass 'in_out' if the source multiplies x @ w, 'out_in' if w @ x"
         )
     if not isinstance(pairs, Iterable):
         raise BadType(f"pairs must be a sequence of (w, b) pairs, got {type(pairs).__name__}; pass a list")

@@ -40,13 +40,11 @@ def checked(step: Scaling, n: int | None) -> Scaling:
     for name, array in zip(Scaling._fields, arrays, strict=True):
         if array.ndim > 1 or (array.ndim == 1 and n is not None and len(array) not in (1, n)):
             wanted = "be one number" if n is None else f"have shape ({n},) or be one number"
-            raise BadValue(
-                f"{name} must {wanted}, got {array.shape}; a scaling needs one number for each unit"
-            )
+            raise BadValue(f"{name} must {wanted}, got {array.shape}; pass one number for each unit")
         if not np.isfinite(array).all():
             raise BadValue(
                 f"{name} must be finite, got {array[~np.isfinite(array)].flat[0]}; "
-                f"a scaling by 0, infinity or NaN can't be folded"
+                f"a scaling by 0, infinity or NaN can't be folded: convert the part without it"
             )
     return Scaling(*(array.reshape(()) if array.size == 1 else array for array in arrays))
 

@@ -97,7 +97,8 @@ def _steps(estimator: Any) -> Iterator[Step]:
     elif name in SEARCHES:
         if not estimator.refit:
             raise BadValue(
-                f"{name} must have refit=True, got {estimator.refit}; it keeps no fitted estimator"
+                f"{name} must have refit=True to keep a fitted estimator, got {estimator.refit}; "
+                f"pass an estimator fitted with the best parameters"
             )
         yield from _steps(fitted(estimator, "best_estimator_"))
     elif name == "TransformedTargetRegressor":

@@ -112,14 +112,15 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
     def run(*arguments: Any) -> Array:
         if len(arguments) != (2 if weights else 1):
             taken = "(arrays, x)" if weights else "x alone"
-            raise BadType(f"the program takes {taken}, got {len(arguments)} arguments")
+            raise BadType(f"the program takes {taken}, got {len(arguments)} arguments; pass {taken}")
         *arrays, x = arguments
         if arrays and not isinstance(arrays[0], (list, tuple)):
             raise BadType(f"arrays must be a list, got {type(arrays[0]).__name__}; pass jax.tree.leaves(mlp)")
         if arrays and [np.shape(array) for array in arrays[0]] != [aval.shape for aval in weights]:
             raise BadValue(
                 f"arrays must be the {len(weights)} leaves of an MLP of these shapes: "
-                f"{', '.join(str(aval.shape) for aval in weights)}, got {len(arrays[0])}"
+                f"{', '.join(str(aval.shape) for aval in weights)}, got {len(arrays[0])}; "
+                f"pass jax.tree.leaves(mlp)"
             )
         with jax.enable_x64(wide or jax.config.jax_enable_x64):  # type: ignore[attr-defined]
             x = as_operand(x, "x")

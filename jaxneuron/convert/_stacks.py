@@ -91,7 +91,7 @@ def _each(layer: Any) -> list[Any]:
     if b is not None and b.shape[:1] != w.shape[:1]:
         raise BadValue(
             f"stacked weights must have a bias for each, got w {w.shape} and b {b.shape}; "
-            f"only dense layers make an MLP"
+            f"pass only dense layers"
         )
     return [Affine(w[i], None if b is None else b[i]) for i in range(len(w))]
 

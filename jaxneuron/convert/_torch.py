@@ -183,7 +183,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     """A safetensors file of any kind, open. Its header is checked before the library trusts it."""
     library = safetensors_library()
     if is_ours(header(path)):
-        raise BadValue(f"{path} is a file of jaxneuron.save; jaxneuron.load reads it")
+        raise BadValue(f"{path} is a file of jaxneuron.save; read it with jaxneuron.load")
     try:
         with library.safe_open(path, framework="numpy") as file:
             yield file
@@ -206,7 +206,10 @@ def _tensors(
                 continue
             dtype = file.get_slice(name).get_dtype()
             if dtype not in DTYPES:
-                raise BadValue(f"{path} must hold {', '.join(sorted(DTYPES))}, got {dtype}")
+                raise BadValue(
+                    f"{path} must hold {', '.join(sorted(DTYPES))}, got {dtype}; "
+                    f"save the tensors in one of these"
+                )
             found[short] = file.get_tensor(name)
     return found
 

@@ -180,7 +180,7 @@ def _scaling(
         raise BadValue(
             f"params: {name!r:.80} must have arrays of one shape, with {' or '.join(map(str, ranks))} axes, "
             f"got {', '.join(f'{field} {array.shape}' for field, array in arrays.items())}; "
-            f"stacked= says what a leading axis is"
+            f"pass stacked= to say what a leading axis is"
         )
     mean, variance = arrays.pop("mean"), arrays.pop("var")
     return batch_norm(mean, variance, float(epsilon), **arrays)

@@ -200,12 +200,13 @@ class _Network:
         layer = as_affine(step, name)
         if layer.w.ndim != 2:
             raise BadValue(
-                f"{name}: w must have two axes, n_in and n_out, got {layer.w.shape}; "
-                f"only dense layers make an MLP"
+                f"{name}: w must have two axes, n_in and n_out, got {layer.w.shape}; pass only dense layers"
             )
         self._settle()
         if not layer.w.size and max(layer.w.shape) > MOST_UNITS:
-            raise BadValue(f"{name}: w must hold numbers, got none in {layer.w.shape}")
+            raise BadValue(
+                f"{name}: w must hold numbers, got none in {layer.w.shape}; pass the network's own weights"
+            )
         if self._waiting is not None:
             mean = np.asarray(self._waiting.mean, np.float64)
             if self._apart or np.max(np.abs(mean * self._waiting.scale), initial=0.0) > MOST_DEVIATIONS:
@@ -263,7 +264,7 @@ class _Network:
         if n is None:
             raise BadValue(
                 "the number of inputs must be known where no layer tells it, got none; "
-                "a network needs at least one layer with weights"
+                "pass at least one layer with weights"
             )
         mean, scale, shift = self._waiting or Scaling()
         exact = shift - np.asarray(mean, np.float64) * scale
@@ -359,4 +360,4 @@ def _warn_of_nan(mlp: MLP) -> None:
             if isinstance(array, jax.core.Tracer) or array is None:
                 continue
             if jnp.issubdtype(array.dtype, jnp.floating) and np.isnan(np.asarray(array)).any():
-                warn(f"layer {i}: {name} holds NaN; it is kept")
+                warn(f"layer {i}: {name} holds NaN, which is kept; check the source")

@@ -1,8 +1,8 @@
 """Property tests for numerical JAX code: Hypothesis strategies for parameters and inputs, and laws.
 
-A strategy draws neurons, layers, networks and their inputs as NumPy arrays. A law is an assertion: it
-checks a function over many floats, or a result against the exact one, and says where it fails and by how
-much. Needs the extra `hypothesis`.
+A strategy draws neurons, layers, networks and their inputs as NumPy arrays. A law is an assertion: it checks
+a function for many floats, or compares a result with the exact one, and its message says where it fails and
+by how much. Needs the extra `hypothesis`.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""The arguments that strategies are defined with: what is wrong is refused there, not when drawing."""
+"""Checks of the arguments of strategies, made when a strategy is defined and not when it draws."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def as_biases(bias: bool | Sequence[bool]) -> tuple[bool, ...]:
 
 def check_kinds(kinds: dict[str, bool]) -> None:
     if unknown := set(kinds) - set(KINDS):
-        raise BadType(f"got an unknown argument {min(unknown)!r}; numbers takes {', '.join(KINDS)}")
+        raise BadType(f"got an unknown argument {min(unknown)!r}; pass some of {', '.join(KINDS)}")
 
 
 def _several(value: Any) -> Iterable[Any]:

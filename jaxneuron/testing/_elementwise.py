@@ -1,4 +1,4 @@
-"""Laws about elementwise functions, over floats of every size."""
+"""Laws of elementwise functions, checked for floats of every size."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ Function = Callable[..., Any]
 
 @public
 def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """Floats to check a function at: every exponent and sign, infinities, subnormal numbers, neighbours.
+    """Floats for which to check a function: every exponent and sign, infinities, subnormals, neighbours.
 
     Args:
       dtype: "bfloat16", "float16", "float32" or "float64".
-      low, high: the closed interval to stay in.
+      low, high: the limits of the closed interval from which they are.
 
     Returns:
-      A sorted array without repeats: every 16-bit number, or some 20,000 of the wider ones, in runs of
-      four neighbours.
+      A sorted array without duplicates: all numbers of a 16-bit dtype, or about 20,000 numbers of a wider
+      one, in groups of four neighbours.
+
+    Raises:
+      ValueError: if `dtype` is another one.
 
     Example:
       >>> floats("bfloat16", 1.0, 1.02).tolist()
@@ -38,7 +41,8 @@ def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -
     if info.bits == 16:
         bits = np.arange(largest + 1, dtype=unsigned)
     else:
-        # The bits of a float count up with it: a stride over them reaches every exponent.
+        # A larger positive float has a larger bit pattern: equal steps over the patterns reach every
+        # exponent.
         starts = np.linspace(0, largest - 4, 2500).astype(unsigned)
         of_note = np.array([0.5, 1, 2, np.e, 3, 17.3287, 36.7, 87.3365, 88.7228, 103.972, 709.78, 745.13])
         near = of_note.astype(info.dtype).view(unsigned) - 2
@@ -54,17 +58,22 @@ def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -
 def max_ulp_error(
     f: Function, reference: str | Callable[[np.ndarray], np.ndarray], *, over: np.ndarray | None = None
 ) -> tuple[float, float]:
-    """The worst error of `f` in ULP, and where it is.
+    """The largest error of `f` in ULP, and the input for which it occurs.
 
     Args:
       f: an elementwise function.
-      reference: the exact one, from float64 to float64, or the name of one of jaxneuron's activations,
-        which is then evaluated by mpmath.
-      over: the floats to try, `floats("float32")` unless given. Those whose exact result is not a finite
-        number of the dtype, and NaN, are left out.
+      reference: the exact function, from float64 to float64, or the name of one of jaxneuron's activations,
+        which mpmath then evaluates.
+      over: the floats to try; `floats("float32")` by default. NaN, and floats whose exact result is not a
+        finite number of the dtype, are left out.
 
     Returns:
       `(ulps, x)`. A ULP is the spacing of the result's dtype at the exact result, subnormal numbers included.
+
+    Raises:
+      ValueError: if `reference` is unknown, or `over` is not a one-dimensional array of floats or has none
+        whose exact result is finite.
+      AssertionError: if `f` does not give a float for each input.
 
     Example:
       >>> max_ulp_error(jaxneuron.relu, "relu", over=floats("float32", 1.0))[0]
@@ -79,19 +88,22 @@ def max_ulp_error(
     ulps = np.abs(y.astype(np.float64) - exact) / oracle.ulp(exact, y.dtype.name)
     ulps = np.where(np.isnan(ulps), np.inf, ulps)
     if not ulps.size:
-        raise BadValue("over must hold a number whose exact result is finite, got none; widen it")
+        raise BadValue("over must hold a number whose exact result is finite, got none; pass floats()")
     worst = int(np.argmax(ulps))
     return float(ulps[worst]), float(x[worst])
 
 
 @public
 def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None = None) -> None:
-    """`f` stays in the closed interval [lo, hi], and gives no NaN.
+    """Asserts that all values of `f` are in the closed interval [lo, hi]; NaN is not.
 
     Args:
       f: an elementwise function.
-      lo, hi: the bounds, which may be reached.
-      over: the floats to try, `floats("float32")` unless given.
+      lo, hi: the bounds, which `f` may reach.
+      over: the floats to try; `floats("float32")` by default.
+
+    Raises:
+      AssertionError: if `f` leaves the interval; the message names the first input.
 
     Example:
       >>> assert_bounded(jaxneuron.sigmoid, 0, 1)
@@ -109,11 +121,14 @@ def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None
 
 @public
 def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
-    """`f` never decreases, between neighbouring floats too.
+    """Asserts that `f` never decreases, not even between neighbouring floats.
 
     Args:
       f: an elementwise function.
-      over: the floats to try, in increasing order, `floats("float32")` unless given.
+      over: the floats to try, in increasing order; `floats("float32")` by default.
+
+    Raises:
+      AssertionError: if `f` decreases; the message names the first two inputs.
 
     Example:
       >>> assert_monotone(jaxneuron.sigmoid)
@@ -135,14 +150,19 @@ def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
 def assert_odd_about(
     f: Function, centre: float, *, ulps: float, at: float = 0.0, over: np.ndarray | None = None
 ) -> None:
-    """`f` is odd about the point `(at, centre)`: f(at + d) + f(at - d) = 2 centre, within rounding.
+    """Asserts that `f` is odd about the point `(at, centre)`, rounding errors apart.
+
+        f(at + d) + f(at - d) = 2 centre
 
     Args:
-      f: an elementwise function, such as sigmoid, odd about (0, 1/2).
-      centre: the value in the middle.
+      f: an elementwise function, such as sigmoid, which is odd about (0, 1/2).
+      centre: the value of `f` at that point.
       ulps: how far the sum may be off, in ULP of the larger of its two terms.
-      at: where the middle is.
-      over: the distances d to try, `floats("float32", 0)` unless given. Infinity and NaN are left out.
+      at: the input at that point.
+      over: the distances d to try; `floats("float32", 0)` by default. Infinity and NaN are left out.
+
+    Raises:
+      AssertionError: if the sum is further off; the message names the inputs with the largest error.
 
     Example:
       >>> assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3)
@@ -171,7 +191,7 @@ def _checked(over: Any) -> np.ndarray:
 
 
 def _values(f: Function, x: np.ndarray) -> np.ndarray:
-    """f(x), one float for each of `x`: a law about anything else would hold of nothing."""
+    """f(x), which must be one float for each of `x`."""
     y = np.asarray(f(x))
     if y.shape != x.shape or y.dtype.name not in oracle.U:
         raise AssertionError(f"f must give a float for each of {x.shape} inputs, got {y.dtype} {y.shape}")

@@ -1,4 +1,4 @@
-"""Laws about results: beside the exact ones, row beside row, mapped and compiled."""
+"""Laws of results: close to the exact ones, the same row by row, mapped and compiled."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from jaxneuron._params import MLP, Affine, check_mlp
 
 Function = Callable[..., Any]
 
-# JAX's name of the event that a program has been compiled. Listening (jax.monitoring) is public, the name is
-# not: where it changes, nothing is counted any more, and tests/testing/test_laws.py fails.
+# The name of JAX's event that a program has been compiled. Listening (jax.monitoring) is public, but the name
+# is not: if it changes, nothing is counted any more, and tests/testing/test_laws.py fails.
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
@@ -28,21 +28,22 @@ COMPILATION = "/jax/core/compile/backend_compile_duration"
 def assert_within_error_bound(
     params: Affine | MLP, x: Any, y: Any, *, activation: Activation = "identity"
 ) -> None:
-    """`y` is the output of `params` at `x`, within the bound that rounding error leaves it.
+    """Asserts that `y` is the output of `params` for `x`, within the bound of its rounding errors.
 
         |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), carried through activations and layers
 
-    u and s are those of `jaxneuron.affine`, with what it says of bfloat16.
-    The exact output comes from integers and mpmath, not from JAX.
+    u and s are those in the docstring of `jaxneuron.affine`, as is the bound for bfloat16. The exact output
+    is computed by integers and mpmath, not by JAX.
 
     Args:
-      params: `MLP`, or `Affine`, followed by `activation`.
-      x: inputs `(..., n_in)`, finite.
-      y: what is claimed to be the output; its dtype tells which rounding errors it may hold.
-      activation: of an `Affine`, a name or a value such as `LeakyReLU(0.2)`.
+      params: an `MLP`; or an `Affine`, which is followed by `activation`.
+      x: the inputs, `(..., n_in)`, finite.
+      y: the output to check; its dtype decides which rounding errors it may have.
+      activation: the activation of an `Affine`, a name or a value such as `LeakyReLU(0.2)`.
 
     Raises:
-      AssertionError, naming row and unit, and what is allowed there.
+      AssertionError: if `y` is not within the bound; the message names the row, the unit and the bound there.
+      ValueError: if an activation is not jaxneuron's, or a number is not finite.
 
     Example:
       >>> mlp = jaxneuron.gates.XOR
@@ -62,21 +63,24 @@ def assert_within_error_bound(
 
 @public
 def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
-    """`jacobian` is that of `mlp` at `x`, within the bound that rounding error leaves it.
+    """Asserts that `jacobian` is the Jacobian of `mlp` at `x`, within the bound of its rounding errors.
 
-    A bound of running error analysis: every product, sum and slope adds u times its size, and s for what may
-    underflow; a slope is off by as much as it changes over the error of its z, and by the whole jump where a
-    kink is that near. u and s are those of `jaxneuron.affine`. It holds whether the Jacobian is formed from
-    the first layer on or from the last. The exact one comes from integers, mpmath and float64, not from JAX.
+    The bound is that of running error analysis: every product, sum and slope adds u times its size, and s for
+    underflow. A slope is off by its change over the error of its z, and by the whole jump if a kink is within
+    that error. u and s are those in the docstring of `jaxneuron.affine`. The bound holds whether the Jacobian
+    is formed from the first layer on or from the last. The exact Jacobian is computed by integers, mpmath and
+    float64, not by JAX.
 
     Args:
-      mlp: an `MLP` of jaxneuron's activations.
-      x: inputs `(..., n_in)`, finite.
-      jacobian: what is claimed to be the Jacobian, `(..., n_out, n_in)`; its dtype tells which rounding
-        errors it may hold: those of 16-bit layers where network and inputs are 16-bit.
+      mlp: an `MLP` with jaxneuron's activations.
+      x: the inputs, `(..., n_in)`, finite.
+      jacobian: the Jacobian to check, `(..., n_out, n_in)`. Its dtype decides which rounding errors it may
+        have; if network and inputs are 16-bit, those of 16-bit layers.
 
     Raises:
-      AssertionError, naming row, output and input, and what is allowed there.
+      AssertionError: if it is not within the bound; the message names the row, the output, the input and the
+        bound there.
+      ValueError: if an activation is not jaxneuron's, or a number is not finite.
 
     Source: Wilkinson (1963), "Rounding errors in algebraic processes".
 
@@ -90,19 +94,21 @@ def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
 
 @public
 def assert_laplacian_within_bound(mlp: MLP, x: Any, laplacian: Any) -> None:
-    """`laplacian` is that of `mlp` at `x`, within the bound that rounding error leaves it.
+    """Asserts that `laplacian` is the Laplacian of `mlp` at `x`, within the bound of its rounding errors.
 
-    The bound of `assert_jacobian_within_bound`, carried through second derivatives as well, from the first
-    layer to the last.
+    The bound is that of `assert_jacobian_within_bound`, carried through the second derivatives too, from the
+    first layer to the last.
 
     Args:
-      mlp: an `MLP` of jaxneuron's activations.
-      x: inputs `(..., n_in)`, finite.
-      laplacian: what is claimed to be the sum of each output's second derivatives, `(..., n_out)`; its dtype
-        tells which rounding errors it may hold.
+      mlp: an `MLP` with jaxneuron's activations.
+      x: the inputs, `(..., n_in)`, finite.
+      laplacian: the sums of each output's second derivatives to check, `(..., n_out)`; the dtype decides
+        which rounding errors they may have.
 
     Raises:
-      AssertionError, naming row and output, and what is allowed there.
+      AssertionError: if it is not within the bound; the message names the row, the output and the bound
+        there.
+      ValueError: if an activation is not jaxneuron's, or a number is not finite.
 
     Source: Wilkinson (1963), "Rounding errors in algebraic processes".
 
@@ -116,18 +122,20 @@ def assert_laplacian_within_bound(mlp: MLP, x: Any, laplacian: Any) -> None:
 
 @public
 def assert_rows_independent(f: Function, x: Any) -> None:
-    """Changing one row of `x` changes no other row of `f(x)`, not by a bit.
+    """Asserts that a change of one row of `x` changes no bit of any other row of `f(x)`.
 
     Args:
-      f: a function of rows, `(rows, n_in)` to `(rows, ...)`.
-      x: rows to start from.
+      f: a function of rows, from `(rows, n_in)` to `(rows, ...)`.
+      x: the rows, `(rows, n_in)`, each of which is changed in turn.
+
+    Raises:
+      AssertionError: if another row changes; the message names both rows.
 
     Example:
       >>> assert_rows_independent(lambda x: jaxneuron.softmax(x), np.ones((3, 2), np.float32))
     """
     x = np.asarray(x)
-    if x.ndim < 2:
-        raise BadValue(f"x must hold rows (rows, n_in), got shape {x.shape}")
+    _check_rows(x)
     before = np.asarray(f(x))
     if before.shape[:1] != x.shape[:1]:
         raise AssertionError(f"f must keep the {x.shape[0]} rows, got shape {before.shape} from {x.shape}")
@@ -145,22 +153,24 @@ def assert_rows_independent(f: Function, x: Any) -> None:
 
 @public
 def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64) -> None:
-    """`f(params, x)` on rows, `jax.vmap(f)` over them and a loop give the same numbers.
+    """Asserts that `f(params, x)` for all rows, `jax.vmap(f)` and a loop over rows give the same numbers.
 
     Args:
       f: a function of parameters and inputs `(..., n_in)`.
-      params: its first argument, the same for every row.
-      x: rows, `(rows, n_in)`.
-      ulps: how far they may differ, in ULP of the row's largest number. XLA sums in another order for
-        another batch, which moves the last bits; a mix-up of axes moves the first.
+      params: the first argument of `f`, the same for every row.
+      x: the rows, `(rows, n_in)`.
+      ulps: how far the numbers may differ, in ULP of the row's largest number. XLA sums in another order for
+        another batch, which changes the last bits; a confusion of axes changes the first bits.
+
+    Raises:
+      AssertionError: if they differ by more; the message names the row.
 
     Example:
       >>> mlp = jaxneuron.gates.XOR
       >>> assert_vmap_consistent(jaxneuron.mlp_forward, mlp, np.eye(2, dtype=np.float32))
     """
     x = np.asarray(x)
-    if x.ndim < 2:
-        raise BadValue(f"x must hold rows (rows, n_in), got shape {x.shape}")
+    _check_rows(x)
     looped = [np.asarray(f(params, row)) for row in x]
     for how, rows in (("f on the batch", f(params, x)), ("jax.vmap(f)", jax.vmap(f, (None, 0))(params, x))):
         rows = np.asarray(rows)
@@ -172,13 +182,16 @@ def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64
 
 @public
 def assert_jit_consistent(f: Function, *arguments: Any, ulps: float = 64) -> None:
-    """`f` and `jax.jit(f)` give the same numbers.
+    """Asserts that `f` and `jax.jit(f)` give the same numbers.
 
     Args:
-      f: a function of arrays, with any tree of arrays as its result.
-      *arguments: its arguments.
-      ulps: how far they may differ, in ULP of the largest number: XLA fuses, and contracts to fused
-        multiply-adds, what runs step by step otherwise.
+      f: a function of arrays, whose result is any tree of arrays.
+      *arguments: the arguments of `f`.
+      ulps: how far the numbers may differ, in ULP of the largest number of an array. Inside `jit`, XLA fuses
+        operations and contracts products and sums to fused multiply-adds, which rounds differently.
+
+    Raises:
+      AssertionError: if they differ by more; the message names the output.
 
     Example:
       >>> assert_jit_consistent(jaxneuron.sigmoid, np.ones(3, np.float32))
@@ -192,7 +205,7 @@ def assert_jit_consistent(f: Function, *arguments: Any, ulps: float = 64) -> Non
 
 @contextlib.contextmanager
 def count_compilations() -> Iterator[list[float]]:
-    """A list that grows by one, the seconds it took, with each program that XLA compiles in the block.
+    """Yields a list to which each program that XLA compiles in the block adds an entry: the seconds it took.
 
     Example:
       >>> with count_compilations() as compiled:
@@ -215,18 +228,21 @@ def count_compilations() -> Iterator[list[float]]:
 
 @public
 def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
-    """After the first call, no other compiles anything.
+    """Asserts that `f` compiles nothing after its first call.
 
     Args:
-      f: a jitted function, or one that calls some.
-      *calls: tuples of arguments; at least two.
+      f: a jitted function, or a function that calls jitted functions.
+      *calls: at least two tuples of arguments, one for each call.
+
+    Raises:
+      AssertionError: if a later call compiles a program; the message names the call.
 
     Example:
       >>> xor, row = jaxneuron.gates.XOR, np.ones(2, np.float32)
       >>> assert_compiles_once(jaxneuron.mlp_forward, (xor, row), (xor, 2 * row))
     """
     if len(calls) < 2:
-        raise BadValue(f"calls must be at least 2 tuples of arguments, got {len(calls)}")
+        raise BadValue(f"calls must be at least 2 tuples of arguments, got {len(calls)}; pass (x,), (y,)")
     for call in calls:
         if not isinstance(call, (tuple, list)):
             raise BadType(f"calls must be tuples of arguments, got {type(call).__name__}; pass (x,)")
@@ -241,20 +257,25 @@ def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
 
 
 def _checked(affines: Sequence[Affine], names: Sequence[Any], x: Any) -> np.ndarray:
-    """x in float64, if the oracle has the truth of these layers at it."""
+    """`x` in float64, if the oracle can compute the exact result of these layers for it."""
     for name in names:
         if name not in ACTIVATIONS and not isinstance(name, Parametric):
             raise BadValue(
                 f"activations must be jaxneuron's, got {name!r}; "
-                f"check the layers below it, or compare with a reference of your own"
+                f"check the layers before it, or compare with your own reference"
             )
     x = _numbers(x)
     if not all(np.isfinite(_numbers(leaf)).all() for leaf in (x, *jax.tree.leaves(affines))):
-        raise BadValue("params and x must be finite; draw them without nan and infinity")
+        raise BadValue("params and x must be finite, got infinity or NaN; draw them without nan and infinity")
     n_in = len(affines[0].w)
     if x.shape[-1:] != (n_in,):
-        raise BadValue(f"x must have shape (..., {n_in}), got {x.shape}")
+        raise BadValue(f"x must have shape (..., {n_in}), got {x.shape}; put the inputs on the last axis")
     return x
+
+
+def _check_rows(x: np.ndarray) -> None:
+    if x.ndim < 2:
+        raise BadValue(f"x must hold rows (rows, n_in), got shape {x.shape}; pass [x] for one row")
 
 
 def _assert_derivative(

@@ -1,4 +1,4 @@
-"""Strategies that draw parameters and inputs, as NumPy arrays, from few shapes: each new one compiles."""
+"""Strategies that draw parameters and inputs as NumPy arrays, of few shapes: JAX compiles for each shape."""
 
 from __future__ import annotations
 
@@ -47,17 +47,22 @@ def numbers(
     huge: bool = False,
     tiny: bool = False,
 ) -> SearchStrategy[float]:
-    """Numbers that `dtype` holds: of ordinary size, and of the kinds that are switched on.
+    """A strategy for numbers of a dtype: of ordinary size, and of the kinds that are switched on.
 
     Args:
       dtype: "bfloat16", "float16", "float32" or "float64".
-      nan, infinity: not-a-number, and both infinities.
-      subnormal: below the smallest normal number. XLA flushes most of them to 0.
-      huge: up to the largest finite number, where sums overflow.
-      tiny: down to the smallest normal number, where products underflow.
+      nan: draw NaN too.
+      infinity: draw both infinities too.
+      subnormal: draw numbers below the smallest normal number too. XLA flushes most of them to 0.
+      huge: draw numbers up to the largest finite one too, whose sums overflow.
+      tiny: draw numbers down to the smallest normal one too, whose products underflow.
 
     Returns:
-      A strategy for Python floats; without any switch 0 and magnitudes from 2^-14 to 8. Shrinks towards 0.
+      A strategy for Python floats, which shrinks towards 0. Numbers of ordinary size are 0 and magnitudes
+      from 2^-14 to 8.
+
+    Raises:
+      ValueError: if `dtype` is another one.
 
     Example:
       >>> from hypothesis import find
@@ -90,17 +95,18 @@ def neurons(
     bias: bool | Sequence[bool] = BIASES,
     **kinds: bool,
 ) -> SearchStrategy[Affine]:
-    """Neurons: `Affine` with `w (n_in,)`, `b ()` or None.
+    """A strategy for neurons: `Affine` with `w (n_in,)`, `b ()` or None.
 
     Args:
-      n_in: a size, or several to draw from.
-      dtype: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
-      bias: True, False, or both.
-      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
-        `tiny`, each True or False.
+      n_in: the number of inputs, or several to draw from.
+      dtype: the name of a dtype, or several to draw from; by default all that JAX has at the time of drawing.
+      bias: whether there is a bias: True, False, or both to draw from.
+      **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
+        draw in addition to those of ordinary size, see `numbers`.
 
     Raises:
-      ValueError, where the strategy is defined: no sizes or a negative one, an unknown dtype.
+      ValueError: if there is no size or a negative one, or a dtype is unknown; raised when the strategy is
+        defined.
 
     Example:
       >>> from hypothesis import find
@@ -119,18 +125,19 @@ def layers(
     bias: bool | Sequence[bool] = BIASES,
     **kinds: bool,
 ) -> SearchStrategy[Affine]:
-    """Layers: `Affine` with `w (n_in, n_out)`, `b (n_out,)` or None.
+    """A strategy for layers: `Affine` with `w (n_in, n_out)`, `b (n_out,)` or None.
 
     Args:
-      n_in: inputs, a size, or several to draw from.
-      n_out: units, a size, or several to draw from.
-      dtype: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
-      bias: True, False, or both.
-      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
-        `tiny`, each True or False.
+      n_in: the number of inputs, or several to draw from.
+      n_out: the number of units, or several to draw from.
+      dtype: the name of a dtype, or several to draw from; by default all that JAX has at the time of drawing.
+      bias: whether there is a bias: True, False, or both to draw from.
+      **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
+        draw in addition to those of ordinary size, see `numbers`.
 
     Raises:
-      ValueError, where the strategy is defined: no sizes or a negative one, an unknown dtype.
+      ValueError: if there is no size or a negative one, or a dtype is unknown; raised when the strategy is
+        defined.
 
     Example:
       >>> from hypothesis import find
@@ -151,26 +158,27 @@ def mlps(
     dtypes: str | Sequence[str] | None = None,
     **kinds: bool,
 ) -> SearchStrategy[MLP]:
-    """Networks: `MLP`s of a few architectures.
+    """A strategy for networks: `MLP`s of a few architectures.
 
     Args:
-      sizes: the architectures to draw from, each the units of every layer, inputs first: `[(2, 3, 1)]`.
-      activations: to draw from, one for all hidden layers of a network.
-      final_activations: to draw the last layer's from; `activations` unless given.
-      bias: True, False, or both; layer by layer.
-      dtypes: a dtype's name, or several; all that JAX holds at the time of drawing unless given.
-      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
-        `tiny`, each True or False.
+      sizes: the architectures to draw from, each the number of units of every layer, inputs first:
+        `[(2, 3, 1)]`.
+      activations: the activations to draw from, one for all hidden layers of a network.
+      final_activations: the activations to draw from for the last layer; `activations` by default.
+      bias: whether a layer has a bias: True, False, or both to draw from for each layer.
+      dtypes: the name of a dtype, or several to draw from; by default all that JAX has at the time of
+        drawing.
+      **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
+        draw in addition to those of ordinary size, see `numbers`.
 
     Returns:
-      A strategy that shrinks towards the first architecture, the first activations and zeros. A property
-      of one jitted function compiles at most once for each example, and at most as often as there are
-      combinations of architecture, biases, two activations, dtype and batch; held by
-      tests/testing/test_strategies.py.
+      A strategy that shrinks towards the first architecture, the first activations and zeros. A test of one
+      jitted function compiles at most once for each example, and at most once for each combination of
+      architecture, biases, the two activations, dtype and batch. Tested by tests/testing/test_strategies.py.
 
     Raises:
-      ValueError, where the strategy is defined: no architectures, fewer than two sizes, a negative one,
-      an unknown activation or dtype.
+      ValueError: if there is no architecture, one has fewer than two sizes or a negative one, or an
+        activation or a dtype is unknown; raised when the strategy is defined.
 
     Example:
       >>> from hypothesis import find
@@ -198,13 +206,17 @@ def mlps(
 def inputs(
     for_: Affine | MLP, *, batch: Sequence[tuple[int, ...]] = BATCHES, **kinds: bool
 ) -> SearchStrategy[np.ndarray]:
-    """Inputs `(*batch, n_in)` for a neuron, a layer, a network or an ensemble, in its dtype.
+    """A strategy for inputs `(*batch, n_in)` of a neuron, a layer, a network or a stack, in its dtype.
 
     Args:
-      for_: `Affine`, or `MLP`, which may be stacked.
+      for_: an `Affine`, an `MLP`, or a stack of networks.
       batch: the leading axes to draw from, `()` for a single input.
-      **kinds: which numbers to draw beside those of ordinary size: `nan`, `infinity`, `subnormal`, `huge`,
-        `tiny`, each True or False.
+      **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
+        draw in addition to those of ordinary size, see `numbers`.
+
+    Raises:
+      ValueError: if `batch` has no shape or a negative one.
+      TypeError: if `for_` is neither an `Affine` nor an `MLP`.
 
     Example:
       >>> from hypothesis import find
@@ -217,7 +229,7 @@ def inputs(
             f"pass what a strategy drew, or params_and_inputs(strategy)"
         )
     w = for_.layers[0].w if isinstance(for_, MLP) else as_affine(for_, "for_").w
-    n_in = w.shape[-2] if isinstance(for_, MLP) else w.shape[0]  # an ensemble's w has an axis of members
+    n_in = w.shape[-2] if isinstance(for_, MLP) else w.shape[0]  # the w of a stack has an axis of members
     (dtype,) = as_dtypes("the dtype of for_", w.dtype.name)
     shapes = as_batches(batch)
     check_kinds(kinds)
@@ -231,13 +243,17 @@ def params_and_inputs(
     batch: Sequence[tuple[int, ...]] = BATCHES,
     **kinds: bool,
 ) -> SearchStrategy[tuple[Any, np.ndarray]]:
-    """Pairs `(params, x)` that fit: what `mlp_forward` takes.
+    """A strategy for pairs `(params, x)` that fit, such as the arguments of `mlp_forward`.
 
     Args:
-      params: a strategy of this module, `mlps()` unless given.
+      params: a strategy of this module; `mlps()` by default.
       batch: the leading axes of the inputs to draw from, `()` for a single input.
-      **kinds: which numbers the inputs hold beside those of ordinary size: `nan`, `infinity`, `subnormal`,
-        `huge`, `tiny`, each True or False.
+      **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
+        draw for the inputs in addition to those of ordinary size, see `numbers`.
+
+    Raises:
+      ValueError: if `batch` has no shape or a negative one.
+      TypeError: if `params` is not a strategy.
 
     Example:
       >>> from hypothesis import find
@@ -258,15 +274,18 @@ def params_and_inputs(
 
 @public
 def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
-    """Stacked networks of one architecture, for `jax.vmap(mlp_forward, in_axes=(0, None))`.
+    """A strategy for stacks of networks, for `jax.vmap(mlp_forward, in_axes=(0, None))`.
 
     Args:
-      members: how many, one number or several to draw from.
+      members: the number of networks in a stack, or several to draw from.
       **network: the arguments of `mlps`: `sizes`, `activations`, `final_activations`, `bias`, `dtypes`, and
-        which kinds of numbers to draw.
+        the kinds of numbers to draw.
 
     Returns:
       A strategy for `MLP`s whose arrays have a leading axis of members.
+
+    Raises:
+      ValueError: if a number of members is below 1, or `mlps` refuses an argument.
 
     Example:
       >>> from hypothesis import find
@@ -278,7 +297,7 @@ def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
         raise BadValue("members must be at least 1, got 0; pass (1, 3)")
 
     def several(first: MLP, count: int) -> SearchStrategy[MLP]:
-        # Networks of the first one's structure and shapes: its leaves, drawn again.
+        # All members have the structure and shapes of the first one; their numbers are drawn anew.
         kinds = {k: v for k, v in network.items() if k in KINDS}
         again = st.tuples(*(_arrays(leaf.shape, leaf.dtype.name, kinds) for leaf in jax.tree.leaves(first)))
         stacked = st.lists(again, min_size=count, max_size=count).map(
@@ -286,19 +305,22 @@ def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
         )
         return stacked.map(lambda leaves: jax.tree.unflatten(jax.tree.structure(first), leaves))
 
-    networks = mlps.__wrapped__(**network)  # type: ignore[attr-defined] # a refusal names ensembles
+    networks = mlps.__wrapped__(**network)  # type: ignore[attr-defined] # so that an error names ensembles
     return st.tuples(networks, st.sampled_from(counts)).flatmap(lambda drawn: several(*drawn))
 
 
 def profile(**changes: Any) -> settings:
-    """Hypothesis settings that suit JAX; nothing is registered or loaded.
+    """Hypothesis settings that suit JAX. They are returned, but neither registered nor loaded.
 
-    No deadline and no complaint about slow drawing, which would time compilation; 50 examples, because
-    each new shape compiles; the same examples every time where the environment says CI, so that a red run
-    means the change and not the seed.
+    There is no deadline and no health check of slow drawing, because both would measure compilation. There
+    are 50 examples, because JAX compiles for each new shape. If the environment variable CI is set, the
+    examples are the same in every run, so that a failure is caused by a change and not by the seed.
 
     Args:
-      **changes: settings of your own.
+      **changes: your own settings, which replace these.
+
+    Returns:
+      A `hypothesis.settings`.
 
     Example:
       >>> from hypothesis import settings
@@ -349,11 +371,11 @@ def _arrays(shape: tuple[int, ...], dtype: str, kinds: dict[str, bool]) -> Searc
 
 
 def _held(argument: str, dtypes: str | Sequence[str] | None, kinds: dict[str, bool]) -> SearchStrategy[str]:
-    """The dtypes to draw from, checked now; by default those that JAX holds when drawing."""
+    """A strategy for the dtypes, which are checked now; by default those that JAX has when drawing."""
     check_kinds(kinds)
     if dtypes is not None:
         return st.sampled_from(as_dtypes(argument, dtypes))
-    # Filtered when drawing: jax_enable_x64 may have changed since.
+    # Filtered when drawing, because jax_enable_x64 may have changed by then.
     return st.sampled_from(("float32", "float64", "bfloat16", "float16")).filter(_is_held)
 
 

@@ -1,9 +1,10 @@
-"""Sweeps: every float, or an even sample, through an activation, and how far its results are off.
+"""Sweeps: evaluates an activation for every float, or an even sample, and measures how far its results are
+off.
 
     inputs -> exact values in float64, with a bound of their error -> the nearest floats -> a score
 
-A result is misrounded if it is not the float nearest to the exact value: by NumPy in float64 or, where that
-is too close to the middle of two floats to tell, by mpmath. Never by jax.
+A result is correctly rounded if it is the float nearest to the exact value. NumPy computes that in float64;
+where it is too close to the middle between two floats to decide, mpmath does. Never jax.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from jaxneuron._scaling import round_once
 Array = np.ndarray
 Call = Callable[[Array], Array]
 
-# The activations that promise a few ULP of the result. The others are exact, or have a bound of another kind.
+# The activations that promise a few ULP. The others are exact, or have a bound of another kind.
 FUNCTIONS = tuple(name for name, facts in ACTIVATIONS.items() if facts.ulp not in (None, (0, 0)))
-# Of each family that promises them, members with parameters below and above 1, and beyond ordinary sizes.
+# Two members of each family that promises a few ULP, with parameters below and above 1.
 VALUES: tuple[Parametric, ...] = (
     LeakyReLU(0.2), LeakyReLU(-3.0), ELU(0.3), ELU(1.7), CELU(0.075), CELU(3.3), Softplus(0.7),
     Softplus(20.0), Sin(30.0), Sin(-0.37),
@@ -37,7 +38,7 @@ DTYPES: dict[str, Any] = {
     "bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32, "float64": np.float64,
 }  # fmt: skip
 BLOCK = 2**22  # inputs
-# Where a formula changes: the halves of ln 2, and the edges of stretches.
+# The inputs at which a formula changes: odd multiples of ln 2 / 2, and limits between two formulas.
 EDGES = [(k + 0.5) * math.log(2) for k in range(-1075, 64)]
 EDGES += [
     s * v for s in (-1, 1) for v in (2.0**-28, 2.0**-8, 0.275, 0.55, 12, 20, 40, 42, 701.4, 708.3964185322641)
@@ -45,15 +46,15 @@ EDGES += [
 
 
 class Score(NamedTuple):
-    """What a stretch of inputs showed of one implementation; scores add up."""
+    """The errors of one implementation on a range of inputs; scores can be added."""
 
     inputs: int = 0
-    ulps: float = 0.0  # the worst error of a normal result of a normal input
-    at: float = math.nan
-    nearest: int = 0  # correctly rounded
-    falls: int = 0  # smaller than the result of the input before
-    outside: int = 0  # of the closed interval of the function's values
-    flushed: int = 0  # 0 for what is nearest to another number
+    ulps: float = 0.0  # the largest error of a normal result for a normal input
+    at: float = math.nan  # the input with that error
+    nearest: int = 0  # results that are correctly rounded
+    falls: int = 0  # results that are smaller than the result before
+    outside: int = 0  # results outside the closed interval of the function's values
+    flushed: int = 0  # results that are 0 although another number is nearest
 
     def __add__(self, other: Score) -> Score:  # type: ignore[override]
         worst = max(self, other, key=lambda score: score.ulps)
@@ -81,7 +82,7 @@ def score(function: Function, dtype: str, z: Array, calls: dict[str, Call]) -> d
 
 
 def _truth(name: Function, dtype: str, z: Array) -> tuple[Array, Array, Array | float]:
-    """The nearest floats, the exact values in float64, and what these lack, in their ULP."""
+    """The nearest floats, the exact values rounded to float64, and the error of that rounding, in ULP."""
     if dtype == "float64":
         pairs = np.array([decided(name, v) for v in z.tolist()])
         return pairs[:, 0], pairs[:, 0], pairs[:, 1]
@@ -90,7 +91,7 @@ def _truth(name: Function, dtype: str, z: Array) -> tuple[Array, Array, Array | 
     facts = facts_of(name)
     flat = facts.rises or (facts.gates and bool((wide < -2).all()))
     if settled[0] == settled[1] and len(z) > 2 and flat:
-        nearest = np.full(len(z), settled[0])  # a saturated stretch
+        nearest = np.full(len(z), settled[0])  # the function is constant on this range
         return nearest, nearest, 0.0
     exact, error = exact64(name, wide)
     return rounded(name, wide, exact, error, dtype), exact, 0.0
@@ -101,18 +102,18 @@ def exact64(name: Function, z: Array) -> tuple[Array, float]:
     try:
         return float64.activation(name, z)
     except KeyError:
-        return oracle.activation(name, z), 2.0**-53  # by mpmath: some 10 us for each number
+        return oracle.activation(name, z), 2.0**-53  # by mpmath: about 10 us for each number
 
 
 def decided(name: Function, z: float) -> tuple[float, float]:
-    """The exact value by mpmath, as a float64 and what that lacks, in its ULP."""
+    """The exact value by mpmath, rounded to float64, and the error of that rounding, in ULP."""
     exact = oracle.formula(name)(oracle.MP.mpf(z))
     first = float(exact)
     return first, float((exact - first) / float(oracle.ulp(first, "float64")))
 
 
 def rounded(name: Function, z: Array, exact: Array, error: float, dtype: str) -> Array:
-    """The floats nearest to the exact values; mpmath decides where `error` leaves two."""
+    """The floats nearest to the exact values; where `error` allows two floats, mpmath decides."""
     kind = np.dtype(DTYPES[dtype])
     with np.errstate(over="ignore", under="ignore"):
         low, high = (round_once(exact * (1 + side), kind) for side in (-error, error))
@@ -120,7 +121,7 @@ def rounded(name: Function, z: Array, exact: Array, error: float, dtype: str) ->
     for i in np.flatnonzero((low != high) & np.isfinite(z)):
         first, rest = decided(name, float(z[i]))
         below, above = round_once(np.nextafter([first, first], [-math.inf, math.inf]), kind)
-        if rest and first == (float(below) + float(above)) / 2:  # it looks like the middle, and is not
+        if rest and first == (float(below) + float(above)) / 2:  # rounded to the middle, but not the middle
             nearest[i] = above if rest > 0 else below
         else:
             nearest[i] = round_once(np.array([first]), kind)[0]
@@ -131,7 +132,7 @@ def _compare(
     name: Function, dtype: str, z: Array, y: Array, nearest: Array, exact: Array, rest: Array | float
 ) -> Score:
     right = y == nearest
-    if exact is nearest:  # settled, and known to half a ULP alone
+    if exact is nearest:  # settled by `_truth`, and known only to half a ULP
         if right.all():
             return Score(len(z), 0.0, float(z[0]), len(z))
         exact = exact64(name, z.astype(np.float64))[0]
@@ -152,7 +153,7 @@ def _compare(
 
 
 def blocks(dtype: str, stride: int) -> Iterator[tuple[int, int, int]]:
-    """Stretches of inputs, from -infinity up: the patterns of the first and the last, and the stride."""
+    """Ranges of inputs, from -infinity up: the bit patterns of the first and last input, and the stride."""
     kind = np.dtype(f"u{np.dtype(DTYPES[dtype]).itemsize}")
     infinity, sign = int(np.array(np.inf, DTYPES[dtype]).view(kind)), 2 ** (8 * kind.itemsize - 1)
     size = BLOCK * stride
@@ -162,14 +163,14 @@ def blocks(dtype: str, stride: int) -> Iterator[tuple[int, int, int]]:
 
 
 def block(dtype: str, first: int, last: int, stride: int = 1) -> Array:
-    """The floats with the patterns `first` to `last`, in increasing order."""
+    """The floats with the bit patterns `first` to `last`, in increasing order."""
     kind = np.dtype(f"u{np.dtype(DTYPES[dtype]).itemsize}")
     z = np.arange(first, last + 1, stride, dtype=np.uint64).astype(kind).view(DTYPES[dtype])
     return np.ascontiguousarray(z[::-1]) if np.signbit(z[0]) else z
 
 
 def sample64(points: int) -> Array:
-    """float64 numbers, sorted: as many from each exponent, and neighbours of EDGES."""
+    """A sorted sample of float64 numbers: equally many from each exponent, and neighbours of EDGES."""
     rng = np.random.default_rng(0)
     exponents = np.arange(-60, 10)
     values = np.ldexp(rng.uniform(0.5, 1, (points // 140, len(exponents))), exponents + 1).ravel()

@@ -16,7 +16,7 @@ ACTIVATIONS = ("--activation", "tanh", "--final-activation", "softmax")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """The command line in a folder with a network, `m.safetensors`: its status, and what it printed."""
+    """Runs the command line in a folder with a network, `m.safetensors`: its status, and what it printed."""
     monkeypatch.chdir(tmp_path)
     save("m.safetensors", MLP)
 
@@ -59,7 +59,7 @@ def test_values_with_parameters(run):
         assert run("convert", "m.npz", "back.safetensors", *given)[0] == 0
         assert load("back.safetensors").activations == (from_text(text), from_text(text), "mish")
     status, _, error = run("convert", "m.npz", "n.safetensors", *given[:3], "ELU()", *given[4:])
-    assert (status, error.count("'ELU()' must have alpha, numbers that ELU takes")) == (2, 1)
+    assert (status, error.count("'ELU()' must have numbers for alpha that ELU takes")) == (2, 1)
 
 
 def test_dtype(run):
@@ -101,7 +101,7 @@ def test_refusals(run, tmp_path):
         (("convert", "m.safetensors", "m.txt"), "m.txt: must be .safetensors, .onnx, .keras, .npz or .stablehlo, got '.txt'"),
         (("convert", "m.safetensors", "m"), "m: must be .safetensors, .onnx, .keras, .npz or .stablehlo, got 'no suffix'"),
         (("convert", "m.safetensors", "m.npz"), "m.npz: exists; pass --force to replace it"),
-        (("convert", "m.npz", "n.safetensors"), "m.npz: does not say --activation, --final-activation, --orientation; pass it"),
+        (("convert", "m.npz", "n.safetensors"), "m.npz: does not record --activation, --final-activation, --orientation; pass them"),
         (("convert", "m.safetensors", "n.npz", *ACTIVATIONS), "m.safetensors: --activation, --final-activation do not apply to this kind of file; leave them out"),
         (("convert", "m.safetensors", "n.npz", "--torch"), "n.npz: --torch is for .safetensors files; leave it out"),
         (("convert", "m.safetensors", "n.npz", "--weights", "inside"), "n.npz: --weights is for .stablehlo files; leave it out"),

@@ -19,7 +19,7 @@ def test_demo(x64, greatest):
     ):
         assert line in done.stdout.splitlines()
     error = re.search(
-        r"25 published rows in float(\d\d): greatest error (\S+) of the output's scale", done.stdout
+        r"25 published rows in float(\d\d): the largest error of an output is (\S+) of", done.stdout
     )
     assert error[1] == ("64" if x64 == "1" else "32")
     assert float(error[2]) < greatest

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, refusals of one line, closed pipes."""
+"""The command line as a whole: help, errors in one line, closed pipes."""
 
 import subprocess
 import sys

@@ -51,7 +51,7 @@ def test_plot(tmp_path, what, suffix, size):
 
 
 def test_plot_draws_what_it_is_told(tmp_path):
-    """Each WHAT gives the picture of its function, byte for byte, and no other's."""
+    """Each WHAT gives the picture that its function in jaxneuron.plot draws, byte for byte."""
     told = {}
     for what in (*pictures_of(), "gates"):
         out = tmp_path / f"{what}.svg"
@@ -98,15 +98,21 @@ KNOWN = (
     ("arguments", "message"),
     [
         ("sigmiod -o a.png", f"{KNOWN}, got 'sigmiod'; did you mean 'sigmoid'?"),
-        ("sigmoid zzz -o a.png", f"{KNOWN}, got 'zzz'"),
+        ("sigmoid zzz -o a.png", f"{KNOWN}, got 'zzz'; see jaxneuron plot --help"),
         ("sigmoid gates -o a.png", f"{KNOWN}, got 'gates'; draw it alone"),
         ("a.safetensors b.safetensors -o a.png", f"{KNOWN}, got 'a.safetensors'; draw it alone"),
         (
             "softmax -o a.png",
-            "plot_activation: softmax is not elementwise, it has no curve; pass another activation",
+            "plot_activation: softmax is not elementwise, so it has no curve; pass another activation",
         ),
-        ("sigmoid -o a.gif", "a.gif: pictures must go to a .png, .svg or .pdf file, got '.gif'"),
-        ("sigmoid -o a", "a: pictures must go to a .png, .svg or .pdf file, got 'no suffix'"),
+        (
+            "sigmoid -o a.gif",
+            "a.gif: pictures must go to a .png, .svg or .pdf file, got '.gif'; pass a name with such a suffix",
+        ),
+        (
+            "sigmoid -o a",
+            "a: pictures must go to a .png, .svg or .pdf file, got 'no suffix'; pass a name with such a suffix",
+        ),
         ("sigmoid -o old.png", "old.png: exists; pass --force to replace it"),
         ("none.safetensors -o a.png", "none.safetensors: No such file or directory"),
         ("sigmoid", "the following arguments are required: -o; see jaxneuron plot --help"),

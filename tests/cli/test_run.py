@@ -44,8 +44,8 @@ def test_run(model, rows, tmp_path, source, target):
     done = run("run", model, rows, "-o", out)
     assert (done.returncode, done.stdout) == (0, "")
     said = {
-        "csv": f"jaxneuron: {rows}: line 1 is all numbers, and is evaluated as a row; --header yes|no|auto says what it is\n",
-        "csv with header": f"jaxneuron: {rows}: line 1: columns are taken by place, because the network knows no names for its inputs: 'a', 'b', 'c'\n",
+        "csv": f"jaxneuron: {rows}: line 1 holds only numbers and is evaluated as a row; pass --header yes or --header no to say what it is\n",
+        "csv with header": f"jaxneuron: {rows}: line 1: columns are taken by position, because the network has no names for its inputs: 'a', 'b', 'c'\n",
     }.get(source, "")
     assert re.fullmatch(re.escape(said) + r"jaxneuron: 40 rows, 0 with NaN in \d+\.\d s\n", done.stderr)
     y = np.load(out) if target == "npy" else np.loadtxt(out, delimiter=",", dtype=np.float32)
@@ -208,7 +208,7 @@ def test_interrupted_leaves_what_is_done_and_no_output(model, tmp_path, sent):
     assert process.returncode == 130
     if "kept" in error:
         assert re.fullmatch(
-            r"jaxneuron: interrupted; [\d,]+ rows are kept and --resume goes on from there\n", error
+            r"jaxneuron: interrupted; [\d,]+ rows are kept; pass --resume to continue from there\n", error
         )
         assert left == ["out.csv.journal", "out.csv.partial", "rows.npy"]
     else:
@@ -258,7 +258,10 @@ def test_an_input_that_is_cut_short_while_it_is_read(model, tmp_path, source, ca
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy"), "--tile", "64"]) == 2
     error = capsys.readouterr().err
     if source == ".npy":
-        assert error == f"jaxneuron: {rows}: must hold 500000 rows, was cut short while it was read\n"
+        assert (
+            error
+            == f"jaxneuron: {rows}: must hold 500000 rows, but was cut short while it was read; write it again, then run again\n"
+        )
     assert str(rows) in error
     assert [path.name for path in tmp_path.iterdir()] == [rows.name]
 
@@ -269,7 +272,7 @@ def test_an_input_that_changes_while_it_is_read(model, tmp_path, capsys, monkeyp
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
     assert (
         capsys.readouterr().err
-        == f"jaxneuron: {rows}: must stay as it is while it is read, was changed; run again\n"
+        == f"jaxneuron: {rows}: must not change while it is read, but did; run again\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]
 
@@ -278,15 +281,21 @@ def test_bad_arguments(model, tmp_path, capsys):
     rows = write_rows(tmp_path / "rows.npy", numbers(5))
     for extra, message in (
         (("--tile", "0"), "tile must be at least 1 row, got 0; leave it out for the default"),
-        (("--devices", "3"), "run: --devices must be from 1 to 2, the devices here, got 3"),
-        (("--devices", "0"), "run: --devices must be from 1 to 2, the devices here, got 0"),
+        (
+            ("--devices", "3"),
+            "run: --devices must be from 1 to 2, the number of devices here, got 3; leave it out for all",
+        ),
+        (
+            ("--devices", "0"),
+            "run: --devices must be from 1 to 2, the number of devices here, got 0; leave it out for all",
+        ),
     ):
         assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy"), *extra]) == 2
         assert capsys.readouterr().err == f"jaxneuron: {message}\n"
     assert main(["run", str(model), str(rows), "-o", "-", "--resume"]) == 2
     assert (
         capsys.readouterr().err
-        == f"jaxneuron: run: --resume must have files as ROWS and OUT, got {rows} and -\n"
+        == f"jaxneuron: run: --resume must have files as ROWS and OUT, got {rows} and -; leave it out\n"
     )
     (tmp_path / "rows.csv").write_text("1," * CHUNK * 2)
     assert main(["run", str(model), str(tmp_path / "rows.csv"), "-o", str(tmp_path / "out.npy")]) == 2

@@ -80,5 +80,5 @@ def test_info_and_convert(tmp_path, capsys, monkeypatch):
         ("plot", "m.safetensors", "-o", "m.svg"),
     ):
         assert main(list(arguments)) == 2
-        assert "mlp must be one network, got a stack of 3; pass a member" in capsys.readouterr().err
+        assert "mlp must be one network, got a stack of 3 networks; pass a member" in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == before

@@ -87,7 +87,7 @@ def test_a_normalizer_that_the_policy_does_not_use_is_found_by_actions():
     [
         ((1,), "from_brax: params must be (normalizer, policy, value) or (normalizer, policy), got tuple; pass what the training function returned"),
         ((Normalizer({"state": 1}, 1), policy(3, 2)), "from_brax: obs_key must be one of 'state', got None; pass the observations that the policy sees"),
-        ((None, policy(3, 2)), "from_brax: params[0] must be a normalizer with mean and std, got NoneType; without normalisation use from_flax on the policy"),
+        ((None, policy(3, 2)), "from_brax: params[0] must be a normalizer with mean and std, got NoneType; use from_flax on the policy"),
         ((Normalizer(normal(3), normal(3)), {"params": {"hidden_0": {"kernel": normal(5, 3, 2), "bias": normal(5, 2)}}}), "from_brax: params[1]: 'hidden_0/kernel' must have two axes, got (5, 3, 2); convert one member of an ensemble at a time"),
         ((Normalizer(normal(3), normal(3)), policy(3, 3)), "from_brax: params[1] must have an even number of outputs, location and spread of each action, got 3"),
         ((Normalizer(normal(3), np.zeros(3)), policy(3, 2)), "from_brax: params: step 0: scale must be finite, got inf"),

@@ -31,7 +31,7 @@ def test_inside_jit():
     [
         (lambda: from_flax([1], **RELU), TypeError, "from_flax: params must be a mapping, got list; pass nested dicts"),
         (lambda: to_flax_params(gates.AND), TypeError, "to_flax_params: mlp must be an MLP, got Affine; pass MLP([layer]) for a layer"),
-        (lambda: to_flax_params(jax.tree.map(lambda a: np.stack([a, a]), gates.XOR)), ValueError, "to_flax_params: mlp must be one network, got a stack of 2; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)"),
+        (lambda: to_flax_params(jax.tree.map(lambda a: np.stack([a, a]), gates.XOR)), ValueError, "to_flax_params: mlp must be one network, got a stack of 2 networks; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)"),
     ],
 )  # fmt: skip
 def test_refusals(call, error, message):

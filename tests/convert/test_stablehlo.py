@@ -76,7 +76,7 @@ def test_runs_without_jaxneuron(tmp_path):
     [
         (lambda path: export(MLP_3, path, weights="outside"), ValueError, "export: weights must be 'inside' or 'arguments', got 'outside'; pass one of them"),
         (lambda path: export(gates.AND, path), TypeError, "export: mlp must be an MLP, got Affine; pass MLP([layer]) for a layer"),
-        (lambda path: export(jax.tree.map(lambda a: np.stack([a, a]), gates.XOR), path), ValueError, "export: mlp must be one network, got a stack of 2; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)"),
+        (lambda path: export(jax.tree.map(lambda a: np.stack([a, a]), gates.XOR), path), ValueError, "export: mlp must be one network, got a stack of 2 networks; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)"),
         (lambda path: load_exported(path), FileNotFoundError, "m.stablehlo"),
         (lambda path: path.write_bytes(b"no") and load_exported(path), ValueError, "m.stablehlo is not a whole file of jaxneuron's export"),
         (lambda path: export(gates.XOR, path) or load_exported(path)(np.ones((2, 3))), ValueError, "load_exported: x must have shape (batch, 2) for this program, got (2, 3)"),

@@ -15,7 +15,7 @@ needs_the_kernel = pytest.mark.skipif(library.missing() is not None, reason=str(
 
 @functools.cache
 def network(sizes=(3, 17, 2), dtype="float32", activation="tanh", members=0, final_activation="softmax"):
-    """Of NumPy arrays, or a stack of so many."""
+    """A network of NumPy arrays, or a stack of `members` of them."""
     rng = np.random.default_rng(0)
     many = (members,) if members else ()
     layers = [
@@ -34,7 +34,7 @@ def numbers(*shape, dtype="float32", seed=0):
 
 
 def assert_same(found, expected):
-    """Bit for bit, a NaN a NaN; and an array that can be written."""
+    """Asserts that an array has the expected bits (any NaN counts as NaN) and can be written to."""
     expected = np.asarray(expected)
     assert type(found) is np.ndarray
     assert found.flags.writeable

@@ -18,14 +18,16 @@ from tests.row_files import run
 
 SUMS = MLP([([[1.0], [10.0]], [0.0])], final_activation="identity")  # a + 10 b
 NAMED = MLP(SUMS.layers, final_activation="identity", inputs=("a", "b"), outputs=("total",))
-ROW = "line 1 is all numbers, and is evaluated as a row; --header yes|no|auto says what it is"
+ROW = (
+    "line 1 holds only numbers and is evaluated as a row; pass --header yes or --header no to say what it is"
+)
 EITHER = "which may be either; pass --header yes or --header no"
-BY_PLACE = "columns are taken by place, because the network knows no names for its inputs: "
+BY_POSITION = "columns are taken by position, because the network has no names for its inputs: "
 
 
 @pytest.fixture
 def sums(tmp_path, monkeypatch):
-    """Evaluates the content of a file with a + 10 b: the outputs or None, and what standard error says."""
+    """Evaluates a + 10 b on a file with this content: the outputs or None, and the text on standard error."""
     monkeypatch.chdir(tmp_path)
     save("sums.safetensors", SUMS)
     save("named.safetensors", NAMED)
@@ -64,15 +66,15 @@ def sums(tmp_path, monkeypatch):
     ("0,1", None, "rows.csv: line 1: must be names or a row of numbers, got 0,1, " + EITHER),
     ("1,0\n5,7\n", [1, 75], f"rows.csv: {ROW}"),
     ("0.0,1.0\n5,7\n", [10, 75], f"rows.csv: {ROW}"),
-    ("a,b\n5,7\n", [75], f"rows.csv: line 1: {BY_PLACE}'a', 'b'"),
-    ("'a',\"b, in m\"\n5,7\n", [75], f"rows.csv: line 1: {BY_PLACE}'a', 'b, in m'"),
-    ("a,b\n", [], f"rows.csv: line 1: {BY_PLACE}'a', 'b'\nrows.csv: its only line is taken for a header; --header yes|no|auto says what it is"),
+    ("a,b\n5,7\n", [75], f"rows.csv: line 1: {BY_POSITION}'a', 'b'"),
+    ("'a',\"b, in m\"\n5,7\n", [75], f"rows.csv: line 1: {BY_POSITION}'a', 'b, in m'"),
+    ("a,b\n", [], f"rows.csv: line 1: {BY_POSITION}'a', 'b'\nrows.csv: its only line is taken for a header; pass --header yes or --header no to say what it is"),
     ("", [], ""),
     ("\n \n", [], ""),
-    ("a,0\n5,7\n", None, "rows.csv: line 1: column 1 must be a number, got 'a'; --header yes|no|auto says what it is"),
-    ("0,1,2\n5,7\n", None, "rows.csv: line 1: must have 2 columns for this network, got 3; --header yes|no|auto says what it is"),
-    ("a,b,c\n5,7,1\n", None, "rows.csv: line 1: must have 2 columns for this network, got 3: 'a', 'b', 'c'"),
-    ("a,b\n5,7,1\n", None, "rows.csv: line 2: must have 2 columns for this network, got 3"),
+    ("a,0\n5,7\n", None, "rows.csv: line 1: column 1 must be a number, got 'a'; pass --header yes or --header no to say what it is"),
+    ("0,1,2\n5,7\n", None, "rows.csv: line 1: must have 2 columns for this network, got 3; pass --header yes or --header no to say what it is"),
+    ("a,b,c\n5,7,1\n", None, "rows.csv: line 1: must have 2 columns for this network, got 3: 'a', 'b', 'c'; keep one column for each input, in the network's order"),
+    ("a,b\n5,7,1\n", None, "rows.csv: line 2: must have 2 columns for this network, got 3; correct it, or write the file again"),
 ])  # fmt: skip
 def test_first_lines(sums, content, outputs, message):
     assert sums(content) == (outputs, message)
@@ -84,7 +86,7 @@ def test_first_lines(sums, content, outputs, message):
 def test_a_header_whatever_it_looks_like(sums, content):
     outputs, message = sums(content, "--header", "yes")
     assert outputs == [75]
-    assert BY_PLACE in message
+    assert BY_POSITION in message
 
 
 def test_no_header_whatever_it_looks_like(sums):
@@ -155,7 +157,7 @@ def test_by_name_where_the_network_knows_names(sums):
     for content, suffix in tables(b=[7.0, 9.0], a=[5, 8]):
         said = f"{where(suffix)}: columns are taken by name: 'a', 'b'"
         assert sums(content, suffix=suffix, named=True) == ([75, 98], said)
-        assert sums(content, suffix=suffix) == ([57, 89], f"{where(suffix)}: {BY_PLACE}'b', 'a'")
+        assert sums(content, suffix=suffix) == ([57, 89], f"{where(suffix)}: {BY_POSITION}'b', 'a'")
 
 
 def test_other_columns_are_left_out(sums):
@@ -173,14 +175,14 @@ def test_missing_columns_are_refused(sums):
     for content, suffix in tables(a=[5.0], c=[7.0]):
         assert sums(content, suffix=suffix, named=True) == (
             None, f"{where(suffix)}: must have a column for each input of the network, got none named 'b' among "
-            "'a', 'c'; rename its columns, or take their names away",
+            "'a', 'c'; rename the columns, or remove their names",
         )  # fmt: skip
 
 
 def test_two_columns_of_one_name_are_refused_where_it_is_an_input(sums):
     table = pa.table([[5.0], [7.0], [8.0]], names=["a", "b", "b"])
     for content, suffix in (("a,b,b\n5,7,8\n", ".csv"), (table, ".parquet")):
-        message = f"{where(suffix)}: must have one column 'b', got several; rename the others"
+        message = f"{where(suffix)}: must have one column named 'b', got several; rename the others"
         assert sums(content, suffix=suffix, named=True) == (None, message)
     assert sums(pa.table([[5.0], [7.0]], names=["x", "x"]), suffix=".parquet")[0] == [75]
 
@@ -233,7 +235,7 @@ def test_ray_takes_columns_in_the_order_of_the_inputs():
 
 
 def test_a_resumed_reader_takes_the_same_columns(tmp_path):
-    """From the middle of a file of several blocks, behind blank lines."""
+    """The run resumes in the middle of a file of several blocks, after blank lines."""
     path, names = tmp_path / "rows.csv", ("a", "b")
     lines = [f"{i},{i / 8},text" for i in range(400_000)]
     path.write_text("\n" * 5 + "b,a,name\n" + "\n".join(lines))
@@ -275,8 +277,8 @@ def test_integers_that_are_rounded_are_told_of(sums):
     outputs, message = sums(np.array([[1, 2**24 + 1], [2**24, 2]]), suffix=".npy")
     assert outputs == [10 * 2**24, 2**24 + 20]
     assert message == (
-        "rows.npy: integers as large as 16777217, in column 2, are rounded: "
-        "float32 holds every integer only up to 16777216"
+        "rows.npy: integers as large as 16777217, in column 2, are rounded, "
+        "because float32 holds every integer only up to 16777216"
     )
     assert sums(np.array([[1, 2**24], [-(2**24), 2]]), suffix=".npy")[1] == ""
     mixed = pa.table({"a": [0.5], "b": [2**40 + 1]})  # float64 together
@@ -292,7 +294,7 @@ def test_integers_that_are_rounded_are_told_of(sums):
 @pytest.mark.parametrize(("rows", "message"), [
     (np.array([[1, None]], object), "rows.npy: must be a .npy file of numbers (Array can't be memory-mapped: Python objects in dtype.); load it where you trust it, and save np.asarray(rows, float)"),
     (np.zeros(2, [("a", float), ("b", "U3")]), "rows.npy: column 'b' must hold booleans, integers, or one of"),
-    (np.zeros(2, [("a", float), ("b", float, 3)]), "rows.npy: column 'b' must hold a number for each row, got an array"),
+    (np.zeros(2, [("a", float), ("b", float, 3)]), "rows.npy: column 'b' must hold one number for each row, got an array"),
     (np.zeros(2, [("a", float)]), "rows.npy: must have 2 columns for this network, got 1: 'a'"),
     (np.zeros((2, 2), [("a", float), ("b", float)]), "rows.npy: rows must hold booleans, integers, or one of"),
     (np.zeros(2, []), "rows.npy: must have 2 columns for this network, got 0"),

@@ -1,4 +1,4 @@
-"""Any number of rows: right, the same bits every way, in bounded memory, and stopped without a mess."""
+"""`evaluate` is right, gives the same bits in every way, needs bounded memory, and stops without leftovers."""
 
 import functools
 import itertools
@@ -116,7 +116,7 @@ def test_a_row_has_the_same_bits_at_every_place_of_a_default_tile(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(7, 1), (2, 3, 1), (3, 5, 2)])
 def test_a_row_has_the_same_bits_at_every_place_of_any_tile(tile, dtype, sizes):
-    """In tiles of just these sizes XLA's own product gives the rows of a remainder other bits."""
+    """These are sizes of tiles for which XLA's own product gives leftover rows other bits."""
     with jax.enable_x64(True):
         mlp = jax.tree.map(lambda a: a.astype(dtype), init_mlp(jax.random.key(0), sizes, activation="tanh"))
         rows = np.repeat(numbers(1, sizes[0]).astype(dtype), 530, axis=0)
@@ -152,7 +152,7 @@ def test_float64(x64):
 
 @pytest.mark.parametrize("activation", ["tanh", jnp.sin])
 def test_nothing_compiles_after_the_first_call(activation):
-    """Nor before, where the kernel is called."""
+    """Nothing is compiled in the first call either, if the kernel evaluates."""
     mlp = network((3, 9, 2), activation)
     with count_compilations() as first:
         evaluate(mlp, numbers(100), tile=8)
@@ -185,7 +185,7 @@ def test_weights_are_placed_once(activation):
 
 
 def test_ten_million_rows_from_map_to_map_take_no_memory():
-    """Anonymous memory, which is all but the pages of mapped files, over that of an idle JAX process."""
+    """The memory beyond that of an idle JAX process, without the pages of mapped files."""
     program = """
 import re, jax, jax.numpy as jnp, numpy as np
 from jaxneuron import evaluate, init_mlp
@@ -345,8 +345,8 @@ HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
         (lambda: evaluate(network(), np.array([[0, 0, 0]] * 20 + [[2**40, 0, 0]]), tile=4, devices=jax.devices()[:1]), ValueError, "evaluate: rows[16:21] must fit in int32 while jax_enable_x64 is off"),
         (lambda: evaluate(network(), ROWS, tile=0), ValueError, "evaluate: tile must be at least 1 row, got 0; leave it out for the default"),
         (lambda: evaluate(network(), ROWS, tile=-5), ValueError, "evaluate: tile must be at least 1 row, got -5"),
-        (lambda: evaluate(network(), ROWS, tile=1.5), TypeError, "evaluate: tile must be a number of rows, got 1.5"),
-        (lambda: evaluate(network(), ROWS, devices=[]), ValueError, "evaluate: devices must be one or more of this process's, each once, got []; jax.local_devices() lists them"),
+        (lambda: evaluate(network(), ROWS, tile=1.5), TypeError, "evaluate: tile must be a whole number of rows, got 1.5; pass an int"),
+        (lambda: evaluate(network(), ROWS, devices=[]), ValueError, "evaluate: devices must be one or more of this process's, each once, got []; pass some of jax.local_devices()"),
         (lambda: evaluate(network(), ROWS, devices=jax.devices()[:1] * 2), ValueError, "each once"),
         (lambda: evaluate(network(), ROWS, devices=["cpu"]), ValueError, "got ['cpu']"),
         (lambda: evaluate(network(), ROWS, devices=3), TypeError, "evaluate: devices must be a sequence of devices, got int; pass [device]"),
@@ -354,13 +354,13 @@ HUGE = MLP([(np.broadcast_to(np.float32(1), (2**22, 2**22)), None)])
         (lambda: evaluate(network(), ROWS, out=[]), TypeError, "evaluate: out must be a NumPy array, a function of a chunk, or None, got list"),
         (lambda: evaluate(network(), ROWS, out=np.empty((3, 2), np.float32)), ValueError, "evaluate: out must have shape (4, 2), got (3, 2)"),
         (lambda: evaluate(network(), ROWS, out=np.empty((4, 2), np.float64)), TypeError, "evaluate: out must hold float32, the promoted dtype of mlp and rows, got float64"),
-        (lambda: evaluate(network(), ROWS, out=READ_ONLY), ValueError, "evaluate: out must be writeable, got a read-only array; map files with mode='r+'"),
+        (lambda: evaluate(network(), ROWS, out=READ_ONLY), ValueError, "evaluate: out must be writeable, got a read-only array; map a file with mode='r+', or copy it"),
         (lambda: evaluate(network((3, 3)), ROWS[:3], out=ROWS[1:]), ValueError, "evaluate: out must be rows itself or share no memory with it, got arrays that overlap"),
-        (lambda: evaluate(network(), iter([ROWS]), out=np.empty((3, 2), np.float32)), ValueError, "evaluate: out must have a row for each of rows, got 3 for more than 0"),
-        (lambda: evaluate(network(), iter([ROWS]), out=np.empty((9, 2), np.float32)), ValueError, "evaluate: out must have a row for each of rows, got 9 for 4"),
+        (lambda: evaluate(network(), iter([ROWS]), out=np.empty((3, 2), np.float32)), ValueError, "evaluate: out must have one row for each of the rows, got 3 for at least 4"),
+        (lambda: evaluate(network(), iter([ROWS]), out=np.empty((9, 2), np.float32)), ValueError, "evaluate: out must have one row for each of the rows, got 9 for 4"),
         (lambda: evaluate(HUGE, np.ones((1, 2**22), np.float32)), MemoryError, "got 70,368,744,177,664 bytes of weights and"),
         (lambda: evaluate(network(), ROWS, tile=10**12), MemoryError, "evaluate: mlp and a tile must fit in the"),
-        (lambda: jax.jit(lambda x: evaluate(network(), x))(ROWS), TypeError, "evaluate: mlp and rows must hold numbers, got tracers; inside jit call mlp_forward"),
+        (lambda: jax.jit(lambda x: evaluate(network(), x))(ROWS), TypeError, "evaluate: mlp and rows must hold numbers, got tracers; call mlp_forward inside jit"),
         (lambda: evaluate(jax.tree.map(lambda a: np.stack([[a]]), network()), ROWS), ValueError, "evaluate stacked networks with jax.vmap"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Calls from NumPy: the bits of `mlp_forward`, whatever comes in, from any thread and process."""
+"""`Evaluator` gives the bits of `mlp_forward` for any input, from any thread and process."""
 
 import pickle
 import re
@@ -304,15 +304,15 @@ WIDE = Evaluator(MLP([(np.ones((1, 2**20), np.float32), None)]))
     [
         (lambda: Evaluator("abc"), TypeError, "Evaluator: mlp must be an MLP, got str; pass MLP(layers)"),
         (lambda: Evaluator(jax.tree.map(lambda _: "w", network())), TypeError, "Evaluator: layer 0: w must hold booleans, integers, or one of"),
-        (lambda: Evaluator(UNEVEN), ValueError, "Evaluator: layer 1: b must have a leading axis of 2 members, as layer 0's w (2, 3, 17), got (1, 2); stack networks of one structure"),
+        (lambda: Evaluator(UNEVEN), ValueError, "Evaluator: layer 1: b must have a leading axis of 2 members, as layer 0's w (2, 3, 17), got (1, 2); stack networks with the same shapes"),
         (lambda: Evaluator(network(), each=True), ValueError, "Evaluator: each needs stacked networks, whose arrays have a leading axis of members, got a single network"),
         (lambda: Evaluator(network(), each=1), TypeError, "Evaluator: each must be True or False, got 1"),
         (lambda: Evaluator(network(), threads=0), ValueError, "Evaluator: threads must be at least 1, got 0; leave it out for all CPUs"),
-        (lambda: Evaluator(network(), threads=1.5), TypeError, "Evaluator: threads must be a number of threads or None, got 1.5"),
+        (lambda: Evaluator(network(), threads=1.5), TypeError, "Evaluator: threads must be a whole number of threads or None, got 1.5; pass an int"),
         (lambda: Evaluator(HUGE), MemoryError, "Evaluator: mlp must fit in the "),
-        (lambda: jax.jit(lambda mlp: Evaluator(mlp)(ROWS))(network()), TypeError, "Evaluator: mlp must hold numbers, got tracers; inside jit call mlp_forward"),
-        (lambda: jax.jit(Evaluator(network()))(ROWS), TypeError, "Evaluator: x must hold numbers, got a tracer; inside jit call mlp_forward"),
-        (lambda: Evaluator(network())(numbers(4, 5)), ValueError, "Evaluator: x must have shape (..., 3), one number for each row of w (3, 17), got (4, 5); inputs stand on the last axis"),
+        (lambda: jax.jit(lambda mlp: Evaluator(mlp)(ROWS))(network()), TypeError, "Evaluator: mlp must hold numbers, got tracers; call mlp_forward inside jit"),
+        (lambda: jax.jit(Evaluator(network()))(ROWS), TypeError, "Evaluator: x must hold numbers, got a tracer; call mlp_forward inside jit"),
+        (lambda: Evaluator(network())(numbers(4, 5)), ValueError, "Evaluator: x must have shape (..., 3), one number for each row of w (3, 17), got (4, 5); put the inputs on the last axis"),
         (lambda: Evaluator(network())(np.float32(3)), ValueError, "Evaluator: x must have shape (..., 3), one number for each row of w (3, 17), got (); pass [x]"),
         (lambda: Evaluator(network())("abc"), TypeError, "Evaluator: x must hold booleans, integers, or one of"),
         (lambda: Evaluator(network())([[1, 2, 3], [4]]), ValueError, "give every row the same length"),
@@ -323,7 +323,7 @@ WIDE = Evaluator(MLP([(np.ones((1, 2**20), np.float32), None)]))
         (lambda: Evaluator(network())(ROWS, np.empty((3, 2), np.float32)), ValueError, "Evaluator: out must have shape (4, 2), got (3, 2)"),
         (lambda: Evaluator(network())(ROWS, np.empty((4, 2), np.float64)), TypeError, "Evaluator: out must hold float32, the promoted dtype of mlp and x, got float64"),
         (lambda: Evaluator(network())(ROWS, READ_ONLY), ValueError, "Evaluator: out must be writeable, got a read-only array"),
-        (lambda: WIDE(np.broadcast_to(np.float32(1), (2**40, 1))), MemoryError, "Evaluator: x must leave memory for the outputs ("),
+        (lambda: WIDE(np.broadcast_to(np.float32(1), (2**40, 1))), MemoryError, "Evaluator: the outputs must fit in memory, which they don't ("),
     ],
 )  # fmt: skip
 def test_refusals(call, error, message):

@@ -1,4 +1,4 @@
-"""The way of batches to GPUs and back, on any device: CPUs have pinned memory too, as far as JAX is concerned."""
+"""Batches go to GPUs and back; tested on any device, because JAX has pinned memory for CPUs too."""
 
 import threading
 
@@ -17,12 +17,12 @@ CPUS = jax.local_devices(backend="cpu")
 
 @pytest.fixture
 def as_gpus(monkeypatch):
-    """CPUs are taken for GPUs."""
+    """Makes the package take CPUs for GPUs."""
     monkeypatch.setattr(gpus, "are", lambda devices: True)
 
 
 def network(sizes=(3, 40, 2)):
-    """By XLA wherever it is evaluated: the last activation is in no kernel's list."""
+    """A network that XLA evaluates on every device: no kernel has its last activation."""
     return init_mlp(jax.random.key(0), sizes, activation="tanh", final_activation=jnp.cos)
 
 

@@ -1,4 +1,4 @@
-"""`Evaluator.value_and_jacobian`: what `mlp_value_and_jacobian` gives, from NumPy to NumPy."""
+"""`Evaluator.value_and_jacobian` gives what `mlp_value_and_jacobian` gives, as NumPy arrays."""
 
 import jax
 import jax.numpy as jnp

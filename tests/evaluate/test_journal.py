@@ -1,4 +1,4 @@
-"""A file of rows that appears when it is complete: killed, resumed, and refused where the bits could differ."""
+"""A file of rows appears only when it is complete; a killed run is resumed, unless the bits could differ."""
 
 import json
 import multiprocessing
@@ -36,7 +36,7 @@ def child(arguments):
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts the command in a fresh process: forked from one that has only imported, before JAX has threads."""
+    """Starts the command in a new process, forked from one that has imported the package but started no thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jaxneuron.cli", "pyarrow.csv", "pyarrow.parquet", __name__])
 
@@ -83,7 +83,7 @@ def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, ta
 
 @pytest.fixture
 def stopped(model, tmp_path):
-    """The arguments of a run that was interrupted with some of its rows done."""
+    """Interrupts a run when some of its rows are done, and returns its arguments."""
 
     def stop(name="out.npy", n=200_000, source="rows.npy", model=model):
         rows, out = write_rows(tmp_path / source, numbers(n)), tmp_path / name
@@ -112,7 +112,7 @@ def test_interrupted_and_resumed(stopped, model, tmp_path, capsys):
     arguments, out = stopped()
     rows = 50 * 128 * len(jax.devices())
     assert (
-        f"jaxneuron: interrupted; {rows:,} rows are kept and --resume goes on from there\n"
+        f"jaxneuron: interrupted; {rows:,} rows are kept; pass --resume to continue from there\n"
         in capsys.readouterr().err
     )
     assert (tmp_path / "out.npy.partial").stat().st_size == 128 + 8 * rows
@@ -134,28 +134,30 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, mo
         assert not out.exists()
         return capsys.readouterr().err
 
-    left = f"jaxneuron: {partial}: an unfinished run has left this; pass --resume to go on, or --force to begin again\n"
+    left = f"jaxneuron: {partial}: belongs to an unfinished run; pass --resume to continue it, or --force to begin again\n"
     assert refused(*arguments) == left
     other = tmp_path / "other.safetensors"
     save(other, init_mlp(jax.random.key(1), (3, 300, 2)))
-    assert "must be of a run with this model, " in refused("run", other, *arguments[2:], "--resume")
+    assert "must be of a run with the same model, " in refused("run", other, *arguments[2:], "--resume")
     error = refused(*arguments, "--tile", "256", "--resume")
     assert (
         error
-        == f"jaxneuron: {journal}: must be of a run with this tile, 256, got 128; pass --force without --resume to begin again\n"
+        == f"jaxneuron: {journal}: must be of a run with the same tile, 256, got 128; pass --force without --resume to begin again\n"
     )
     with monkeypatch.context() as patch:  # as where no kernel has been compiled
         patch.setattr("jaxneuron._kernels.library.missing", lambda: "gone")
-        assert "with this evaluator, XLA, layer by layer: gone, got " in refused(*arguments, "--resume")
+        assert "with the same evaluator, XLA, layer by layer: gone, got " in refused(*arguments, "--resume")
     with jax.default_matmul_precision("bfloat16"):
-        assert "with this jax_default_matmul_precision, bfloat16, got None" in refused(*arguments, "--resume")
+        assert "with the same jax_default_matmul_precision, bfloat16, got None" in refused(
+            *arguments, "--resume"
+        )
     rows = tmp_path / "rows.npy"
     kept = rows.stat()
     os.utime(rows)
-    assert "must be of a run with this rows, " in refused(*arguments, "--resume")
+    assert "must be of a run with the same rows, " in refused(*arguments, "--resume")
     os.utime(rows, ns=(kept.st_atime_ns, kept.st_mtime_ns))
     with filelock.FileLock(tmp_path / "out.npy.lock"):
-        assert "another run is writing it; let it end, or write to another file" in refused(
+        assert "another run is writing it; wait until that has ended, or pass another OUT" in refused(
             *arguments, "--resume"
         )
     journal.write_bytes(b"{")
@@ -180,7 +182,7 @@ def test_a_resumed_run_takes_the_same_columns_and_the_same_first_line(
     for header in ("yes", "no"):
         capsys.readouterr()
         assert main([*arguments, "--resume", "--header", header]) == 2
-        assert f"must be of a run with this header, {header}, got auto" in capsys.readouterr().err
+        assert f"must be of a run with the same header, {header}, got auto" in capsys.readouterr().err
     assert (tmp_path / "out.npy.partial").read_bytes() == kept
     assert main([*arguments, "--resume"]) == 0
     said = capsys.readouterr().err
@@ -208,7 +210,7 @@ def test_a_journal_may_end_anywhere(stopped, tmp_path, model):
 
 @pytest.mark.parametrize("name", ["out.npy", "out.csv", "out.parquet"])
 def test_a_full_disk(model, tmp_path, name):
-    """A limit to the size of files, 600 kB of some 1 MB or more: what a full disk does, to one process."""
+    """Limits the size of files to 600 kB, of at least 1 MB: for this process that is like a full disk."""
     rows, out = write_rows(tmp_path / "rows.npy", numbers(150_000)), tmp_path / name
     arguments = (model, rows, "-o", out, "--tile", "1024")
     program = """
@@ -221,7 +223,7 @@ sys.exit(main(sys.argv[1:]))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert re.fullmatch(
-        rf"jaxneuron: {out}: File too large; [\d,]+ rows are kept and --resume goes on from there\n",
+        rf"jaxneuron: {out}: File too large; [\d,]+ rows are kept; pass --resume to continue from there\n",
         done.stderr,
     )
     last = json.loads((tmp_path / f"{name}.journal").read_bytes().splitlines()[-1])
@@ -245,7 +247,7 @@ def test_a_run_keeps_others_out_until_it_is_killed(model, tmp_path, capsys):
     assert main(arguments) == 2
     assert (
         capsys.readouterr().err
-        == f"jaxneuron: {out}.partial: another run is writing it; let it end, or write to another file\n"
+        == f"jaxneuron: {out}.partial: another run is writing it; wait until that has ended, or pass another OUT\n"
     )
     first.kill()
     first.communicate()
@@ -260,7 +262,9 @@ def test_a_file_that_another_run_took_over_is_left_alone(model, tmp_path, capsys
         np, "isnan", lambda chunk: (partial.unlink(), partial.write_bytes(b"theirs"), original(chunk))[-1]
     )
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
-    assert "must stay where it is during a run, was moved or removed; run again" in capsys.readouterr().err
+    assert (
+        "must stay in its place during a run, but was moved or removed; run again" in capsys.readouterr().err
+    )
     assert partial.read_bytes() == b"theirs"
 
 

@@ -1,4 +1,4 @@
-"""What `evaluate` keeps of a network between calls: nothing that no longer holds."""
+"""`evaluate` keeps nothing of a network between calls that has become wrong."""
 
 import warnings
 

@@ -64,7 +64,8 @@ def test_arrow_has_no_bfloat16(model):
 
 def test_refusals(model):
     with pytest.raises(
-        ValueError, match=re.escape("RowEvaluator: column must name columns of the batch, 'a', 'b', got 'x'")
+        ValueError,
+        match=re.escape("RowEvaluator: column must name columns of the batch, got 'x'; pass one of 'a', 'b'"),
     ):
         RowEvaluator(model)({"a": rows(2), "b": rows(2)})
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Rows from `.npy`, `.csv` and `.parquet` files: every number, and what is wrong with a file, by line or row."""
+"""Rows from `.npy`, `.csv` and `.parquet` files: every number is read, and errors name the line or the row."""
 
 import sys
 
@@ -73,8 +73,8 @@ def test_a_bad_line_far_down_is_named(model, tmp_path, capsys):
     assert main(["run", str(model), str(path), "-o", str(tmp_path / "out.npy")]) == 2
     assert (
         capsys.readouterr().err
-        == f"jaxneuron: {path}: line 1 is all numbers, and is evaluated as a row; --header yes|no|auto says what it is\n"
-        f"jaxneuron: {path}: line 950001: column 3 must be a number, got 'oops'\n"
+        == f"jaxneuron: {path}: line 1 holds only numbers and is evaluated as a row; pass --header yes or --header no to say what it is\n"
+        f"jaxneuron: {path}: line 950001: column 3 must be a number, got 'oops'; correct it, or write the file again\n"
     )
     assert not (tmp_path / "out.npy").exists()
 

@@ -1,4 +1,4 @@
-"""Stacked networks in `evaluate`: the bits of each member alone, however rows come and outputs go."""
+"""`evaluate` of a stack gives the bits of each member alone, in every form of rows and outputs."""
 
 import itertools
 
@@ -82,7 +82,9 @@ def test_out_of_another_shape():
             evaluate(stack(), ROWS, out=out)
         with pytest.raises(ValueError, match=r"^evaluate: out must "):
             evaluate(stack(), chunked(ROWS), out=out)
-    with pytest.raises(ValueError, match=r"out must have a row for each of rows, got 4 for more than 0"):
+    with pytest.raises(
+        ValueError, match=r"out must have one row for each of the rows, got 4 for at least \d+;"
+    ):
         evaluate(stack(), chunked(ROWS), out=np.empty((3, 4, 2), np.float32))
 
 

@@ -1,4 +1,4 @@
-"""`Evaluator` in many threads, by many threads, and in forked processes."""
+"""`Evaluator` called from many threads, evaluated by many threads, and called in forked processes."""
 
 import contextlib
 import multiprocessing
@@ -51,7 +51,7 @@ def test_the_same_bits_by_any_number_of_threads():
 
 
 def helpers():
-    """How many threads the pool has. JAX's own come and go meanwhile."""
+    """The number of threads in the pool; JAX's own threads, which come and go meanwhile, are not counted."""
     time.sleep(0.1)  # a new one names itself
     names = []
     for file in Path("/proc/self/task").glob("*/comm"):
@@ -112,7 +112,7 @@ def test_long_calls_let_other_threads_run():
 @needs_the_kernel
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a system without fork")
 def test_a_forked_process_has_threads_of_its_own():
-    """In a process that has never started JAX, whose threads a fork would leave behind."""
+    """Forks a process that has never started JAX, because a fork loses JAX's threads."""
     program = """
 import multiprocessing, threading, warnings, numpy as np
 from jax._src import xla_bridge

@@ -103,7 +103,9 @@ def mutated_inside(rng, content):
     return written.getvalue()
 
 
-@pytest.mark.filterwarnings("ignore:.* holds NaN; it is kept:UserWarning")  # which a changed byte may well be
+@pytest.mark.filterwarnings(
+    "ignore:.* holds NaN, which is kept:UserWarning"
+)  # which a changed byte may well be
 @settings(max_examples=1000)
 @given(name=st.sampled_from(sorted(READERS)), seed=st.integers(0, 2**32))
 def test_any_bytes_give_a_network_or_a_value_error(sound, tmp_path_factory, name, seed):

@@ -183,7 +183,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert main(["convert", "m.weights.h5", "d.safetensors"]) == 2
     assert main(["convert", "m.h5", "d.safetensors", *flags]) == 2
     error = capsys.readouterr().err
-    assert "m.weights.h5: does not say --activation, --final-activation; pass it" in error
+    assert "m.weights.h5: does not record --activation, --final-activation; pass them" in error
     assert "m.h5: --activation, --final-activation do not apply to this kind of file" in error
     for name, weights in (
         ("a", model.get_weights()),
@@ -235,7 +235,7 @@ def test_rows_are_flattened_in_front_also_behind_a_rescaling(part, shape):
 
 @pytest.mark.parametrize(("parts", "shape", "message"), [
     ((layers.Masking(), layers.Dense(2)), (4,), "the layer 'Masking' can't be part of an MLP"),  # it zeroes rows, and hides them from a Softmax
-    ((layers.Dense(3), layers.Reshape((6,))), (2, 2), "Reshape must stand in front of an MLP, or flatten rows; got one after other layers"),
+    ((layers.Dense(3), layers.Reshape((6,))), (2, 2), "Reshape must stand in front of an MLP, or flatten rows, got one after other layers; convert the part after it"),
     ((layers.Rescaling([1.0, 2.0]), layers.Flatten(), layers.Dense(2)), (2, 2), "Flatten must stand in front"),
     ((layers.Dense(4), layers.Reshape((2, 2))), (4,), "the layer 'Reshape' can't be part of an MLP"),
     ((layers.Dense(4), layers.ReLU(threshold=1.0)), (4,), "'ReLU' with {'max_value': None, 'negative_slope': 0.0, 'threshold': 1.0} is not an activation of jaxneuron"),

@@ -180,10 +180,10 @@ def test_an_inner_output_and_constants_as_they_come():
     mlp = from_onnx(proto, output="r")
     assert_bits(mlp, numpy_helper.to_array(weights).T)
     with pytest.raises(
-        ValueError, match="output must be a value that is computed from the input, got 'w'; there are"
+        ValueError, match="output must be a value that is computed from the input, got 'w'; pass one of"
     ):
         from_onnx(proto, output="w")
-    with pytest.raises(ValueError, match="got 'nowhere'; there are 'w', 'wt', 'h', 'r', 'y'"):
+    with pytest.raises(ValueError, match="got 'nowhere'; pass one of 'w', 'wt', 'h', 'r', 'y'"):
         from_onnx(proto, output="nowhere")
 
 

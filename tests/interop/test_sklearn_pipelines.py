@@ -327,7 +327,7 @@ def test_a_search_that_keeps_no_estimator():
     search = fit(GridSearchCV(before(StandardScaler()), {}, cv=2, refit=False))
     with pytest.raises(
         ValueError,
-        match=r"^from_sklearn: estimator: GridSearchCV must have refit=True, got False; it keeps no",
+        match=r"^from_sklearn: estimator: GridSearchCV must have refit=True to keep a fitted estimator, got False; pass an estimator",
     ):
         from_sklearn(search)
 

@@ -284,7 +284,7 @@ def test_harmful_files_are_refused_soon_and_cheaply(tmp_path):
 def test_nan_is_kept_with_a_warning(tmp_path):
     w = np.array([[1, np.nan]], np.float32)
     (tmp_path / "nan.safetensors").write_bytes(safetensors.numpy.save({"0.weight": w}))
-    with pytest.warns(UserWarning, match="layer 0: w holds NaN; it is kept") as caught:
+    with pytest.warns(UserWarning, match="layer 0: w holds NaN, which is kept") as caught:
         mlp = from_torch(tmp_path / "nan.safetensors", activation="relu", final_activation="identity")
     assert Path(caught[0].filename) == Path(__file__)
     assert np.array_equal(mlp.layers[0].w, w.T, equal_nan=True)

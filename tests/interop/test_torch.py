@@ -264,7 +264,7 @@ def test_hooks_of_all_modules(register):
 
 
 @pytest.mark.parametrize(("tensor", "message"), [
-    (lambda: torch.ones(2, 2, device="meta"), "on the device meta, which holds no numbers; load them first"),
+    (lambda: torch.ones(2, 2, device="meta"), "on the device meta, which holds no numbers; load its numbers first"),
     (lambda: torch.ones(2, 2).to_sparse(), "which is sparse; pass .to_dense()"),
     (lambda: torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8), "which is quantized; pass .dequantize()"),
     (lambda: torch.ones(2, 2).to(torch.float8_e4m3fn), "floats, got torch.float8_e4m3fn; pass tensor.float()"),

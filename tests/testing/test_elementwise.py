@@ -1,4 +1,4 @@
-"""Laws about elementwise functions: right ones pass (their doctests show it), wrong ones are named."""
+"""Laws of elementwise functions: right functions pass, as the doctests show, and wrong ones are found."""
 
 import re
 

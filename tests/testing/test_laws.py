@@ -1,4 +1,4 @@
-"""Laws about results: right ones pass (their doctests show it), wrong ones are found and named."""
+"""Laws of results: right results pass, as the doctests show, and wrong ones are found and named."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What is wrong is refused where a strategy is defined, or before a law is checked."""
+"""Wrong arguments are refused when a strategy is defined, and before a law is checked."""
 
 import re
 
@@ -58,7 +58,7 @@ pytestmark = pytest.mark.usefixtures("x64")
         (lambda: mlps(activations="tanh"), ValueError, "mlps: activations must hold at least 1 activation, got 'tanh'"),
         (lambda: mlps(activations=["tahn"]), ValueError, "did you mean 'tanh'?"),
         (lambda: mlps(dtypes="int8"), ValueError, "mlps: dtypes must be one of"),
-        (lambda: mlps(nans=True), TypeError, "mlps: got an unknown argument 'nans'; numbers takes nan, infinity, subnormal, huge, tiny"),
+        (lambda: mlps(nans=True), TypeError, "mlps: got an unknown argument 'nans'; pass some of nan, infinity, subnormal, huge, tiny"),
         (lambda: numbers("double"), ValueError, "numbers: dtype must be one of"),
         (lambda: inputs(Affine(np.ones(2)), batch=[]), ValueError, "inputs: batch must hold at least 1 shape, got none; pass [()] for single inputs"),
         (lambda: inputs(Affine(np.ones(2)), batch=(7,)), ValueError, "inputs: batch must hold shapes, none negative, got 7; pass [(7,)] for 7 rows"),

@@ -153,7 +153,7 @@ def _moved() -> str | None:
     except Exception as error:  # whatever a later JAX may raise
         warnings.warn(
             f"jaxneuron's GPU kernel does not fit jax {jax.__version__} ({type(error).__name__}: {error}); "
-            f"XLA evaluates instead",
+            f"XLA evaluates instead; update jaxneuron to use the kernel",
             stacklevel=2,
         )
         return f"the fused GPU kernel does not fit jax {jax.__version__}"

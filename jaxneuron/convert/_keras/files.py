@@ -112,7 +112,7 @@ def _archive(path: str | os.PathLike[str], h5py: Any) -> Iterator[Step]:
     try:
         content, about = _parsed(found["config.json"]), _parsed(about)
     except (ValueError, RecursionError) as error:
-        raise BadValue(f"{path} is not a sound .keras file (config.json: {error})") from None
+        raise BadValue(f"{path} is not a sound .keras file (config.json: {error}); save it again") from None
     weights = found["model.weights.h5"]
     with _sound(path, ".keras file"), h5py.File(io.BytesIO(weights), "r") as file, inside("source"):
         store = _Store(file, len(weights), h5py)

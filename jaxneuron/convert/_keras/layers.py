@@ -85,7 +85,7 @@ class Reader:
                 f"convert the part of it that is one"
             )
         if path.count("layers/") > DEEPEST:
-            raise BadValue(f"models must be nested at most {DEEPEST} deep")
+            raise BadValue(f"models must be nested at most {DEEPEST} deep; convert the inner model")
         layers = layers_of(content)
         named = list(zip(file_names(layer["class_name"] for layer in layers), layers, strict=True))
         if content["class_name"] != "Sequential":
@@ -126,7 +126,8 @@ class Reader:
         elif kind == "Flatten" or (kind == "Reshape" and len(config["target_shape"]) == 1):
             if self._begun and not self._rows:
                 raise BadValue(
-                    f"{kind} must stand in front of an MLP, or flatten rows; got one after other layers"
+                    f"{kind} must stand in front of an MLP, or flatten rows, got one after other layers; "
+                    f"convert the part after it"
                 )
             self._rows = True
         elif kind not in NOTHING:
@@ -149,7 +150,10 @@ class Reader:
     def _batch_normalization(self, config: dict[str, Any], arrays: Callable[[], Sequence[Any]]) -> Scaling:
         axis = config["axis"][0] if isinstance(config["axis"], list) else config["axis"]
         if axis != -1 and not (axis == 1 and self._rows):
-            raise BadValue(f"BatchNormalization must be over the last axis, got axis {str(axis)[:60]}")
+            raise BadValue(
+                f"BatchNormalization must be over the last axis, got axis {str(axis)[:60]}; "
+                f"convert the part without it"
+            )
         count = 2 + bool(config["scale"]) + bool(config["center"])
         found = iter(_numbers("BatchNormalization", arrays(), count))
         gamma = next(found) if config["scale"] else 1.0
@@ -243,7 +247,10 @@ def _numbers(kind: str, arrays: Sequence[Any], count: int) -> Sequence[Any]:
 
 def _normalization(config: dict[str, Any], arrays: Callable[[], Sequence[Any]]) -> Scaling:
     if config["axis"] not in ([-1], [1], None, []):
-        raise BadValue(f"Normalization must be over the last axis, got axis {str(config['axis'])[:60]}")
+        raise BadValue(
+            f"Normalization must be over the last axis, got axis {str(config['axis'])[:60]}; "
+            f"convert the part without it"
+        )
     if config["mean"] is None:
         mean, variance, _ = _numbers("Normalization", arrays(), 3)
     else:

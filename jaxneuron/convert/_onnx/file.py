@@ -103,19 +103,20 @@ def tensor(proto: Any, folder: str | None) -> np.ndarray:
     """
     if proto.data_type not in DTYPES:
         raise BadValue(
-            f"the tensor {_short(proto.name)} has the data type {proto.data_type}, which holds no numbers"
+            f"the tensor {_short(proto.name)} has the data type {proto.data_type}, which holds no numbers; "
+            f"export the model again"
         )
     dtype, shape = np.dtype(DTYPES[proto.data_type]), tuple(proto.dims)
     size = math.prod(shape)
     if min(shape, default=0) < 0 or size * dtype.itemsize > 2**48:
-        raise BadValue(f"the tensor {_short(proto.name)} has the shape {shape}")
+        raise BadValue(f"the tensor {_short(proto.name)} has the shape {shape}; export the model again")
     if proto.data_location == 1:
         array = np.frombuffer(_external(proto, folder, size * dtype.itemsize), dtype)
     elif proto.HasField("raw_data"):
         if len(proto.raw_data) != size * dtype.itemsize:
             raise BadValue(
                 f"the tensor {_short(proto.name)} must have {size * dtype.itemsize} bytes "
-                f"for its shape {shape}, got {len(proto.raw_data)}"
+                f"for its shape {shape}, got {len(proto.raw_data)}; export the model again"
             )
         array = np.frombuffer(proto.raw_data, dtype)
     else:
@@ -123,7 +124,7 @@ def tensor(proto: Any, folder: str | None) -> np.ndarray:
         if len(numbers) != size:
             raise BadValue(
                 f"the tensor {_short(proto.name)} must have {size} numbers for its shape {shape}, "
-                f"got {len(numbers)}"
+                f"got {len(numbers)}; export the model again"
             )
         array = np.array(numbers, np.int64 if dtype.itemsize == 2 else None)
         array = array.astype(np.uint16).view(dtype) if dtype.itemsize == 2 else array.astype(dtype)
@@ -141,7 +142,8 @@ def _external(proto: Any, folder: str | None, size: int) -> bytes:
     path = os.path.realpath(os.path.join(folder, name))
     if not name or os.path.isabs(name) or "\0" in name or os.path.commonpath([folder, path]) != folder:
         raise BadValue(
-            f"the tensor {_short(proto.name)} must lie in a file beside the model, got {_short(name)}"
+            f"the tensor {_short(proto.name)} must lie in a file beside the model, got {_short(name)}; "
+            f"export the model with its data in that folder"
         )
     try:
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", str(size)))
@@ -150,7 +152,8 @@ def _external(proto: Any, folder: str | None, size: int) -> bytes:
     with open(path, "rb") as file:
         if offset < 0 or length != size or os.fstat(file.fileno()).st_size < offset + length:
             raise BadValue(
-                f"the tensor {_short(proto.name)} must have {size} bytes in {_short(name)}, got fewer or more"
+                f"the tensor {_short(proto.name)} must have {size} bytes in {_short(name)}, "
+                f"got fewer or more; copy the whole file again"
             )
         file.seek(offset)
         return file.read(length)

@@ -37,7 +37,7 @@ def end_before(i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]
                 after = f", at layer {layers} without its activation" if bare else ""
                 return f"; pass output={name!r:.80} to end before it{after}"
         needed = needed.difference(node.output).union(node.input)
-    return ""
+    return "; export the model without it"
 
 
 def _is_whole(made_by: str, operation: str, value: Value) -> bool:

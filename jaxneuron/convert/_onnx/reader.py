@@ -166,7 +166,7 @@ def _walk(
         known = dict.fromkeys(name for node in graph.node for name in node.output[:1])
         raise BadValue(
             f"output must be a value that is computed from the input, got {ends[0]!r:.80}; "
-            f"there are {', '.join(map(repr, list(known)[:10])):.300}"
+            f"pass one of {', '.join(map(repr, list(known)[:10])):.300}"
         )
     if isinstance(found.step, Refusal):
         raise _refused(found.step, len(nodes) - 1, nodes, ends, values)
