@@ -1,11 +1,11 @@
 """Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
 
-On a GPU `python -m bench --gpu`, see gpu.py.
-With `--beside PYTHON`, beside the jaxneuron that another Python has installed.
+`python -m bench --gpu` does so on a GPU (gpu.py).
+`--beside PYTHON` times it beside the jaxneuron that another Python has installed.
 
-A line for each case: our median, the fastest peer's, how many times as fast we are within a round, our time
-over the case's floor and over that of an empty call; compile time and peak memory, ours and the textbook's.
-Everyone's times are in the table after it and in the JSON file.
+It prints a line for each case: our median, the fastest peer's, how many times as fast we are within a round,
+our time over the case's floor and over that of an empty call; compile time and peak memory, ours and the
+textbook's. A second table and the JSON file have the times of all contenders.
 """
 
 import argparse
@@ -39,7 +39,7 @@ LIBRARIES = (
 
 
 def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, Call], dict[str, str]]:
-    """Everyone's calls, and why some have none. Outputs are checked; nobody has been timed."""
+    """Every contender's call, or the reason why it has none. Outputs are checked; nothing is timed yet."""
     mlp, x = network(case)
     at = truth(case, mlp, x)
     calls: dict[str, Call] = {}
@@ -56,7 +56,7 @@ def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, C
         except NotImplementedError as error:
             absent[name] = str(error)
             continue
-        except Exception as error:  # whatever a peer's library does, the others go on
+        except Exception as error:  # if a peer's library fails, the others go on
             if name in OURS:
                 raise
             absent[name] = f"{name}: {type(error).__name__}: {[*str(error).splitlines(), ''][0]}"
@@ -82,7 +82,7 @@ def compile_seconds(case: Case) -> dict[str, float]:
 
 
 def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
-    """Everything about one case, as it goes into the JSON file."""
+    """All results of one case, as the JSON file holds them."""
     with jax.enable_x64(case.dtype == "float64"):
         least = floor(case)
         compiled = compile_seconds(case)
@@ -163,7 +163,7 @@ HEAD = (
 
 
 def everyone(record: list[dict[str, Any]]) -> None:
-    """All medians, and below them who is absent where and why."""
+    """Prints all medians, and below them which contenders are absent from which cases, and why."""
     names = [name for name in (*OURS, *PEERS) if any(name in r["seconds"] for r in record)]
     short = {
         "mlp_forward": "forward",
@@ -195,7 +195,9 @@ def main() -> None:
     parser.add_argument(
         "words", metavar="WORD", nargs="*", help="only the cases with one of these in their name"
     )
-    parser.add_argument("--quick", action="store_true", help="a look, not a figure")
+    parser.add_argument(
+        "--quick", action="store_true", help="small cases and few peers: a first look, not figures to report"
+    )
     parser.add_argument(
         "--beside", metavar="PYTHON", help="instead of peers, the jaxneuron that this Python has installed"
     )

@@ -1,10 +1,11 @@
-"""How wrong the activations are: `python -m bench.accuracy [--function F] [--dtype D] [--stride N]`.
+"""Measures the errors of activations: `python -m bench.accuracy [--function F] [--dtype D] [--stride N]`.
 
 float32: every input in order, or every N-th; blocks of 2^22 share their edges. bfloat16, float16: every
-input. float64: a million inputs, as many from each exponent as from another, and neighbours of the points
-where a formula changes. A result is misrounded if it is not the float nearest to the exact one, by NumPy in
-float64 or, where that is too close to the middle of two floats to tell, by mpmath. Never by jax. "jaxneuron"
-is the function by itself, on XLA; "kernel" the fused CPU kernel's, of a neuron with one input of weight 1.
+input. float64: a million inputs, equally many from each exponent, and neighbours of the points where a
+formula changes. A result is misrounded if it is not the float nearest to the exact value. The exact value is
+NumPy's in float64 or, if that is too close to the middle of two floats to tell, mpmath's; never jax's.
+"jaxneuron" is the function by itself, on XLA; "kernel" is a neuron with one input of weight 1, by the fused
+CPU kernel.
 """
 
 import argparse
@@ -30,7 +31,7 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 @functools.cache
 def contenders(function: str, dtype: str) -> dict[str, Call]:
-    """Everyone's implementation of `function`, NumPy arrays in and out; of cr_ ones there is one."""
+    """Each contender's `function`, from NumPy to NumPy; only jaxneuron has those named cr_."""
     import jax
     import jax.numpy as jnp
 
@@ -114,7 +115,7 @@ def sweep(function: str, dtype: str, stride: int, points: int, pool: concurrent.
 
 
 def nanoseconds(function: str, dtype: str, size: int, rounds: int = 15) -> dict[str, float]:
-    """The median time for an element of an array of `size`, contenders in turn, the first round untimed."""
+    """The median time per element of an array of `size`, in turns; the first round is not timed."""
     import jax
 
     with jax.enable_x64(dtype == "float64"):
@@ -134,10 +135,12 @@ def nanoseconds(function: str, dtype: str, size: int, rounds: int = 15) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__.split("\n")[0])
-    parser.add_argument("--function", choices=FUNCTIONS, action="append", help="instead of all")
-    parser.add_argument("--dtype", choices=DTYPES, action="append", help="instead of all")
+    parser.add_argument("--function", choices=FUNCTIONS, action="append", help="this function instead of all")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="this dtype instead of all")
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="float32: every N-th input")
-    parser.add_argument("--points", type=int, default=1_000_000, metavar="N", help="float64: so many inputs")
+    parser.add_argument(
+        "--points", type=int, default=1_000_000, metavar="N", help="float64: the number of inputs"
+    )
     options = parser.parse_args()
     versions = {
         name: getattr(_library(name), "__version__", "absent") for name in ("jax", "torch", "scipy", "numpy")

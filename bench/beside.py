@@ -1,8 +1,8 @@
-"""Two installations of jaxneuron beside each other: `python -m bench --beside PYTHON [WORD ...]`.
+"""Times two installations of jaxneuron beside each other: `python -m bench --beside PYTHON [WORD ...]`.
 
-This Python's and the other's, each in a process of its own that does the same (worker.py). First the outputs
-are checked. Then come rounds, in which the two take turns in a new order; what counts is the ratio within a
-round.
+One is this Python's, the other that of PYTHON. Each has a process of its own that does the same (worker.py).
+The outputs are checked first. Then come rounds, in which the two take turns in a new order; the result is
+the ratio within a round.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class Installation:
         return json.loads(line)
 
     def close(self) -> None:
-        self.process.communicate()  # the worker ends where its stdin does
+        self.process.communicate()  # the worker ends when its stdin is closed
 
 
 def build(case: Case, each: list[Installation]) -> list[str]:
-    """Has all of them build the case, and checks what they give. The ways that all of them have."""
+    """Has all workers build the case, checks their outputs, and gives the ways that all of them have."""
     with jax.enable_x64(case.dtype == "float64"):
         mlp, x = network(case)
         expected = truth(case, mlp, x)
@@ -63,7 +63,7 @@ def build(case: Case, each: list[Installation]) -> list[str]:
 
 
 def measure(way: str, each: list[Installation], budget: float, most: int = 61) -> list[Times]:
-    """Everyone's times of one way, in rounds until `budget` seconds are spent: 5 at least, `most` at most."""
+    """Each worker's times of one way, in rounds until `budget` seconds are spent: from 5 to `most` rounds."""
     first = min(one.ask(way=way, repeats=1) for _ in range(2) for one in each)
     repeats = max(1, round(SAMPLE / first))
     rounds: list[list[float]] = [[] for _ in each]

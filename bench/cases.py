@@ -21,8 +21,8 @@ class Case(NamedTuple):
     rows: int
     why: str
     dtype: str = "float32"
-    members: int = 0  # 0: a single network, without an axis for it
-    shared: bool = False  # every member sees the same rows, or each its own
+    members: int = 0  # 0: a single network, without an axis of members
+    shared: bool = False  # whether all members see the same rows; otherwise each has its own
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def _folded(sizes: tuple[int, ...]) -> list[str]:
-    """64, 64, 64 as 64x3."""
+    """The sizes, with 64, 64, 64 written as 64x3."""
     runs = [(size, len(list(run))) for size, run in itertools.groupby(sizes)]
     return [text for size, n in runs for text in ([f"{size}x{n}"] if n > 2 else [str(size)] * n)]
 
@@ -85,13 +85,13 @@ CASES = (
     Case((4, 16, 16, 2), "tanh", "identity", 64, "neuroevolution, 64 environments each", members=4096),
 )
 
-# Not in the table: what a hundred layers cost to compile, and in memory.
+# These are not in the table: they show the time to compile a hundred layers, and their memory.
 DEEP = Case((64,) * 101, "sigmoid", "sigmoid", 2**14, "a hundred layers")
 SHALLOW = Case((64,) * 5, "sigmoid", "sigmoid", 2**14, "the same rows through four")
 
 
 def activation(text: str) -> Any:
-    """The activation of a case. An older installation, timed beside this one, has names alone."""
+    """The activation of a case. An older installation, timed beside this one, may know only names."""
     if "(" not in text:
         return text
     from jaxneuron._names import from_text

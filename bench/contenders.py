@@ -1,7 +1,8 @@
-"""Who is timed. Each takes a case, its network and its rows, and gives back a call without arguments.
+"""The contenders. Each takes a case, its network and its rows, and returns a call without arguments.
 
-A call returns when its result is there. Who can't do a case raises NotImplementedError with the reason; a
-library that is missing raises ImportError. Peers are written as their documentation advises for speed.
+A call returns when its result is ready. A contender that can't evaluate a case raises NotImplementedError
+with the reason; one whose library is missing raises ImportError. Peers are written as their documentation
+advises for speed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ JAX_NN: dict[str, Callable[..., Array]] = {
 
 
 def waiting(function: Callable[..., Array], *arguments: Any) -> Call:
-    """`function(*arguments)`, and its result is there."""
+    """A call of `function(*arguments)` that waits for its result."""
     return lambda: function(*arguments).block_until_ready()
 
 
@@ -53,7 +54,7 @@ def inside_jit(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def weights_inside(case: Case, mlp: MLP, x: Array) -> Call:
-    """`mlp_forward` in the user's own jit, weights in the program, as a session of ONNX Runtime has them."""
+    """`mlp_forward` in the user's own jit, weights in the program, as in a session of ONNX Runtime."""
     if case.members:
         raise NotImplementedError("many networks are arguments")
     return waiting(jax.jit(functools.partial(jaxneuron.mlp_forward, mlp)), x)
@@ -67,7 +68,7 @@ def from_numpy(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def layers_in_turn(case: Case) -> Callable[..., Array]:
-    """What one writes by hand: the loop over a list of pairs."""
+    """The loop over a list of pairs, as one writes it by hand."""
     activations = [JAX_NN[case.activation]] * (len(case.sizes) - 2) + [JAX_NN[case.final_activation]]
 
     def forward(layers: list[tuple[Array, Array]], x: Array) -> Array:
@@ -127,7 +128,7 @@ def equinox(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def empty(case: Case, *arguments: Any) -> Call:
-    """A jitted call that takes these arguments and gives as many numbers, all 0: what a call costs."""
+    """A jitted call with these arguments and as many results, all 0: it shows the cost of a call alone."""
     shape = (*((case.members,) if case.members else ()), case.rows, case.sizes[-1])
     return waiting(jax.jit(lambda *_: jnp.zeros(shape, case.dtype), keep_unused=True), *arguments)
 

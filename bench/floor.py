@@ -1,15 +1,16 @@
-"""The least time a case can take on this machine, from what the machine was seen to do in the same run.
+"""The least time a case can take on this machine, from rates that the machine reached in the same run.
 
     floor = operations / matmul peak + activations x their time + bytes / copy bandwidth
 
 - The peak is the best of JAX's and PyTorch's products of 2048 x 2048 matrices in the case's dtype.
-- An activation's time is that of the package's own on 2^15 numbers that stay in a core's cache, the lesser of
-  XLA's and of a layer with one weight of 1 (where the fused kernel runs, that is the kernel's), in seconds of
-  CPU time, shared among the cores. Those of bfloat16 networks are float32's.
-- Bytes are rows in, results out and, for many networks, weights; copied with `numpy.copyto` between arrays of
-  that size, a part for each core, over and over: small ones come from the caches here too.
+- An activation's time is that of the package's own on 2^15 numbers that stay in a core's cache: the lesser of
+  XLA's time and that of a layer with one weight of 1, which the fused kernel evaluates where it runs. It is
+  CPU time, divided among the cores. For bfloat16 networks it is that of float32.
+- Bytes are those of rows in, results out and, for many networks, weights. They are copied by `numpy.copyto`
+  between arrays of that size, a part for each core, again and again, so that small arrays come from the
+  caches here too.
 
-Nothing overlaps in this sum, and a kernel may overlap a little of it; a case may come in under its floor.
+In this sum nothing overlaps. In a kernel a little may, so that a case may take less than its floor.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from jaxneuron._names import resolve
 
 
 class Floor(NamedTuple):
-    """Seconds for each part."""
+    """The seconds of each part."""
 
     products: float
     activations: float
@@ -63,7 +64,7 @@ def floor(case: Case) -> Floor:
 
 @functools.cache
 def matmul_peak(dtype: str, n: int = 2048) -> float:
-    """Operations a second of a product of n x n matrices, by the faster of JAX and PyTorch."""
+    """Operations per second of a product of n x n matrices, by the faster of JAX and PyTorch."""
     a = jax.random.normal(jax.random.key(0), (n, n), dtype)
     product = jax.jit(jnp.matmul)
     calls = [lambda: product(a, a).block_until_ready()]
@@ -80,7 +81,7 @@ def matmul_peak(dtype: str, n: int = 2048) -> float:
 
 @functools.cache
 def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50) -> float:
-    """Seconds a number, on all cores."""
+    """Seconds per number, on all cores."""
     wide = "float64" if dtype == "float64" else "float32"
     z = jax.random.normal(jax.random.key(0), (n // 16, 16), wide)
     one = jaxneuron.Affine(jnp.ones((1, 1), wide), jnp.zeros(1, wide))
@@ -98,7 +99,7 @@ def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50)
 
 def copy_seconds(size: int, least: float = 0.02) -> float:
     """Seconds to move `size` bytes, half of them read and half written."""
-    part = max(size, 2**18) // 2 // CORES  # less would time the call of copyto
+    part = max(size, 2**18) // 2 // CORES  # a smaller part would time the call of copyto itself
     repeats = max(1, round(least / (2 * part / 1e10)))
     arrays = [(np.ones(part, np.uint8), np.zeros(part, np.uint8)) for _ in range(CORES)]
 
@@ -117,7 +118,7 @@ def copy_seconds(size: int, least: float = 0.02) -> float:
 
 
 def _least(call, times: int, clock=time.perf_counter) -> float:
-    """Seconds of the fastest of some calls, after one that is not counted."""
+    """Seconds of the fastest of several calls, after one that is not counted."""
     call()
     best = float("inf")
     for _ in range(times):

@@ -18,7 +18,7 @@ STATUS = Path("/proc/self/status")
 
 
 def peak(contender: str, case: Case) -> float | None:
-    """Of the contender of that name with the case; None where the system does not tell."""
+    """The peak memory in MB of the contender with the case; None if the system does not tell it."""
     if not STATUS.exists():
         return None
     command = [sys.executable, "-m", "bench.memory", contender, case.name]

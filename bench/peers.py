@@ -1,4 +1,4 @@
-"""The peers that are not JAX: PyTorch, ONNX Runtime, NumPy, scikit-learn; as `contenders.py` wants them."""
+"""The peers outside JAX: PyTorch, ONNX Runtime, NumPy, scikit-learn. `contenders.py` says how."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Call = Callable[[], Any]
 
 
 def faster(calls: list[Call], seconds: float = 0.1) -> Call:
-    """The call whose best time is least: for two ways of a library of which either may be the faster."""
+    """The call whose best time is the shortest, where a library has two ways and either may be faster."""
     best = dict.fromkeys(calls, np.inf)
     for call in calls:
         call()
@@ -43,7 +43,7 @@ def faster(calls: list[Call], seconds: float = 0.1) -> Call:
 def tensor(array: Array) -> Any:
     import torch
 
-    if array.dtype == ml_dtypes.bfloat16:  # which NumPy and PyTorch do not exchange
+    if array.dtype == ml_dtypes.bfloat16:  # NumPy and PyTorch do not exchange this dtype
         return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.array(array))
 
@@ -93,7 +93,7 @@ def torch_eager(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def torch_compiled(case: Case, mlp: MLP, x: Array) -> Call:
-    """Inductor with frozen weights, as advised for inference on CPU; large cases tune their products."""
+    """Inductor with frozen weights, as advised for inference on CPU; products are tuned in large cases."""
     import torch
 
     if not (shutil.which(os.environ.get("CXX", "g++"))):
@@ -120,7 +120,7 @@ def torch_compiled(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def onnx_runtime(case: Case, mlp: MLP, x: Array) -> Call:
-    """All graph optimisations, weights packed at the start; run, or bound to arrays of its own."""
+    """All graph optimisations, weights packed at the start; by `run`, or with bound arrays."""
     import onnxruntime
 
     if case.dtype == "bfloat16":
@@ -185,7 +185,7 @@ def onnx_population(case: Case, mlp: MLP) -> bytes:
 
 
 def in_numpy(case: Case, mlp: MLP, x: Array) -> Call:
-    """Products into arrays that are there already, and the rest in place."""
+    """Products into arrays that exist already, and everything else in place."""
     if case.dtype == "bfloat16":
         raise NotImplementedError("NumPy's BLAS has no bfloat16")
 
@@ -260,5 +260,5 @@ def scikit_learn(case: Case, mlp: MLP, x: Array) -> Call:
     if kind is MLPRegressor:
         return lambda: model.predict(rows)
     if case.sizes[-1] == 1:
-        return lambda: model.predict_proba(rows)[:, 1:]  # of the columns 1 - p and p
+        return lambda: model.predict_proba(rows)[:, 1:]  # the columns are 1 - p and p
     return lambda: model.predict_proba(rows)

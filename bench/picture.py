@@ -12,7 +12,7 @@ WON, LOST = "#2a6f97", "#c8553d"
 
 
 def draw(record: list[dict[str, Any]], path: Path, peer: str = "the best peer of the case") -> None:
-    """Cases from the slowest to the fastest on a logarithmic axis, losses in red; the bars are quartiles."""
+    """Draws cases from the lowest to the highest ratio, losses in red; the bars are quartiles."""
     record = sorted(record, key=lambda r: r["speed"]["median"])
     figure = Figure(figsize=(9, 1.2 + 0.26 * len(record)), layout="constrained")
     ax = figure.add_subplot()

@@ -1,10 +1,10 @@
-"""Rows per second of `evaluate` beside loops of others: `python -m bench.rows [--rows N] [-o FILE.png]`.
+"""Times `evaluate` beside loops of others: `python -m bench.rows [--rows N] [-o FILE.png]`.
 
-The shipped network on random rows of its range. Outputs are first compared with `mlp_forward`'s; then rounds,
-contenders in a new order each, medians with quartiles and the median of the ratios to `evaluate` within
-a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict` (`keras`) take part if installed. Then
-a few rows by `evaluate` and `Evaluator`; the same rows from file to file beside reading, computing and
-writing alone; and a plot of memory over time.
+The shipped network is evaluated on random rows of its range. Outputs are first compared with `mlp_forward`'s.
+Then come rounds, with the contenders in a new order each time; a line holds medians with quartiles and the
+median of the ratios to `evaluate` within a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict`
+(`keras`) take part if they are installed. After that come a few rows by `evaluate` and `Evaluator`; the same
+rows from file to file beside reading, computing and writing alone; and a plot of memory over time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DATA = Path(jaxneuron.__file__).parent / "data"
 
 
 def contenders(mlp: MLP, x: np.ndarray, chunk: int) -> dict[str, Call]:
-    """Each evaluates all of `x`, in memory; the loops in chunks of `chunk` rows."""
+    """The contenders: each evaluates all of `x` in memory, the loops in chunks of `chunk` rows."""
     starts = range(0, len(x), chunk)
     on_device = jax.device_put(x)
     calls: dict[str, Call] = {
@@ -77,7 +77,7 @@ def keras_model(mlp: MLP):
 
 
 def rounds_of(calls: dict[str, Call], rounds: int) -> dict[str, Times]:
-    """So many rounds of everyone."""
+    """Times every contender in so many rounds."""
     return measure(calls, set(calls), budget=math.inf, most=rounds)
 
 
@@ -91,7 +91,7 @@ def table(title: str, times: dict[str, Times], rows: int) -> None:
 
 
 def from_file_to_file(mlp: MLP, folder: Path) -> dict[str, Call]:
-    """`evaluate` between memory maps, and what it is made of: each alone, in chunks of a tile."""
+    """Times `evaluate` between memory maps, and each of its parts alone, in chunks of a tile."""
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     y = np.lib.format.open_memmap(folder / "y.npy", "w+", np.float32, (len(rows), 8))
     tile = default_tile(mlp)
@@ -124,7 +124,7 @@ def from_file_to_file(mlp: MLP, folder: Path) -> dict[str, Call]:
 
 
 def few(mlp: MLP, x: np.ndarray, rounds: int) -> None:
-    """What `evaluate` costs beside an `Evaluator`, for a few rows."""
+    """Times `evaluate` beside an `Evaluator`, for a few rows."""
     evaluator = Evaluator(mlp)
     for n in (1, 10, 100, 1000):
         rows = x[:n].copy()

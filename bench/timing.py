@@ -1,8 +1,8 @@
 """How contenders are timed: in turns, in a new order each round, after a pause and an untimed call.
 
-The pause lasts until the threads of the contender before have fallen asleep: after a call those of ONNX
-Runtime and OpenBLAS look out for more work for tens of milliseconds, PyTorch's for a few, and slow whoever
-comes next.
+The pause lasts until the threads of the contender before have fallen asleep. After a call, the threads of
+ONNX Runtime and OpenBLAS look for more work for tens of milliseconds, those of PyTorch for a few, and slow
+the next contender.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 Call = Callable[[], Any]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
-LOOK = 2  # rounds after which who takes FAR times as long as the fastest but those kept is timed no more
+LOOK = 2  # rounds; a peer that then takes FAR times as long as the fastest peer is not timed further
 FAR = 2.5
 
 
 class Times(NamedTuple):
-    """Seconds a call: the least and the median of all rounds, and the quartiles."""
+    """Seconds per call: the least and the median of all rounds, and the quartiles."""
 
     least: float
     median: float
@@ -49,7 +49,7 @@ def settle(longest: float = 0.5) -> None:
 
 
 def measure(calls: dict[str, Call], keep: set[str], budget: float, most: int = 61) -> dict[str, Times]:
-    """Rounds until `budget` seconds are spent, `most` at most, 5 at least. `keep` is timed in all of them."""
+    """Times calls in rounds until `budget` seconds are spent: from 5 to `most`. `keep` is in all of them."""
     first = {name: min(seconds(call) for _ in range(3)) for name, call in calls.items()}  # one may compile
     repeats = {name: max(1, round(SAMPLE / t)) for name, t in first.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -73,5 +73,5 @@ def summary(each: list[float]) -> Times:
 
 
 def ratio(one: Times, other: Times) -> Times:
-    """`one` over `other` within a round."""
+    """The ratio of `one` to `other` within a round."""
     return summary([a / b for a, b in zip(one.rounds, other.rounds, strict=False)])

@@ -1,15 +1,15 @@
-"""What a case's outputs are, by the float64 oracle, and how far a contender's may be from them.
+"""The exact outputs of a case, by the float64 oracle, and how far a contender's may be from them.
 
-Rows are checked, of all of them a few: an exact output costs a second where layers are wide. Products are
-exact for float64. For narrower dtypes they are float64 sums, whose own error,
-(n + 2) 2^-53 |x| @ |w|, is added to what is allowed.
+Only a few rows are checked: an exact output takes a second if layers are wide. Products are exact for
+float64. For narrower dtypes they are float64 sums, whose own error, (n + 2) 2^-53 |x| @ |w|, is added to the
+bound.
 
-jaxneuron is held to the bound of its tests. A peer may differ from it in two documented ways, so its bound is
-wider by them, no more:
+jaxneuron must keep the bound of its tests. A peer may differ from it in two documented ways, and its bound is
+wider by these alone:
 
-- An activation may be approximated to a few ULP of its largest value, 1, where ours is to a few of the
-  result: ONNX Runtime's sigmoid is 1/2 plus a rational function, and exact zeros come where that cancels.
-- bfloat16: products, biases and activations are each rounded to bfloat16, where we keep float32 to the end.
+- An activation may be approximated to a few ULP of its largest value, 1; ours is within a few ULP of the
+  result. ONNX Runtime's sigmoid is 1/2 plus a rational function, and is exactly 0 where the two cancel.
+- bfloat16: a peer rounds products, biases and activations to bfloat16; we keep float32 to the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Truth(NamedTuple):
 
 
 def truth(case: Case, mlp: MLP, x: Any) -> Truth:
-    """The first, the middle and the last row, and four more; of the first, the last and one more member."""
+    """The truth for the first, middle and last row and four more, of the first, last and one more member."""
     rng = random.Random(0)
     rows = sorted({0, case.rows // 2, case.rows - 1, *rng.choices(range(case.rows), k=4)})
     if not case.members:
@@ -64,7 +64,7 @@ def outputs(mlp: MLP, x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray
 
 
 def affine_error(w: np.ndarray, b: np.ndarray, x: np.ndarray, error: Any, dtype: str) -> np.ndarray:
-    """Of z, when x is off by `error`: rounding, the error handed on, and float64's own."""
+    """The error of z, if x is off by `error`: of rounding, carried on from x, and float64's own."""
     reach = np.abs(x) + error
     exact = 0 if dtype == "float64" else oracle.affine_error(w, b, reach, "float64")
     handed = np.broadcast_to(error, x.shape) @ np.abs(w)
@@ -99,7 +99,7 @@ def check(who: str, found: Any, truth: Truth, ours: bool) -> None:
 
 
 def as_numpy(result: Any) -> np.ndarray:
-    """Any contender's result, as an array."""
+    """The result of any contender, as an array."""
     if type(result).__module__ == "torch":
         return result.float().numpy() if str(result.dtype) == "torch.bfloat16" else result.numpy()
     return np.asarray(result)

@@ -1,7 +1,8 @@
 """One installation's side of `python -m bench --beside`: commands on stdin, answers on stdout.
 
-Run by its path, `PYTHON bench/worker.py`, so that `jaxneuron` is what that Python has installed, of whatever
-version: only public names of it are used. A command and its answer are a line of JSON each:
+It is run by its path, `PYTHON bench/worker.py`, so that `jaxneuron` is the one that this Python has
+installed. That may be any version, so only public names are used. A command and its answer are a line of JSON
+each:
 
     (at first)                                    -> {"jaxneuron": "0.1.0", "from": ..., "jax": ...}
     {"case": {...}, "places": [[0, 7]]}           -> {way: the outputs at those places}
@@ -45,13 +46,13 @@ def ways(case: Case) -> dict[str, Call]:
 
 
 def answer(command: dict[str, Any], calls: dict[str, Call]) -> Any:
-    """Does what a command asks for; `calls` are those of the case at hand."""
+    """Carries out a command; `calls` are those of the current case."""
     if "way" in command:
         call = calls[command["way"]]
         settle()
         call()
         spent = seconds(call, command["repeats"])
-        settle()  # no thread of this process is awake when the other one's turn comes
+        settle()  # so that no thread of this process is awake in the other process's turn
         return spent
     case = Case(**command["case"])
     jax.config.update("jax_enable_x64", case.dtype == "float64")

@@ -1,4 +1,4 @@
-"""A hash of what the package computes: `python scripts/bits.py > before.txt`; change something, run it, diff.
+"""Hashes what the package computes: `python scripts/bits.py > before.txt`; change something, run it, diff.
 
 A line for each part, and one for all: a fixed set of networks, dtypes, functions and instruction sets, with
 jax_enable_x64 off and on. Two runs agree on one processor with one jax. The kernel's own parts with avx2,
@@ -98,7 +98,7 @@ def by_instructions(mlp: MLP, x: Any, instructions: int) -> Any:
 
 
 def parts(dtype: str) -> Iterator[tuple[str, Any]]:
-    """What is computed, a name and arrays each."""
+    """The computations: a name and the resulting arrays of each."""
     z = grid(dtype)
     one = Affine(np.ones((1, 1), z.dtype))
     for name, function in sorted(BY_NAME.items()):
@@ -134,7 +134,7 @@ def parts(dtype: str) -> Iterator[tuple[str, Any]]:
 
 
 def later_parts(dtype: str, z: np.ndarray) -> Iterator[tuple[str, Any]]:
-    """The same of the activations that came later."""
+    """The same for the activations that were added later."""
     one = Affine(np.ones((1, 1), z.dtype))
     groups = {"later": LATER} | {str(each): (each,) for each in NEWER}
     for label, group in groups.items():
@@ -160,7 +160,7 @@ def later_parts(dtype: str, z: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 
 def digest(tree: Any) -> str:
-    """Of the bits, dtypes and shapes of all arrays; a NaN is a NaN."""
+    """The hash of the bits, dtypes and shapes of all arrays; all NaNs count as one."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         array = np.array(leaf)

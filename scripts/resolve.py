@@ -1,4 +1,4 @@
-"""Whether every supported Python finds wheels of what the package is built with and runs with.
+"""Checks that wheels of all build and run requirements exist for every supported Python.
 
     python scripts/resolve.py [VERSION ...]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def wanted(requirements: list[str], python: str) -> list[str]:
-    """The requirements of that Python; pip would take the markers to be of the one it runs on."""
+    """The requirements for that Python; pip would evaluate the markers for the Python that it runs on."""
     parsed = [Requirement(each) for each in requirements]
     here = {"python_version": python, "python_full_version": f"{python}.0"}
     return [f"{r.name}{r.specifier}" for r in parsed if r.marker is None or r.marker.evaluate(here)]

@@ -1,4 +1,4 @@
-"""Writes what follows from the tables of jaxneuron/_math: `python scripts/tables.py`.
+"""Writes the files that follow from the tables of jaxneuron/_math: `python scripts/tables.py`.
 
 That is jaxneuron/_kernels/cpu/tables.h, and the table of promises in docs/numerics.md. With `--check` nothing
 is written, and the exit status is 1 where a file is not what it would be.

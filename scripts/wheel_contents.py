@@ -1,4 +1,4 @@
-"""Whether the wheels hold what they should: the package's tracked files, and one of them the kernel."""
+"""Checks that the wheels hold the package's tracked files, and that one of them also holds the kernel."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The package without its extras: it evaluates, and names the extra that it lacks."""
+"""Checks that the package without its extras evaluates, and names the extra that a call needs."""
 
 import importlib.util
 import sys
