@@ -27,9 +27,10 @@ def mlp_value_and_jacobian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array]:
 
         J[..., j, i] = d y[..., j] / d x[..., i],  the product of diag(activation'(z)) w^T over the layers
 
-    The product is formed from the first layer on or from the last, whichever takes fewer multiplications: the
-    widths of the layers decide, not the number of rows. JAX differentiates your own activations; each row of
-    their result must depend only on the same row of their argument.
+    The matrices are multiplied from the first layer to the last or from the last to the first, whichever
+    takes fewer multiplications. That depends on the widths of the layers, not on the number of rows. JAX
+    differentiates your own activations; each row of their result must depend only on the same row of their
+    argument.
 
     Args:
       mlp: an `MLP`. For a single layer, pass `MLP([layer], final_activation=...)`.
@@ -40,15 +41,16 @@ def mlp_value_and_jacobian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array]:
       float32 if that is bfloat16 or float16.
 
     Raises:
-      ValueError: if shapes do not fit or an activation changes the shape, and then the message names the
-        layer; if `x` is a data frame whose columns are not the network's `inputs`, in order.
+      ValueError: if shapes do not fit or an activation changes the shape (the message names the layer), or if
+        `x` is a data frame whose columns are not the network's `inputs`, in order.
       TypeError: if `mlp` is not an `MLP`, or `x` is not an array of real numbers or has more than numbers,
-        such as a mask or units.
+        such as a mask or physical units.
 
-    Numerics: the slopes of the package's activations are at most 4 ULP off at the computed z, or 4 u of the
-    absolute values of their terms; sums are computed in the dtype of J. The bound that follows for J is
-    checked by `jaxneuron.testing.assert_jacobian_within_bound`. At a kink the slope is that of jax.nn, see
-    docs/numerics.md. Tested by tests/test_derivatives.py.
+    Numerics: the slopes (first derivatives) of the package's activations are at most 4 ULP off at the
+    computed z or, if a slope is a sum of terms that cancel, at most 4 u times the sum of their absolute
+    values. u is 2^-24 in float32 and 2^-53 in float64. Sums are computed in the dtype of J.
+    `jaxneuron.testing.assert_jacobian_within_bound` checks the bound for J that follows. At a kink, the slope
+    is that of jax.nn: see docs/numerics.md. Tested by tests/test_derivatives.py.
 
     Example:
       >>> square = MLP([([[1.0, 2.0]], None)], final_activation="square")
@@ -75,14 +77,15 @@ def mlp_laplacian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array, Array]:
       `L (..., n_out)` has the dtype of J.
 
     Raises:
-      ValueError: if shapes do not fit or an activation changes the shape, and then the message names the
-        layer; if `x` is a data frame whose columns are not the network's `inputs`, in order.
+      ValueError: if shapes do not fit or an activation changes the shape (the message names the layer), or if
+        `x` is a data frame whose columns are not the network's `inputs`, in order.
       TypeError: if `mlp` is not an `MLP`, or `x` is not an array of real numbers or has more than numbers,
-        such as a mask or units.
+        such as a mask or physical units.
 
     Numerics: the first and second derivatives of the package's activations are at most 4 ULP off at the
-    computed z, or 4 u of the absolute values of their terms. The bound that follows for L is checked by
-    `jaxneuron.testing.assert_laplacian_within_bound`. Tested by tests/test_derivatives.py.
+    computed z or, if a derivative is a sum of terms that cancel, at most 4 u times the sum of their absolute
+    values. u is 2^-24 in float32 and 2^-53 in float64. `jaxneuron.testing.assert_laplacian_within_bound`
+    checks the bound for L that follows. Tested by tests/test_derivatives.py.
 
     Source: Li, Ye, Chen and others (2024), "A computational framework for neural network-based variational
     Monte Carlo with Forward Laplacian".

@@ -2,7 +2,7 @@
 
 z = x @ w + b          affine
 y = activation(z)      neuron, or a layer of them
-x = y, and again       mlp_forward
+x = y                  mlp_forward: y is the input of the next layer
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
     Raises:
       ValueError: if shapes do not fit.
       TypeError: if an argument is not an array of real numbers, or has more than numbers, such as a mask or
-        units.
+        physical units.
 
     Numerics: |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), with u = 2^-24, s = 2^-126 for float32
-    and u = 2^-53, s = 2^-1022 for float64. `exact` is the exact result for the arguments in the dtype of the
-    result; s is the most that a product loses by underflow. bfloat16 and float16 are summed in float32,
-    within its bound, and rounded once. Sums of bfloat16 treat subnormal numbers, those below s, as 0, which
-    adds s (sum |x| + sum |w|) to the bound. On a GPU, where the fused kernel does not evaluate, sums are also
-    rounded before the bias is added, see docs/guides/gpu.md. TF32 is used only if
-    `jax.default_matmul_precision` says so. Tested by tests/test_forward.py.
+    and u = 2^-53, s = 2^-1022 for float64. `exact` is the exact result for the arguments, converted to the
+    dtype of the result; s is the most that a product loses by underflow. bfloat16 and float16 numbers are
+    summed in float32, within the bound of float32, and the result is rounded once. Sums of bfloat16 numbers
+    treat subnormal numbers, those below s, as 0, which adds s (sum |x| + sum |w|) to the bound. On a GPU,
+    when XLA evaluates, it also rounds sums of 16-bit numbers before it adds the bias: see docs/guides/gpu.md.
+    TF32 is used only if `jax.default_matmul_precision` says so. Tested by tests/test_forward.py.
 
     Example:
       >>> affine(Affine([1, 1], -1.5), [0, 1])
@@ -78,11 +78,11 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
     Raises:
       ValueError: if shapes do not fit, or the activation is unknown or changes the shape.
       TypeError: if an argument is not an array of real numbers or has more than numbers, such as a mask or
-        units, or if the activation can't be called or hashed.
+        physical units, or if the activation can't be called or hashed.
 
-    Numerics: the activation is within its own bound at the computed z, and that is within the bound of
-    `affine`. bfloat16 and float16 are rounded only once, after the activation; on a GPU see `affine`. Tested
-    by tests/test_forward.py.
+    Numerics: the activation is within its own bound at the computed z, and z is within the bound of `affine`.
+    bfloat16 and float16 results are rounded only once, after the activation; `affine` has the exception on
+    GPUs. Tested by tests/test_forward.py.
 
     Example:
       >>> neuron(Affine([0.5, 0.5], -0.7), [1, 1])
@@ -105,25 +105,26 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
       The outputs, `(..., n_out)`, in the promoted dtype of the network and `x`.
 
     Raises:
-      ValueError: if shapes do not fit or an activation changes the shape, and then the message names the
-        layer; if `x` is a data frame whose columns are not the network's `inputs`, in order.
+      ValueError: if shapes do not fit or an activation changes the shape (the message names the layer), or if
+        `x` is a data frame whose columns are not the network's `inputs`, in order.
       TypeError: if `mlp` is not an `MLP`, or `x` is not an array of real numbers or has more than numbers,
-        such as a mask or units.
+        such as a mask or physical units.
 
-    Numerics: each layer is within the bounds of `affine` and of its activation. Where the fused CPU kernel
-    evaluates, a row has the same bits in any batch, at any position, under `jax.vmap` or not, with any number
-    of threads. Where XLA evaluates, the last bits of a row may depend on the batch. `explain` tells which of
-    them does. Tested by tests/test_forward.py and tests/kernels/test_primitive.py.
+    Numerics: each layer is within the bounds of `affine` and of its activation. If the fused CPU kernel
+    evaluates the network, the outputs of a row have the same bits in any batch, at any position, under
+    `jax.vmap` or not, with any number of threads. If XLA evaluates it, the last bits of a row may depend on
+    the batch. `explain` tells which of the two evaluates it. Tested by tests/test_forward.py and
+    tests/kernels/test_primitive.py.
 
     Example:
       >>> mlp_forward(jaxneuron.gates.XOR, [[0, 1], [1, 1]]) > 0.5
       Array([[ True],
              [False]], dtype=bool)
     """
-    try:  # what `public` does, but without its 0.2 us: a call with one row takes 6
+    try:  # does what `public` does, without its 0.2 us: a call with one row takes 6 us
         if not isinstance(mlp, MLP):
             check_mlp(mlp, "pass MLP(layers), parameters first")
-        if is_jax_array(type(x)):  # type: ignore[arg-type] # mypy holds types to be unhashable
+        if is_jax_array(type(x)):  # type: ignore[arg-type] # mypy takes types for unhashable
             return _mlp_forward(mlp, x)
         check_columns(mlp, x, "x")
         return _mlp_forward(mlp, as_operand(x, "x"))
@@ -201,7 +202,10 @@ def checked(
     shape: tuple[int, ...],
     argument: str,
 ) -> list[tuple[Array, Array | None]]:
-    """The arrays of the layers, checked: they fit inputs of this shape, and each other."""
+    """Returns the arrays of the layers, after checking that they fit each other and inputs of this shape.
+
+    Messages call the inputs `argument`.
+    """
     checked = []
     for i, (params, activation) in enumerate(zip(layers, activations, strict=True)):
         w, b = as_affine(params, f"layer {i}")

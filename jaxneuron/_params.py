@@ -63,8 +63,8 @@ class MLP:
     Raises:
       ValueError: if there is no layer, shapes do not fit or do not chain, an activation is unknown, a hidden
         layer has softmax or log_softmax, or names are too many, too few or not distinct.
-      TypeError: if an argument is not an array of numbers or has more than numbers, such as a mask or units,
-        or a name is not a string.
+      TypeError: if an argument is not an array of numbers or has more than numbers, such as a mask or
+        physical units, or a name is not a string.
 
     Example:
       >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")

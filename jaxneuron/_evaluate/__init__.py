@@ -11,7 +11,8 @@ The files behind `evaluate`, in the order in which rows pass through them:
     devices, gpus   evaluate a batch by JAX where the CPU kernel can't; evaluate.py calls the kernel itself
     outputs         takes the outputs: an array to fill, or a function to call
 
-`jaxneuron run` puts readers and columns before these, and writers and the journal after them.
+For `jaxneuron run`, rows pass through readers and columns before these, and through writers and the journal
+after them.
 """
 
 from jaxneuron._evaluate.evaluate import evaluate

@@ -18,9 +18,10 @@ from jaxneuron._kernels.host import FLOATING
 from jaxneuron._members import members_of
 from jaxneuron._params import MLP
 
-# The numbers in a tile's widest layer: large enough to amortise a call, small enough for the caches.
+# How many numbers a tile has in its widest layer: enough to amortise a call, few enough for the caches.
 NUMBERS = 2**19
-# A tile's rows are a multiple of it: XLA computes leftover rows by other instructions, which give other bits.
+# The number of rows in a tile is a multiple of LANES, because XLA computes leftover rows by other
+# instructions, which may give other bits.
 LANES = 16
 
 
@@ -45,7 +46,10 @@ def whole_lanes(tile: int) -> int:
 
 
 def source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
-    """Rows that can be sliced, or an iterator of checked chunks; how many (None if unknown); their dtype."""
+    """Returns the rows, their number and their dtype.
+
+    The rows can be sliced; or they are an iterator of checked chunks, and their number is None (unknown).
+    """
     return _sliceable(rows, n_in) if type(rows) is np.ndarray else _source(rows, n_in)
 
 
@@ -64,10 +68,10 @@ def _source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
             "rows must lie on this process's devices, got an array that spans several processes; "
             "evaluate each process's own rows, or call mlp_forward"
         )
-    # What has rows to slice, such as a data set of h5py; a jax.ShapeDtypeStruct has none.
+    # `typed`: it has rows to slice, as a data set of h5py has; a jax.ShapeDtypeStruct has none.
     typed = isinstance(getattr(rows, "dtype", None), np.dtype) and hasattr(rows, "__getitem__")
     typed = typed and hasattr(rows, "shape")
-    # Such as a tensor or a data frame.
+    # A tensor or a data frame, for example, becomes a NumPy array.
     if isinstance(rows, jax.Array) or (hasattr(rows, "__array__") and not typed):
         rows, typed = np.asarray(as_array(rows, "rows")), True
     if typed:
@@ -78,7 +82,7 @@ def _source(rows: Any, n_in: int) -> tuple[Any, int | None, np.dtype]:
             f"pass a NumPy array"
         )
     chunks = _checked(rows, n_in)
-    # Without a chunk the rows are bool, which leaves the outputs in the network's dtype.
+    # If there is no chunk, the dtype is bool, so that the outputs have the network's dtype.
     first = next(chunks, np.empty((0, n_in), bool))
     return itertools.chain([first], chunks), None, first.dtype
 
@@ -92,7 +96,7 @@ def _sliceable(rows: Any, n_in: int) -> tuple[Any, int, np.dtype]:
 
 
 def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:
-    """The batches of at most `size` rows, from the `rows` and their number `n` that `source` returned."""
+    """Yields batches of at most `size` rows, from the `rows` and their number `n` that `source` returned."""
     if n is None:
         yield from _gathered(rows, size)
         return
@@ -104,7 +108,7 @@ def cut(rows: Any, n: int | None, size: int) -> Iterator[np.ndarray]:
 
 
 def _gathered(chunks: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    # Always copied, because the iterable may fill the same array again while the batch is evaluated.
+    # Chunks are always copied: the iterable may fill the same array again while the batch is evaluated.
     first = next(chunks)
     batch, filled = np.empty((size, first.shape[1]), first.dtype), 0
     for chunk in itertools.chain([first], chunks):

@@ -20,7 +20,7 @@ OPTION = "pass --header yes or --header no to say what it is"
 
 
 class Inputs(NamedTuple):
-    """The inputs of a network, which the columns of a table are to be."""
+    """The inputs of a network, for which a table is to have columns."""
 
     n_in: int
     names: tuple[str, ...] | None = None

@@ -22,7 +22,7 @@ from jaxneuron._evaluate.evaluator import forward_of, machine_memory
 from jaxneuron._members import members_of
 from jaxneuron._params import MLP
 
-ROWS, ROWS_OF_MEMBERS = PartitionSpec("rows"), PartitionSpec(None, "rows")  # the axis the devices share out
+ROWS, ROWS_OF_MEMBERS = PartitionSpec("rows"), PartitionSpec(None, "rows")  # the axis that is divided
 
 
 def chosen(devices: Any) -> Sequence[jax.Device]:
@@ -105,9 +105,9 @@ def _program(mesh: Mesh, outputs: PartitionSpec = ROWS) -> Callable[[MLP, Array]
 
 
 def check_memory(weights: int, rows: int, tile: int, devices: Sequence[jax.Device]) -> None:
-    """Refuses `weights` and `rows` of a tile, both in bytes, that exceed all the memory a device has.
+    """Refuses `weights` and the `rows` of a tile, both in bytes, that exceed the whole memory of a device.
 
-    Memory that is in use already is not counted: a network that is let through may still not fit.
+    Memory that is already in use is not subtracted: a network that passes may still not fit.
     """
     device = devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit")

@@ -33,8 +33,8 @@ from jaxneuron._kernels import host
 from jaxneuron._params import MLP, check_columns, check_mlp
 
 UNREPORTED = contextlib.nullcontext(lambda done: None)
-# Batches in one call of the kernel, about 0.1 s, if rows need no conversion and nobody is told of progress:
-# the kernel's threads wait for each other at the end of a call.
+# How many batches one call of the kernel takes, about 0.1 s of work, if rows need no conversion and no
+# progress is reported. Fewer calls are quicker: the kernel's threads wait for each other at the end of each.
 UNBROKEN = 8
 IN_FLIGHT = 2  # batches that may wait to be written while one more is read
 
@@ -66,9 +66,9 @@ def evaluate(
         function: it is called with each chunk of outputs `(m, n_out)`, a read-only array, one after the
         other, in order, in a thread of its own. For a stack the shapes are `(members, n, n_out)` and
         `(members, m, n_out)`.
-      tile: how many rows a device evaluates at a time; rounded up to a multiple of 16. The default is the
-        power of two with which the widest layer, of all members together, has about 2^19 numbers, or 2^23 on
-        a GPU.
+      tile: how many rows a device evaluates at a time; rounded up to a multiple of 16. The default is a power
+        of two, chosen so that a tile has about 2^19 numbers (2^23 on a GPU) in the widest layer, of all
+        members together.
       devices: devices of this process; all of them by default. The weights are copied to each device once. On
         CPUs the fused kernel evaluates instead of XLA where it can: it reads the weights in place, and uses
         as many threads as an `Evaluator`.
@@ -80,17 +80,17 @@ def evaluate(
       function.
 
     Raises:
-      ValueError: if shapes do not fit, members differ in number, integers are too large for JAX's, `out` is
-        read-only or overlaps `rows`, `tile` is below 1, or `devices` names one twice or one of another
-        process.
+      ValueError: if shapes do not fit, members differ in number, integers are too large for JAX's dtypes,
+        `out` is read-only or overlaps `rows`, `tile` is below 1, or `devices` names a device twice or one of
+        another process.
       TypeError: if `mlp` is not an `MLP`, `tile` is not an integer, an argument is not an array of real
-        numbers or has more than numbers, such as a mask or units, or anything is a tracer.
+        numbers or has more than numbers, such as a mask or physical units, or anything is a tracer.
       MemoryError: if the network or a tile does not fit on a device whose memory is known.
       ImportError: if `progress=True` and tqdm is not installed.
 
       Errors that can be known early are raised before anything is computed. An error that `rows`, `out` or
-      `progress` raises reaches the caller once every thread has ended; the chunks before it were written
-      whole.
+      `progress` raises reaches the caller once every thread has ended; all chunks before it have
+      then been written.
 
     Numerics: each row is within the bounds of `mlp_forward`. A row has the same bits whatever the number of
     rows, its position, the chunks it comes in and the number of devices. Where the fused kernel evaluates,
@@ -158,7 +158,7 @@ def evaluate_rows(
 def _fill(
     plan: host.Plan, cut: Iterator[np.ndarray], array: np.ndarray, report: Callable[[int], object]
 ) -> None:
-    """Evaluates all batches from memory to memory: without another Python thread, without a copy."""
+    """Evaluates all batches from memory to memory, without another Python thread and without a copy."""
     start = 0
     for x in cut:
         all_of_them = len(x) == array.shape[-2]

@@ -1,6 +1,6 @@
 """Evaluates a network from NumPy with the least overhead: `Evaluator`.
 
-y = evaluator(x)        x (..., n_in) -> y (..., n_out): the kernel's plan is made once, a call has no JAX
+y = evaluator(x)        x (..., n_in) -> y (..., n_out): the kernel's plan is made once, calls need no JAX
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Evaluator:
         y = evaluator(x)                # the bits of mlp_forward(mlp, x) on the CPU
 
     It suits a control loop, a solver or a game. Making one copies the weights, and the fused CPU kernel plans
-    how to evaluate them. A call then goes to the kernel without JAX: for one row it takes about 0.5 us and
-    the network's own time. Threads may share an `Evaluator`; it can be pickled, and called in a forked
-    process.
+    how to evaluate them. A call then goes to the kernel without JAX: for one row, it takes about 0.5 us in
+    addition to the time for the network itself. Threads may share an `Evaluator`; it can be pickled, and
+    called in a forked process.
 
     Args:
       mlp: an `MLP`, or a stack of networks: one `MLP` whose arrays all have a leading axis of `members`.
@@ -47,7 +47,7 @@ class Evaluator:
     Calling it:
       x: the inputs, `(..., n_in)`: any number of leading batch axes, also none. With `each=True`,
         `(members, ..., n_in)`. A NumPy array, or anything that `mlp_forward` takes.
-      out: an array to write the outputs to, which is returned. None for a new array.
+      out: an array to write the outputs to; the call returns it. None for a new array.
 
     Returns:
       The outputs, `(..., n_out)`, for a stack `(members, ..., n_out)`: a NumPy array in the promoted dtype of
@@ -60,9 +60,9 @@ class Evaluator:
         as a mask or units, `out` has another dtype, or anything is a tracer.
       MemoryError: if the network or the outputs do not fit in memory.
 
-    Numerics: bit for bit `mlp_forward` on the CPU, whatever the number of rows and threads. Where the kernel
-    can't evaluate the network, which `explain` tells, each call goes through `mlp_forward` and JAX instead;
-    it must then not be called in a forked process. Tested by tests/evaluate/test_evaluator.py.
+    Numerics: bit for bit `mlp_forward` on the CPU, whatever the number of rows and threads. If the kernel
+    can't evaluate the network (see `explain`), each call goes through `mlp_forward` and JAX instead; the
+    `Evaluator` must then not be called in a forked process. Tested by tests/evaluate/test_evaluator.py.
 
     During a call that takes more than about 10 us, other Python threads can run.
 
@@ -95,7 +95,7 @@ class Evaluator:
         self._on_device: dict[bool, MLP] = {}
         self._before = () if members is None or each else (members,)  # y has these axes, then those of x
         self._units = copies[-1][0].shape[-1:]
-        # The dtype of rows for which every setting of jax_enable_x64 has the same plan, and that plan.
+        # The dtype of rows whose plan does not depend on jax_enable_x64, and that plan, for __call__.
         self._dtype: np.dtype | None = None
         same = len(network.dtypes) == 1 and network.dtypes <= host.NARROW
         if same and (plan := network.plan(*network.dtypes)):
@@ -111,7 +111,7 @@ class Evaluator:
                 if fits and self._forward(self._address, x, y) == host.OK:
                     return y
             return self._call(x, out)
-        except REFUSALS as error:  # what `public` does, but without its 0.2 us
+        except REFUSALS as error:  # does what `public` does, without its 0.2 us
             raise with_name("Evaluator", error) from None
         except MemoryError as error:
             raise MemoryError(
@@ -126,7 +126,7 @@ class Evaluator:
 
         An implicit solver needs them in its Newton iterations, for instance
         `scipy.integrate.solve_ivp(jac=)`. In float32 and float64 they come from the fused CPU kernel, without
-        JAX, where it evaluates the network.
+        JAX, if it can evaluate the network.
 
         Args:
           x: the inputs, as in a call: `(..., n_in)`, with `each=True` `(members, ..., n_in)`.
@@ -137,8 +137,8 @@ class Evaluator:
 
         Raises:
           ValueError: if shapes do not fit.
-          TypeError: if `x` is not an array of real numbers, has more than numbers, such as a mask or units,
-            or is a tracer.
+          TypeError: if `x` is not an array of real numbers, has more than numbers, such as a mask or
+            physical units, or is a tracer.
 
         Numerics: those of `mlp_value_and_jacobian` on the CPU. Tested by tests/evaluate/test_jacobians.py.
 
@@ -229,14 +229,17 @@ def _of_any(mlp: MLP, x: Any, function: Callable[..., Any], each: bool) -> Any:
 
 
 def fitting(mlp: MLP) -> Sequence[Affine]:
-    """The layers of `mlp`, one network or a stack, checked: a JAX transform may have put anything in them."""
+    """Returns the layers of `mlp`, one network or a stack, after checking them.
+
+    `MLP` has checked them before, but a JAX transform may have put anything in them since.
+    """
     if _fit(mlp.layers):
         return mlp.layers
     return as_layers(mlp.layers) if members_of(mlp) is None else as_members(mlp.layers)
 
 
 def _fit(layers: Sequence[Affine]) -> bool:
-    """Whether the layers are certainly right: a tenth of the time of `as_layers`, which decides if not."""
+    """Whether the layers are certainly right. If not, `as_layers` decides, which takes ten times as long."""
     units = members = None
     for w, b in layers:
         for array in (w,) if b is None else (w, b):
@@ -258,7 +261,7 @@ def as_numpy(layers: Iterable[Any]) -> host.Layers:
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> None:
-    """Refuses an array that can't hold outputs of this shape and dtype; the dtype follows from `of`."""
+    """Refuses an array that can't hold outputs of this shape and dtype, the promoted dtype of `of`."""
     if not isinstance(out, ndarray):
         raise BadType(f"out must be a NumPy array or None, got {type(out).__name__}; leave it out")
     if out.shape != shape:
@@ -267,7 +270,7 @@ def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, of: str) -> Non
 
 
 def check_takes(out: ndarray, dtype: np.dtype, of: str) -> None:
-    """Refuses an array that numbers of this dtype can't be written to; the dtype follows from `of`."""
+    """Refuses an array that can't take numbers of this dtype, the promoted dtype of `of`."""
     if out.dtype != dtype:
         raise BadType(
             f"out must hold {dtype}, the promoted dtype of {of}, got {out.dtype}; pass an array of that dtype"

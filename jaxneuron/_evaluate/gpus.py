@@ -3,8 +3,9 @@
     rows  ->  pinned memory  ->  GPU: outputs  ->  pinned memory  ->  out
 
 A GPU copies from and to pinned memory by itself, in both directions at once. The bottleneck is copying
-between pinned memory and the caller's memory. JAX copies rows into pinned memory in the thread that calls the
-program, before it starts it: `computing` calls it in several threads. Outputs are copied by `copying`.
+between pinned memory and the caller's memory, so several threads do it. JAX copies rows into pinned memory
+in the thread that calls the program, before the program starts: `computing` calls it in several threads.
+`copying` copies outputs.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding
 
-# Measured on an H100 with 2^22 rows of 64 bfloat16 numbers, both directions together: 16.3 GB/s. With only
-# one thread to call the program 11.3 GB/s, with only one to copy outputs 11.5, with tiles half as large 11.5.
-THREADS = 4  # that many call the program, and that many copy outputs
+# Measured on an H100 with 2^22 rows of 64 bfloat16 numbers, both directions together: 16.3 GB/s; 11.3 GB/s
+# with only one thread that calls the program, 11.5 with only one that copies outputs, and 11.5 with tiles
+# half as large.
+THREADS = 4  # so many call the program, and as many others copy outputs
 IN_FLIGHT = 2 * THREADS  # batches between the thread that reads and the one that writes
 NUMBERS = 2**23  # numbers in a tile's widest layer
 
@@ -41,7 +43,7 @@ def computing(program: Any, weights: Any, by_rows: NamedSharding, outputs: Named
       program: a jitted function of the weights and a batch.
       weights: the weights, on the devices.
       by_rows: how a batch is divided among the devices.
-      outputs: how its outputs are.
+      outputs: how its outputs are divided.
     """
     pinned = outputs.with_memory_kind("pinned_host")
     x64 = jax.config.jax_enable_x64  # type: ignore[attr-defined] # a setting of the thread
@@ -68,7 +70,7 @@ def computing(program: Any, weights: Any, by_rows: NamedSharding, outputs: Named
 
 @contextlib.contextmanager
 def copying() -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Yields a function like `np.copyto`, for which several threads copy."""
+    """Yields a function like `np.copyto` that copies with several threads."""
     with ThreadPoolExecutor(THREADS, "jaxneuron-copy") as threads:
 
         def copy(to: np.ndarray, values: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Writes a file of rows that appears only when it is complete, even if that takes several runs.
 
     OUT.partial   the rows written so far
-    OUT.journal   a line of facts that determine the rows; then, each second, a line that counts those on disk
+    OUT.journal   a line of facts that determine the rows; then, each second, a line with the number on disk
     OUT.lock      locked while a run writes
     OUT           the rows, once all are there
 
@@ -39,7 +39,7 @@ class Run:
         self.saved = time.monotonic()
 
     def start(self, facts: Facts | None, end: int) -> None:
-        """Cut both files to what `done` counts: the journal at `end`, or to nothing but a line of `facts`."""
+        """Cut both files to what `done` counts, the journal to `end` bytes; if that is 0, write `facts`."""
         self.file.truncate(self.done["bytes"])
         self.file.seek(self.done["bytes"])
         if self.journal:
@@ -58,7 +58,7 @@ class Run:
                 self.save()
 
     def save(self) -> None:
-        """Bring the rows to the disk first, then a line that counts them: it counts only rows on the disk."""
+        """Bring the rows to the disk, then a line that counts them: it counts only rows on the disk."""
         if self.journal:
             to_disk(self.file)
             _append(self.journal, self.done)
@@ -82,8 +82,8 @@ def resumable(
       resume: whether to continue with the rows that an earlier run with the same `facts` left.
       pack: writes the content of `path` from the finished file of rows, which is then removed.
 
-    If the block fails, its rows and the journal stay for a later run. Not after a ValueError or a TypeError,
-    which that run would raise again: then nothing is left. Symbolic links are followed, and a file that is
+    If the block fails, its rows and the journal stay for a later run. After a ValueError or a TypeError they
+    are removed, because a later run would raise it again. Symbolic links are followed, and a file that is
     replaced keeps its mode.
     """
     target = destination(path)
@@ -101,7 +101,7 @@ def resumable(
             )
         done, end = _read(journal, facts or {}) if left and resume else (START, 0)
         if not end:
-            journal.unlink(missing_ok=True)  # before the rows that it counts
+            journal.unlink(missing_ok=True)  # before the rows that it counts are cut off
         partial.touch()
         identity, run = partial.stat(), None
         try:
@@ -178,7 +178,8 @@ def _alone(lock: Path, partial: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed before the release, so that nobody locks a file about to go. On Windows the release does it.
+        # Removed before the release, so that no other run locks a file that is about to be removed. On
+        # Windows, where an open file can't be removed, the release removes it.
         with contextlib.suppress(OSError):
             lock.unlink()
         held.release()

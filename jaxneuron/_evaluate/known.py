@@ -24,7 +24,7 @@ TRACERS = "mlp and rows must hold numbers, got tracers; call mlp_forward inside 
 
 
 class Known:
-    """The facts about a network that `evaluate` needs, the numbers in its arrays excepted."""
+    """The facts about a network that `evaluate` needs, except the numbers in its arrays."""
 
     def __init__(self, mlp: MLP) -> None:
         leaves = jax.tree.leaves(mlp)
@@ -35,7 +35,7 @@ class Known:
         members = members_of(mlp)
         self.members = () if members is None else (members,)
         self.n_in, self.n_out = self.layers[0].w.shape[-2], self.layers[-1].w.shape[-1]
-        self.numbers = self.n_in + math.prod(self.members) * self.n_out  # in a row and its outputs
+        self.numbers = self.n_in + math.prod(self.members) * self.n_out  # numbers in a row and its outputs
         self.tile = default_tile(mlp)
         self.wide = sum(leaf.size for leaf in leaves if leaf.dtype.itemsize == 8)
         self.narrow_bytes = sum(leaf.nbytes for leaf in leaves if leaf.dtype.itemsize < 8)
@@ -71,7 +71,7 @@ _seen: weakref.WeakKeyDictionary[MLP, Known] = weakref.WeakKeyDictionary()
 
 
 def known(mlp: MLP) -> Known:
-    """The facts about `mlp`, those of an earlier call if they still hold."""
+    """Returns the facts about `mlp`: those of an earlier call, if they still hold."""
     found = _seen.get(mlp)
     if found is None or not found.holds(mlp):
         found = _seen[mlp] = Known(mlp)

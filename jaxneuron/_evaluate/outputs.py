@@ -36,7 +36,8 @@ def as_target(
         wanted = ", ".join(map(str, shape("n" if n is None else n)))
         raise BadValue(f"out must have shape ({wanted}), got {out.shape}; leave it out for a new array")
     check_takes(out, dtype, "mlp and rows")
-    # `out` may be `rows`: a batch is read before it is written. With any other overlap outputs become inputs.
+    # `out` may be `rows`: each batch is read before its outputs are written. With any other overlap, outputs
+    # may replace rows that were not read yet.
     overlap = isinstance(rows, np.ndarray) and np.may_share_memory(rows, out)
     if overlap and (rows.ctypes.data, rows.strides) != (out.ctypes.data, out.strides):
         raise BadValue(

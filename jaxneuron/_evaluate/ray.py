@@ -17,7 +17,7 @@ from jaxneuron._evaluate.evaluator import fitting
 from jaxneuron._files import on_device, read
 from jaxneuron._params import MLP
 
-LARGEST_TILE = 1024  # rows in a batch, unless Ray is told otherwise: a larger tile would be mostly padding
+LARGEST_TILE = 1024  # rows; Ray's batches have as many by default, and a larger tile would be mostly padding
 
 
 class RowEvaluator:
@@ -25,16 +25,16 @@ class RowEvaluator:
 
         batch[output] = evaluate(mlp, batch[column])
 
-    Each actor loads the network once and evaluates the batches that it gets. On a CPU the fused kernel does
-    so; on a GPU a program that is compiled once, for tiles of at most 1024 rows. An instance can be pickled.
-    Needs the extra `ray`, and to read a file the extra `files`.
+    Each actor loads the network once and evaluates the batches that it gets. On a CPU, the fused kernel
+    evaluates them; on a GPU, a program that is compiled once, for tiles of at most 1024 rows. An instance can
+    be pickled. It needs the extra `ray` and, if `model` is a file, the extra `files`.
 
     Args:
       model: an `MLP`, a stack of networks, or the path of a file that `save` wrote and every actor can read.
       column: the name of a column that holds all inputs, `(batch, n_in)`; or a sequence of names, one column
         of numbers for each input, in the network's order.
       output: the name of the column to add: `(batch, n_out)`, for a stack `(batch, members, n_out)`, in the
-        promoted dtype of the network and the inputs. It is float32 where that is bfloat16, which Arrow lacks.
+        promoted dtype of the network and the inputs. If that is bfloat16, which Arrow lacks, it is float32.
 
     Raises:
       ValueError: if the file holds no whole network, `column` has the names of its inputs in another order,

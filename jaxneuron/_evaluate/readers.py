@@ -1,11 +1,11 @@
 """Reads rows of numbers from `.npy`, `.csv` and `.parquet` files, a chunk at a time.
 
 A chunk is an array `(rows, inputs)`: float64 from CSV, in the file's own dtype otherwise. The kind of a file
-follows from its first bytes, or else from its suffix. CSV is comma-separated UTF-8, of which blank lines are
+follows from its first bytes, or else from its suffix. CSV is comma-separated UTF-8, and blank lines are
 skipped; columns.py decides whether the first line is a header, and which columns are the inputs.
 
-Files are read, not mapped into memory: if another program shortens a file meanwhile, reading it is an error,
-but reading a map of it kills the process.
+Files are read, not mapped into memory: if another program shortens a file meanwhile, reading it raises an
+error, but reading a map of it kills the process.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def pyarrow_for(what: str) -> Any:
 class _Table:
     """A file of rows.
 
-    computed: the dtype in which the network computes, once it is known. A note tells the user of integers
-      that it rounds.
+    computed: the dtype in which the network computes, once it is known. A note tells the user if it rounds
+      integers of the file.
     """
 
     computed = np.dtype(float)
@@ -92,17 +92,17 @@ class _Table:
         self._told = False
 
     def place(self, row: int) -> list[int]:
-        """The position in the file at which a later run begins to read, to reach this row."""
+        """The position in the file from which a later run must read, so that it reaches this row."""
         return []
 
     def _joined(self, names: Sequence[str], columns: Sequence[np.ndarray], row: int) -> np.ndarray:
-        """Columns of numbers side by side, whose first numbers belong to row `row`."""
+        """Columns of numbers side by side; the first number of each belongs to row `row`."""
         for name, column in zip(names, columns, strict=True):
             self._check_integers(column[:, None], row, [repr(name)], narrowed=self.dtype.kind in "iu")
         return _side_by_side(columns, self.dtype)
 
     def _check_integers(self, rows: np.ndarray, row: int, names: Sequence[Any], narrowed: bool) -> None:
-        """Refuses integers that JAX would truncate, if they stay integers, and tells of those it rounds."""
+        """Refuses integers that JAX would truncate, if they stay integers; tells of those that it rounds."""
         if rows.dtype.kind not in "iu" or not rows.size:
             return
         held = np.iinfo(jax.dtypes.canonicalize_dtype(rows.dtype))
@@ -206,7 +206,7 @@ class Csv(_Table):
             os.stat(path)  # for an OSError that names the file
         self.fields, self.taken = self.columns, list(range(self.columns))  # fields in a line; those to take
         self.first = 0  # the number of the first line, if it was taken for numbers and may be names
-        # The numbers of bytes, lines and rows before each block of which some rows are still to be written.
+        # For each block with rows that are not written yet: the numbers of bytes, lines and rows before it.
         self._blocks: collections.deque[list[int]] = collections.deque()
 
     def chunks(self, start: int, place: list[int]) -> Iterator[np.ndarray]:

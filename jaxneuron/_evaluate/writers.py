@@ -1,7 +1,7 @@
 """Writes rows of numbers to `.npy`, `.csv` and `.parquet` files, a chunk at a time.
 
-Files are written, not mapped into memory: when the disk is full, writing to a file is an error, but writing
-to a map of it kills the process.
+Files are written, not mapped into memory: when the disk is full, writing to a file raises an error, but
+writing to a map of it kills the process.
 """
 
 from __future__ import annotations

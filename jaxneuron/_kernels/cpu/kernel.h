@@ -9,11 +9,12 @@
 //                    ends, and all lanes are used however narrow the layers are.
 //
 // rows_are_cheaper() counts the instructions of both and chooses. Each sum is added up in the same order
-// either way, so a row's output has the same bits. In both ways a tile is an array (rows, units) or (units,
-// rows) whose last axis is padded to whole vectors; lanes in the padding hold numbers that nobody uses.
+// either way, so a row's output has the same bits. Between two layers, a tile is an array: (rows, units) with
+// units in lanes, (units, rows) with rows in lanes. Its last axis is padded to whole vectors; the numbers in
+// the padding are never used.
 //
-// T is the type that is computed with, float or double. S is one of the formats of stored.h: how numbers are
-// stored in memory.
+// T is the type in which the kernel computes, float or double. S is one of the formats of stored.h: how
+// numbers are stored in memory.
 #pragma once
 
 #include "activate.h"
@@ -25,7 +26,7 @@
 namespace jaxneuron::ISA {
 
 // Replaces z (units, rows) by the softmax of each row, exp(z - max z) / sum, or by its logarithm. The sum is
-// added up in the order of the units. `rows` is padded.
+// added up in the order of the units. `rows` includes the padding.
 template <class T, bool is_log>
 void softmax_with_rows_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   for (std::int64_t r = 0; r < rows; r += lanes<T>) {
@@ -77,7 +78,8 @@ void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
 }
 
 // Returns whether a tile of so many rows takes fewer vector instructions with rows in lanes than with units
-// in lanes.
+// in lanes. A single row, or a layer whose rows of weights are longer than LONG_ROW, always has units in
+// lanes.
 template <class S, class T = typename S::Number>
 bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   if (rows == 1) return false;
@@ -93,8 +95,9 @@ bool rows_are_cheaper(const Network& network, std::int64_t rows) {
   return by_rows < by_units;
 }
 
-// Replaces y, a layer's sums, by its softmax or log_softmax, if that is the layer's activation. Every other
-// activation is left to activate().
+// If the layer's activation is softmax or log_softmax, these replace y, the layer's sums, by the results.
+// Every other activation is left to activate(). softmax_units takes y (rows, padded units), softmax_rows
+// takes y (units, padded rows).
 template <class T>
 void softmax_units(const Layer& layer, T* y, std::int64_t rows) {
   if (layer.activation == Activation::softmax) softmax_with_units_in_lanes<T, false>(y, layer.n_out, rows);
@@ -107,7 +110,8 @@ void softmax_rows(const Layer& layer, T* y, std::int64_t rows) {
   if (layer.activation == Activation::log_softmax) softmax_with_rows_in_lanes<T, true>(y, layer.n_out, rows);
 }
 
-// Replaces y, a layer's sums, by their activations: y (rows, padded units) and y (units, padded rows).
+// These replace y, a layer's sums, by their activations. activate_units takes y (rows, padded units),
+// activate_rows takes y (units, padded rows).
 template <class S, class T = typename S::Number>
 void activate_units(const Layer& layer, T* y, std::int64_t rows) {
   softmax_units(layer, y, rows);
@@ -120,7 +124,7 @@ void activate_rows(const Layer& layer, T* y, std::int64_t rows) {
   activate<S>(layer, y, y, layer.n_out * rows);
 }
 
-// Both ends of the network for one tile: its rows of x and of y.
+// The inputs and the outputs of the network for one tile: its rows of x and, unless batch.y is null, of y.
 template <class Stored>
 struct Ends {
   Ends(const Network& network, const Batch& batch, const Tile& tile)
@@ -159,7 +163,8 @@ void run_with_rows_in_lanes(const Network& network, const Batch& batch, const Ti
   to_rows(x, width, ends.y, tile.count, ends.n_out);
 }
 
-// The same with units in lanes. A panel for copied weights follows the two tiles in `scratch`.
+// The same with units in lanes. After the two tiles, `scratch` has room for a panel: a block of weights that
+// is copied before use.
 template <class T>
 void run_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, T* scratch) {
   const Ends<T> ends(network, batch, tile);
@@ -181,9 +186,9 @@ void run_with_units_in_lanes(const Network& network, const Batch& batch, const T
 
 // --- 16-bit networks: packed.h has their sums ---
 
-// Calls f(y, first, count) for one block of the n numbers z after the other: y[i] is the activation of
-// z[first + i]. A block has `most` numbers, at most ACTIVATION_BLOCK, so that f finds them in L1. After a
-// softmax z already has the results.
+// Computes the activations of the n numbers z in blocks of `most` numbers, and calls f(y, first, count) for
+// each block: y[i] is the activation of z[first + i]. `most` is at most ACTIVATION_BLOCK, so that f finds y
+// in L1. If the layer's activation is a softmax, z already has the results.
 template <class S, class F>
 void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std::int64_t most, F f) {
   alignas(BYTES) float block[ACTIVATION_BLOCK];
@@ -193,8 +198,9 @@ void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std:
   }
 }
 
-// Evaluates a tile of bfloat16 or float16 rows with rows in lanes. `packed` has the weights of all layers; y
-// has room for the sums of the widest layer, x for the factors of as many inputs and one more.
+// Evaluates a tile of bfloat16 or float16 rows with rows in lanes. `packed` has the weights of all layers. y
+// has room for the sums of the widest layer; x has room for as many inputs and one more, packed to factors
+// (stored.h).
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                    Factor* x, const Factor* packed) {
@@ -257,7 +263,7 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
   const std::int64_t width = padded<float>(ends.n_out);
   activate_in_blocks<S>(network.layers[network.depth - 1], y, tile.count * width, ACTIVATION_BLOCK,
                         [ends, width](const float* values, std::int64_t first, std::int64_t count) {
-                          // Fetch the lines that the next block is stored to: 2 % less time with 256 units.
+                          // Prefetch the lines of the next block's outputs: 2 % less time with 256 units.
                           const auto* const next = ends.y + (first + count) / width * ends.n_out;
                           for (std::int64_t k = 0; k < count; k += 32) __builtin_prefetch(next + k, 1);
                           if (width == ends.n_out) return store_row<S>(values, count, ends.y + first);
@@ -275,12 +281,13 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
 
 // --- the functions of struct Kernel (network.h) ---
 
-// Each of these four for one format.
+// Each of these four functions is for one format, S.
 
 template <class S, class T = typename S::Number>
 std::size_t scratch_of(const Network& network, std::int64_t rows) {
   const bool by_rows = rows_are_cheaper<S>(network, rows);
-  // A layer's inputs and its sums. With rows in lanes, an odd number of inputs is packed to one more.
+  // Room for a layer's inputs and its sums. With rows in lanes, 16-bit inputs may be packed in pairs: an odd
+  // number of them needs room for one more.
   const std::int64_t width = widest(network);
   std::int64_t numbers = by_rows ? (2 * width + S::is_16_bit) * padded<T>(rows) : 2 * rows * padded<T>(width);
   if (!S::is_16_bit && !by_rows) {
@@ -343,7 +350,7 @@ auto with_format(Dtype dtype, F f) {
   }
 }
 
-// The same for a network of any dtype.
+// The same four functions for a network of any dtype.
 
 inline std::size_t scratch(const Network& network, std::int64_t rows) {
   return with_format(network.dtype, [&](auto format) { return scratch_of<decltype(format)>(network, rows); });

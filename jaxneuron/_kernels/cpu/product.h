@@ -1,4 +1,4 @@
-// A small matrix product with every sum in a register: what all layers are made of.
+// A small matrix product that keeps every sum in a register. All layers are computed by such products.
 #pragma once
 
 #include <utility>
@@ -8,7 +8,7 @@
 
 namespace jaxneuron::ISA {
 
-// Vectors that hold n numbers, and the numbers that those hold.
+// How many vectors hold n numbers, and how many numbers these vectors hold.
 template <class T>
 constexpr std::int64_t vectors(std::int64_t n) {
   return (n + lanes<T> - 1) / lanes<T>;
@@ -19,18 +19,19 @@ constexpr std::int64_t padded(std::int64_t n) {
   return vectors<T>(n) * lanes<T>;
 }
 
-// What sums begin with: 0, a bias for each column, a bias for each row, or what `out` has. `some_` biases are
-// those of the first rows, or of the first vectors of columns, alone; the other sums begin with 0.
+// What the sums begin with: 0, a bias for each column, a bias for each row, or the numbers in `out`. With
+// some_column_bias only the sums of the first rows, and with some_row_bias only those of the first vectors of
+// columns, begin with a bias; the others begin with 0.
 enum class Start { zero, column_bias, row_bias, out, some_column_bias, some_row_bias };
 
-// out[m][n] = start + the sum over k of left[m][k] right[k][n], k ascending, each step one fused
-// multiply-add; two where a Factor is a Pair.
+// out[m][n] = start + the sum over k of left[m][k] right[k][n], for ascending k. Each step is one fused
+// multiply-add, or two if a Factor is a Pair of numbers.
 //
 // (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most
-// ACCUMULATOR_VECTORS. Strides count numbers; the columns of right and out lie side by side.
+// ACCUMULATOR_VECTORS. Strides count numbers; each row of right and of out is contiguous.
 template <class T, class Factor = T>
 struct Product {
-  std::int64_t size;  // of k
+  std::int64_t size;  // the number of products in a sum
 
   const Factor* left;
   std::int64_t left_row_stride;
@@ -43,9 +44,9 @@ struct Product {
   std::int64_t out_row_stride;
 
   Start start;
-  const T* bias;             // of the first column or row; unused without one
+  const T* bias;             // the bias of the first column or row; unused if sums begin without a bias
   std::int64_t last_column;  // where the last vector begins; it may overlap the one before
-  std::int64_t some = 0;  // rows with a column bias, or vectors of columns with a row bias, of some_ biases
+  std::int64_t some = 0;     // for some_ biases: how many rows, or vectors of columns, begin with a bias
 
   void operator()(std::int64_t rows, std::int64_t column_vectors) const {
     choose(rows, column_vectors, std::make_integer_sequence<int, ACCUMULATOR_ROWS * ACCUMULATOR_VECTORS>());
@@ -96,7 +97,8 @@ struct Product {
   }
 };
 
-// f(first, count) for consecutive stretches of n, each of at most `most`, all about as long.
+// Calls f(first, count) for consecutive parts of 0, 1, ..., n - 1. Each has at most `most` numbers, and all
+// have about the same length.
 template <class F>
 inline void in_stretches(std::int64_t n, std::int64_t most, F f) {
   if (n <= most) return n ? f(0, n) : void();
