@@ -1,4 +1,4 @@
-"""A transport simulation of TORAX with its surrogate evaluated here: the same profiles, in no more time."""
+"""A transport simulation of TORAX with its surrogate evaluated here: the same profiles, in about the same time."""
 
 import logging
 
@@ -30,6 +30,6 @@ def test_profiles_are_the_same(both):
     assert max(both.differences().values()) < 1e-9
 
 
-def test_it_takes_no_more_time(both):
-    """Within a step's noise: 31 steps of 2.2 ms each, of which the network takes 0.1, and waking threads 0.7."""
+def test_it_takes_about_the_same_time(both):
+    """Measured on two quiet cores: 1.03 to 1.05 times as long; 1.01 where no thread of XLA's pool is woken to help."""
     assert min(both.ours.seconds) <= 1.15 * min(both.flax.seconds)
