@@ -158,6 +158,19 @@ def test_products_are_those_with_the_jacobian(drawn, directions):
 # --- the same bits for a row ---
 
 
+@least_and_best
+@pytest.mark.parametrize("final", ["tanh", *OF_ROWS])
+def test_directions_go_through_a_tile_of_rows_in_several_passes(instruction_set, final):
+    """64 rows of 65 units have room for 14 of 300 directions at a time (tuning.h), one row for all of them."""
+    with jax.enable_x64(True):
+        mlp, x = drawn_network(([300, 64, 65, 3], "sin", final, True, 65))
+        found = evaluate(mlp, x, True, instruction_set)
+        for a, b in zip(found, by_numpy(mlp, x), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13 * (1 + np.abs(b).max()) * x.shape[1])
+        for a, b in zip(found, evaluate(mlp, x[7:8], True, instruction_set), strict=True):
+            assert_same(a[7:8], b)
+
+
 @settings(max_examples=6)
 @given(networks, st.sampled_from(WIDE), st.data())
 def test_the_same_bits_in_any_batch(drawn, dtype, data):
