@@ -32,18 +32,23 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
 
     Args:
       mlp: an `MLP`, with any activations.
-      path: the file. An existing one is replaced, in one step, once the new one is complete.
-      weights: "inside" the program; or "arguments", and it is called as `.call(arrays, x)`, where arrays
-        is the list `jax.tree.leaves(mlp)`, of any network of these shapes.
+      path: the file. An existing file is replaced, in one step, once the new one is complete.
+      weights: "inside" stores the weights in the program. With "arguments" the program is called as
+        `.call(arrays, x)`, where `arrays` is the list `jax.tree.leaves(mlp)` of any network with these
+        shapes.
 
-    The program takes `x (batch, n_in)` of the network's dtype, one row or more, and runs on cpu, cuda and
-    tpu. A float64 network needs `jax_enable_x64` where it runs, and jax.export needs flatbuffers.
+    The program takes `x (batch, n_in)` of the network's dtype, with one row or more, and runs on cpu, cuda
+    and tpu. A float64 network needs `jax_enable_x64` where it runs. To run a program, jax.export needs
+    flatbuffers.
 
     Raises:
-      ValueError: another `weights`, a stack of networks. TypeError: an `mlp` that is not an `MLP`. OSError:
-        what the file system says. ImportError: without the extra `export`.
+      ValueError: `weights` is neither of the two, or `mlp` is a stack of networks.
+      TypeError: `mlp` is not an `MLP`.
+      OSError: the file can't be written.
+      ImportError: the extra `export` is not installed.
 
-    Numerics: those of `mlp_forward` on XLA's own path. Held by tests/convert/test_stablehlo.py.
+    Numerics: the program computes what `mlp_forward` does on XLA's own path, with the same promises. Tested
+    by tests/convert/test_stablehlo.py.
 
     Example:
       >>> export(jaxneuron.gates.XOR, "xor.stablehlo")
@@ -85,20 +90,22 @@ def _lowered(function: Callable[..., Array], *shapes: Any) -> Any:
 
 @public
 def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
-    """The function in a file that `export` wrote.
+    """Load the function in a file that `export` wrote.
 
     Args:
-      path: the file. It is a program: run those of people you trust.
+      path: the file. It is a program: run only files from people you trust.
 
     Returns:
-      A function of `x (batch, n_in)`, or of `(arrays, x)` if its weights are arguments, which can't be
-      differentiated. `x` may be anything array-like; it is converted to the network's dtype.
+      A function of `x (batch, n_in)`, or of `(arrays, x)` if its weights are arguments. JAX can't
+      differentiate it. `x` may be anything array-like; it is converted to the network's dtype.
 
     Raises:
-      OSError: what the file system says. ValueError: a file that `export` did not write, or that is not
-        whole. ImportError: without the extra `export`.
+      OSError: the file can't be read.
+      ValueError: `export` did not write the file, or it is incomplete.
+      ImportError: the extra `export` is not installed.
 
-    Numerics: those of `mlp_forward` on XLA's own path. Held by tests/convert/test_stablehlo.py.
+    Numerics: the function computes what `mlp_forward` does on XLA's own path, with the same promises. Tested
+    by tests/convert/test_stablehlo.py.
 
     Example:
       >>> export(jaxneuron.gates.XOR, "xor.stablehlo")

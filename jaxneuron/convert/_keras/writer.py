@@ -21,20 +21,21 @@ def to_keras(mlp: MLP) -> Any:
     """The Keras model that computes what the network does.
 
     Args:
-      mlp: an `MLP` whose activations Keras has: those in `keras.activations` by name, `LeakyReLU`, `ELU` and
-        `HardTanh` from 0 as layers, and other `HardTanh`, `CELU`, gelu_tanh, sin and square as operations of
-        `keras.ops`.
+      mlp: an `MLP` whose activations Keras has. These are the names in `keras.activations`; `LeakyReLU`,
+        `ELU` and `HardTanh` from 0, as layers; other `HardTanh`, `CELU`, gelu_tanh, sin and square, as
+        operations of `keras.ops`.
 
     Returns:
-      A `keras.Sequential` of `Dense` and of layers for activations with parameters; a functional model if it
-      has an operation among them.
+      A `keras.Sequential` of `Dense` layers, and of layers for activations with parameters; a functional
+      model if an activation is an operation.
 
     Raises:
-      TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks, an activation that Keras
-        would save as code, or could have only by other weights. ImportError: Keras or its backend is not
-        installed.
+      TypeError: `mlp` is not an `MLP`.
+      ValueError: `mlp` is a stack of networks; Keras would save an activation as code, or could express it
+        only with other weights.
+      ImportError: Keras or its backend is not installed.
 
-    Numerics: the weights are the network's, bit for bit. Held by tests/interop/test_keras.py.
+    Numerics: the weights are the network's, bit for bit. Tested by tests/interop/test_keras.py.
 
     Example:
       `to_keras(jaxneuron.gates.XOR).save("xor.keras")`

@@ -47,36 +47,42 @@ def from_onnx(
     dtype: DTypeLike | None = None,
     check: Check = None,
 ) -> MLP:
-    """A network from an ONNX model, activations and scalings included.
+    """A network from an ONNX model, with its activations and scalings.
 
     Args:
-      source: the path of an `.onnx` file, or an `onnx.ModelProto`. The graph up to the output must be a
-        chain of layers (Gemm, MatMul), scalings by constants (Add, Sub, Mul, Div, Neg, BatchNormalization),
-        activations, each in one operator or in those that exporters write for it, choices of units (Split,
-        Slice, Gather), and what keeps rows as they are: Flatten, Reshape, Squeeze, Unsqueeze, Identity, Cast,
-        Dropout in inference. Rows of several axes, `(batch, 3, 5)`, are taken flattened: 15 inputs.
-      output: the name of the value to end at, which may be an inner one; needed if there are several
-        outputs.
-      outputs: the units to keep of that value, such as `slice(0, 3)`; None keeps all.
-      dtype: to convert the layers to; None keeps theirs.
-      check: `(rows, outputs)` of the model, with which the network is compared.
+      source: the path of an `.onnx` file, or an `onnx.ModelProto`. The graph up to the output must be a chain
+        of layers (Gemm, MatMul), scalings by constants (Add, Sub, Mul, Div, Neg, BatchNormalization),
+        activations, choices of units (Split, Slice, Gather), and operators that leave the rows as they are:
+        Flatten, Reshape, Squeeze, Unsqueeze, Identity, Cast, and Dropout in inference. An activation may be
+        one operator, or the group of operators that exporters write for it. Rows of several axes,
+        `(batch, 3, 5)`, are taken flattened: 15 inputs.
+      output: the name of the value to end at, which may be an inner value of the graph. Required if the model
+        has several outputs.
+      outputs: the units of that value to keep, such as `slice(0, 3)`. None keeps all.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: `(rows, outputs)`: inputs, and the outputs that the model computed for them. The network is
+        compared with these.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded.
 
     Raises:
-      ValueError: a file that is not whole, or holds far more than an MLP; a graph that is not an MLP, naming
-        its first node that can't be part of one; weights in a file outside the model's folder; a number too
-        large for `dtype`; no unit in `outputs`; outputs other than those of `check`. TypeError: another kind
-        of source, another dtype. OSError: what the file system says. ImportError: without the extra `onnx`.
+      ValueError: the file is incomplete, or holds far more than an MLP would; the graph is not an MLP (the
+        message names the first node that can't be part of one); weights are in a file outside the model's
+        folder; `outputs` names no unit; a weight is too large for `dtype`; the outputs differ from those in
+        `check` by more than rounding explains.
+      TypeError: `source` is of another type, or `dtype` is not one of float64, float32, float16 and bfloat16.
+      OSError: the file can't be read.
+      ImportError: the extra `onnx` is not installed.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
-    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
-    own. A choice of units leaves out columns of the last layer; one before the first layer gives the inputs
-    that are left out weights of 0. An activation in several nodes is ours where its numbers are the same but
-    for their rounding; softplus is log(1 + exp(z)) everywhere, PyTorch's own is z above 20, 2e-9 less. Held
-    by tests/interop/test_onnx.py, test_onnx_nodes.py and test_onnx_exporters.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded into
+    a layer in float64, and the layer is rounded once. A mean of more than 16 deviations is subtracted in a
+    layer of its own. Where the graph chooses units, the other columns of the last layer are left out; a
+    choice before the first layer gives the inputs that are left out weights of 0. A group of operators is
+    read as an activation if its numbers are those of the activation, apart from rounding. Softplus is
+    log(1 + exp(z)) everywhere; above 20 PyTorch's own is z, which is 2e-9 less. Tested by
+    tests/interop/test_onnx.py, test_onnx_nodes.py and test_onnx_exporters.py.
 
     Example:
       `from_onnx("model.onnx", output="/Add_output_0")`
