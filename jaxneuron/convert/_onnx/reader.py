@@ -1,6 +1,7 @@
-"""ONNX models that are chains of affine functions, scalings and activations.
+"""Reads ONNX models that are chains of affine functions, scalings and activations.
 
-The graph is walked once, in its order: a value is a constant, or the steps that lead to it from the input.
+The graph is walked once, in its order. Each value is either a constant, or the steps by which it is computed
+from the input.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from jaxneuron.convert._scalings import Scaling, batch_norm
 from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import assemble
 
-MOST_AXES = 8  # of an input
-# Operators that are linear in their input and are not read.
+MOST_AXES = 8  # an input's first so many axes are tried as axes of a row
+# Operators that are linear in their input, but are not supported.
 LINEAR = {
     *("AveragePool", "Concat", "Conv", "ConvTranspose", "CumSum", "Einsum", "GatherElements", "GatherND"),
     *("GlobalAveragePool", "Mean", "Pad", "ReduceMean", "ReduceSum", "Resize", "Tile", "Trilu"),
@@ -115,9 +116,9 @@ def from_onnx(
 def _read(model: Any, folder: str | None, output: str | None) -> Value:
     """The value to end at.
 
-    Where an input has more than two axes, the file does not say which of them are the units of a row. The
-    last alone is tried first, then the last two, up to all but the first. Of the refusals, that which comes
-    latest in the graph stands.
+    If an input has more than two axes, the file does not say which of them hold the units of a row. The last
+    axis alone is tried first, then the last two, up to all axes except the first. If all tries are refused,
+    the refusal that comes latest in the graph is reported.
     """
     constants, patterns = Constants(model.graph, folder), Patterns()
     inputs = [value for value in model.graph.input if value.name not in constants.protos]
@@ -154,7 +155,7 @@ def _walk(
             result = _result(node, read, opset, constants, patterns)
         except (Refusal, ValueError) as refusal:
             raise _refused(refusal, i, nodes, ends, values) from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # such as of None
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # such as of a None
             misfit = Refusal(f"its inputs don't fit ({error})"[:200])
             raise _refused(misfit, i, nodes, ends, values) from None
         results = result if isinstance(result, list) else [result]
@@ -182,7 +183,7 @@ def _walk(
 def _refused(
     refusal: Refusal | ValueError, i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]
 ) -> _Refused:
-    """The refusal of node `i`, or of an earlier one that no steps lead to."""
+    """The refusal of node `i`, or of an earlier node that already could not be read."""
     place = getattr(refusal, "place", None)
     i = i if place is None else place
     hint = end_before(i, nodes, ends, values)
@@ -192,7 +193,7 @@ def _refused(
 
 
 def _leading_to(ends: Iterable[str], nodes: Any) -> list[Any]:
-    """The nodes that the ends depend on, in their order."""
+    """The nodes that the ends depend on, in the order of the graph."""
     wanted, kept = set(ends), []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
@@ -202,7 +203,7 @@ def _leading_to(ends: Iterable[str], nodes: Any) -> list[Any]:
 
 
 def _input(value: Any, row: int) -> Value:
-    """An input of the graph, whose rows are its last `row` axes, or all of them."""
+    """An input of the graph. Its last `row` axes, or all if there are fewer, hold the units of a row."""
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         return started(Value(None, "identity", kind.elem_type, (ANY, "units")))
@@ -214,7 +215,7 @@ def _input(value: Any, row: int) -> Value:
 
 
 def _named(name: str, values: dict[str, Any], constants: Constants) -> Any:
-    """A value by its name: None for an input that is omitted."""
+    """The value of this name; None for an optional input that is left out."""
     if not name:
         return None
     if name in values:
@@ -225,7 +226,7 @@ def _named(name: str, values: dict[str, Any], constants: Constants) -> Any:
 
 
 def _result(node: Any, read: list[Any], opset: int, constants: Constants, patterns: Patterns) -> Any:
-    """The array or the Value that a node computes, or a list of Values."""
+    """The result of a node: an array, a Value, or a list of Values."""
     attributes, operation = Attributes(node, constants.folder), node.op_type
     operation = "Add" if operation == "Sum" and len(read) == 2 else operation
     data = [value for value in read if isinstance(value, Value)]
@@ -266,7 +267,7 @@ def _result(node: Any, read: list[Any], opset: int, constants: Constants, patter
 
 
 def _of_sklearn(operation: str, value: Value, rest: list[Any], attributes: Attributes) -> Value:
-    """The operators of ONNX's second domain that are scalings, choices and layers."""
+    """The result of an operator of the domain ai.onnx.ml that is a scaling, a choice of units, or a layer."""
     if operation == "Scaler":
         mean, scale = (per_unit(attributes.numbers(name), value) for name in ("offset", "scale"))
         return value.then(Scaling(mean.astype(np.float64), scale.astype(np.float64)), kind=FLOAT)

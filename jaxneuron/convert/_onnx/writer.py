@@ -15,7 +15,7 @@ from jaxneuron._params import MLP
 from jaxneuron.convert._onnx.activations import OPSET, nodes
 from jaxneuron.convert.steps import network
 
-# ONNX's numbers of the dtypes.
+# ONNX's numbers for the dtypes.
 KINDS = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
 
 
