@@ -1,4 +1,4 @@
-"""The policies that Brax trains."""
+"""Reads the policies that Brax trains."""
 
 from __future__ import annotations
 

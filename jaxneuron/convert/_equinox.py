@@ -1,4 +1,4 @@
-"""Equinox's modules, both ways."""
+"""Equinox modules, both ways."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _library() -> Any:
 
 
 def _forward(module: Any, rows: np.ndarray, equinox: Any) -> Any:
-    """The module's outputs for each row in inference, where nothing is dropped."""
+    """The module's outputs for each row, in inference mode, without dropout."""
     first = module
     while hasattr(first, "layers"):
         first = first.layers[0]
@@ -117,7 +117,7 @@ def _is(module: Any, kind: Any) -> bool:
 
 
 def _layers(mlp: Any) -> list[Any]:
-    """The layers of an `eqx.nn.MLP`; scan=True has stacked those between the first and the last."""
+    """The layers of an `eqx.nn.MLP`. With scan=True those between the first and the last are stacked."""
     if not getattr(mlp, "scan", False) or mlp.depth == 0:
         return list(mlp.layers)
     first, stack, last = mlp.layers

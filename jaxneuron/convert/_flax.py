@@ -111,12 +111,12 @@ def from_flax(
 
 
 def numbered_by_flax(names: Sequence[str]) -> bool:
-    """Whether Flax gives such names by itself: that of the class, and a number."""
+    """Whether Flax gives such names by itself: the name of the class, and a number."""
     return all(re.fullmatch(r"[A-Z]\w*_\d+", name) for name in names)
 
 
 def _unboxed(leaf: Any) -> Any:
-    """The array in a box that says how it is divided among devices."""
+    """The array in a box of Flax's, which records how the array is divided among devices."""
     if not hasattr(leaf, "unbox"):
         return leaf
     if type(leaf).__module__.startswith("flax.") and type(leaf).__name__ in PARTITIONED:

@@ -110,7 +110,7 @@ def from_haiku(
 
 
 def _average(path: Path) -> Path | None:
-    """`batch_norm/~/mean_ema/average` is `batch_norm/mean`; beside it are numbers that training needs."""
+    """`batch_norm/mean` for `batch_norm/~/mean_ema/average`; None for numbers that only training needs."""
     found = {"~/mean_ema": "mean", "~/var_ema": "var"}.get("/".join(path[-3:-1]))
     if found is None:
         return path

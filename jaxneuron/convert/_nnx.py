@@ -1,4 +1,4 @@
-"""Flax NNX's modules and their states."""
+"""Flax NNX modules and their states."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def from_nnx(
             if stacked == "layers":
                 steps = [step for layer in members(steps) for step in layer]
     else:
-        called = check is not True or isinstance(module, nnx.Module)  # so that the order is checked
+        called = check is not True or isinstance(module, nnx.Module)  # then the outputs check the order
         found = named_layers(
             _tree(module, layers, nnx),
             "module",
@@ -140,7 +140,7 @@ def from_nnx(
 
 
 def _forward(module: Any, rows: np.ndarray, nnx: Any) -> Any:
-    """The outputs of a copy of the module in evaluation mode, for one row at a time: none may see another."""
+    """The outputs of a copy of the module in evaluation mode, row by row, so that rows can't interact."""
     copy = nnx.clone(module)
     copy.eval()
     x = jnp.asarray(rows, jnp.result_type(*jax.tree.leaves(nnx.state(copy, nnx.Param))))
@@ -186,7 +186,7 @@ def _batch_norm(part: Any, nnx: Any) -> Scaling:
 
 
 def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
-    """The arrays of a module by their paths, all in layers or not among `layers`; a state as it is."""
+    """The arrays of a module by their paths; a state is returned unchanged."""
     if isinstance(module, Mapping) and not isinstance(module, nnx.Module):
         return module
     if not isinstance(module, nnx.Module):
@@ -208,7 +208,7 @@ def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
             continue
         owner = next(o for i in range(len(path), -1, -1) if isinstance(o := parts.get(path[:i]), nnx.Module))
         name = "/".join(map(str, path))
-        of_linen = type(owner) is nnx.bridge.ToNNX  # whose parameters are those of a linen module
+        of_linen = type(owner) is nnx.bridge.ToNNX  # its parameters are a linen module's
         if of_layers([name], layers, "/") and not of_linen:
             raise BadValue(
                 f"module must hold its weights in nnx.Linear, got {name!r:.80} of a "
@@ -219,7 +219,7 @@ def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
 
 
 def _affine(part: Any, nnx: Any) -> Affine | None:
-    """The layer that an `nnx.Linear` is, with the LoRA around it and in it; None for anything else."""
+    """The layer of an `nnx.Linear`, with the LoRA around it and in it; None for other modules."""
     added, base = [], part
     while _is(base, nnx.LoRA):
         added.append(base)
@@ -252,7 +252,7 @@ def _of_linear(linear: Any, nnx: Any) -> Affine:
 
 
 def _with_lora(layer: Affine | None, added: Sequence[Any], nnx: Any) -> Affine:
-    """x @ w + b, with x @ lora_a @ lora_b of each: the weights are summed in float64 and rounded once."""
+    """x @ w + b plus x @ lora_a @ lora_b of each LoRA: the weights are summed in float64 and rounded once."""
     arrays = [] if layer is None else [np.asarray(layer.w)]
     exact: Any = 0.0 if layer is None else arrays[0].astype(np.float64)
     for lora in added:
@@ -271,7 +271,7 @@ def _with_lora(layer: Affine | None, added: Sequence[Any], nnx: Any) -> Affine:
 
 
 def _computes_plainly(part: Any, nnx: Any) -> None:
-    """Refuses a layer that multiplies or converts its weights by a function of the user's."""
+    """Refuses a layer that multiplies or converts its weights by a user's own function."""
     plain = {"dot_general": jax.lax.dot_general, "promote_dtype": nnx.nn.dtypes.promote_dtype}
     for name, function in plain.items():
         if getattr(part, name, function) is not function:
@@ -282,12 +282,12 @@ def _computes_plainly(part: Any, nnx: Any) -> None:
 
 
 def _array(value: Any, nnx: Any) -> Any:
-    """What a layer finds in a variable."""
+    """The array that a layer reads from a variable."""
     if not isinstance(value, nnx.Variable):
         return value
     try:
         return value[...]
-    except Exception:  # of a value that isn't an array
+    except Exception:  # the value isn't an array
         raise BadType(
             f"module must hold arrays, got a {type(value).__name__} that holds none; "
             f"pass a module whose weights are arrays, which are not quantised"

@@ -1,4 +1,4 @@
-"""Layers as pairs of arrays, `(w, b)`: for every source without an importer of its own."""
+"""Reads layers as pairs of arrays, `(w, b)`: for every source that does not have an importer of its own."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._sklearn_transformers import backwards, class_of, does_nothing, fitted, forwards
 from jaxneuron.convert.steps import Step, assemble, chain, with_names
 
-# scikit-learn's names that are not ours; the others are the same in both.
+# scikit-learn's names that differ from jaxneuron's; the others are the same in both.
 DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid"}
 SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 
@@ -73,7 +73,7 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
 
 
 def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
-    """predict_proba of a classifier, predict of a regressor, transform of a scaler."""
+    """The estimator's forward pass: predict_proba of a classifier, predict of a regressor, or transform."""
     names = ("predict_proba", "predict", "transform")
     call = next(getattr(estimator, name) for name in names if hasattr(estimator, name))
     columns = _of_inputs(estimator, "feature_names_in_")
@@ -85,7 +85,7 @@ def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
 
 
 def _of_inputs(estimator: Any, attribute: str) -> Any:
-    """What an estimator knows of its inputs, a pipeline by its first step that does anything."""
+    """An attribute that describes an estimator's inputs; for a pipeline, its first non-empty step's."""
     first = next((part for _, part in getattr(estimator, "steps", ()) if not does_nothing(part)), None)
     return getattr(estimator, attribute, None) if first is None else _of_inputs(first, attribute)
 
@@ -111,7 +111,7 @@ def _steps(estimator: Any) -> Iterator[Step]:
             Affine(w, b) for w, b in zip(fitted(estimator, "coefs_"), estimator.intercepts_, strict=True)
         ]
         if name == "MLPClassifier" and estimator.n_outputs_ == 1:
-            # predict_proba has a column for either class: sigmoid(-z) = 1 - sigmoid(z)
+            # predict_proba has a column for each of the two classes: sigmoid(-z) = 1 - sigmoid(z)
             layers[-1] = Affine(*(np.concatenate([-a, a], axis=-1) for a in layers[-1]))
         hidden, final = (DIFFERENT.get(a, a) for a in (estimator.activation, estimator.out_activation_))
         yield from chain(layers, hidden, final)

@@ -1,4 +1,4 @@
-"""Networks as programs in StableHLO, which run where jaxneuron is not installed."""
+"""Writes networks as StableHLO programs, which run where jaxneuron is not installed."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
                 raise BadValue(
                     f"x must have shape (batch, {inputs.shape[1]}) for this program, got {x.shape}; pass rows"
                 )
-            if not len(x):  # jax.export takes a symbolic size for 1 at least
+            if not len(x):  # jax.export assumes that a symbolic size is at least 1
                 return jnp.zeros((0, *program.out_avals[0].shape[1:]), program.out_avals[0].dtype)
             cast = (
                 [[jnp.asarray(a, aval.dtype) for a, aval in zip(arrays[0], weights, strict=True)]]
@@ -144,7 +144,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
             )
             return program.call(*cast, jnp.asarray(x, inputs.dtype))
 
-    run.__qualname__ = "load_exported"  # which its refusals open with
+    run.__qualname__ = "load_exported"  # its error messages begin with this name
     return public(run)
 
 
@@ -156,7 +156,7 @@ def read_exported(path: str | os.PathLike[str]) -> Any:
     content = path.read_bytes()
     try:
         return jax_export.deserialize(bytearray(content))
-    except Exception as error:  # of many kinds, on bytes that are not such a file
+    except Exception as error:  # of many types, if the file is not an exported program
         raise BadValue(
             f"{path} is not a whole file of jaxneuron's export ({str(error)[:100]}); write it again"
         ) from None

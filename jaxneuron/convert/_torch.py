@@ -1,4 +1,4 @@
-"""PyTorch: a state_dict, both ways, a file of one, and an `nn.Sequential`. Pickles are not opened."""
+"""PyTorch: reads a state_dict, a file of one, or an `nn.Sequential`, but not pickles; writes a state_dict."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from jaxneuron.convert.steps import (
     required,
 )
 
-# torch.nn's modules that are not called as our activation, or hold parameters.
+# torch.nn's modules whose names differ from jaxneuron's, or that hold parameters.
 DIFFERENT: dict[str, Callable[[Any], Step]] = {
     "Dropout": lambda module: "identity",
     "LeakyReLU": lambda module: LeakyReLU(module.negative_slope),
@@ -55,7 +55,8 @@ DIFFERENT: dict[str, Callable[[Any], Step]] = {
     "ReLU6": lambda module: "relu6",
     "GELU": lambda module: "gelu" if module.approximate == "none" else "gelu_tanh",
 }
-# Names in a state_dict of what weight_norm, spectral_norm, prune and parametrizations make weights from.
+# Names in a state_dict of the tensors from which weight_norm, spectral_norm, prune and parametrizations
+# compute weights.
 MADE = re.compile(r"(weight|bias)_(g|v|u|orig|mask)$|(^|\.)parametrizations\.")
 
 
@@ -182,7 +183,7 @@ def from_torch(
 
 
 def _is_module(source: Any) -> bool:
-    torch = sys.modules.get("torch")  # which has been imported, if there is a module
+    torch = sys.modules.get("torch")  # it has been imported if `source` is a module
     return torch is not None and isinstance(source, torch.nn.Module)
 
 
@@ -193,7 +194,7 @@ def _check_prefix(prefix: str) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A safetensors file of any kind, open. Its header is checked before the library trusts it."""
+    """Opens any safetensors file. Its header is checked before the safetensors library reads it."""
     library = safetensors_library()
     if is_ours(header(path)):
         raise BadValue(f"{path} is a file of jaxneuron.save; read it with jaxneuron.load")
@@ -207,7 +208,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 def _tensors(
     path: str | os.PathLike[str], prefix: str, layers: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The tensors whose names begin with `prefix`, by what follows it; of other layers, only their shapes."""
+    """The tensors whose names begin with `prefix`, by the rest of the name. Other layers' only by shape."""
     found: dict[str, Any] = {}
     with opened(path) as file:
         for name in file.keys():  # noqa: SIM118 # not a mapping
@@ -231,12 +232,12 @@ def _array(tensor: Any, name: str) -> Any:
     if not hasattr(tensor, "detach"):
         return tensor
     tensor = plain(tensor, name).detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # which NumPy and PyTorch do not exchange
+    if str(tensor.dtype) == "torch.bfloat16":  # NumPy and PyTorch can't exchange it
         import torch
 
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     try:
-        return tensor.numpy(force=True)  # of a view whose signs are to be changed, too
+        return tensor.numpy(force=True)  # also for a view with a pending negation
     except TypeError:
         raise BadType(f"{name!r:.80} must hold floats, got {tensor.dtype}; pass tensor.float()") from None
 
@@ -263,13 +264,13 @@ def _module_steps(module: Any, path: str = "") -> Iterator[Step]:
 
 
 def _activation(name: str, module: Any) -> Step | None:
-    """The activation that torch.nn's module of this name is; None if it is not one of ours."""
+    """The activation that a torch.nn module of this name is; None if jaxneuron does not have it."""
     try:
         if name in DIFFERENT:
             return DIFFERENT[name](module)
         if name == "Softplus" and module.threshold >= 20 and module.beta > 0:
             return Softplus(module.beta)  # above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9
-    except (TypeError, ValueError):  # parameters that ours doesn't take
+    except (TypeError, ValueError):  # parameters that jaxneuron doesn't take
         return None
     if name in ("Softmax", "LogSoftmax") and module.dim in (-1, 1):
         return "softmax" if name == "Softmax" else "log_softmax"
@@ -278,10 +279,10 @@ def _activation(name: str, module: Any) -> Step | None:
 
 
 def _computed_in(module: Any) -> Iterator[str]:
-    """What a call is as exact as, where it is less exact than its dtype."""
+    """The dtypes whose rounding a call is as exact as, if it is less exact than its own dtype."""
     yield from torch_precision()
     if any(type(part).__name__ == "Softplus" for part in module.modules()):
-        yield "float32"  # whose rounding is more than the 2e-9 that it omits
+        yield "float32"  # its rounding exceeds the 2e-9 that PyTorch omits
 
 
 def _batch_norm(module: Any, path: str) -> Scaling:
@@ -325,7 +326,7 @@ def to_torch_state_dict(mlp: MLP, prefix: str = "") -> dict[str, Any]:
         raise Missing("needs PyTorch; pip install torch") from None
     state = {}
     for name, array in torch_arrays(mlp, prefix).items():
-        if array.dtype == ml_dtypes.bfloat16:  # which NumPy and PyTorch do not exchange
+        if array.dtype == ml_dtypes.bfloat16:  # NumPy and PyTorch can't exchange it
             state[name] = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         else:
             state[name] = torch.from_numpy(array)

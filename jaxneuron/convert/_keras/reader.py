@@ -1,4 +1,4 @@
-"""Keras models and files as networks."""
+"""Reads Keras models and files as networks."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def from_keras(
 
     try:
         content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
-    except Exception as error:  # of Keras, of many kinds
+    except Exception as error:  # Keras raises errors of many types
         raise BadValue(
             f"source must be a model that Keras can save, got {type(source).__name__} with a part that it "
             f"can't ({' '.join(str(error).split()):.120}); use layers of Keras's own in its place, such as "

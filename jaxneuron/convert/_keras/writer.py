@@ -1,4 +1,4 @@
-"""Networks as Keras models."""
+"""Writes networks as Keras models."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def to_keras(mlp: MLP) -> Any:
     network(mlp)
     try:
         import keras
-    except ImportError as error:  # its backend may be what is missing
+    except ImportError as error:  # Keras's backend may be missing
         raise Missing(f"needs the keras library and its backend ({error}); pip install keras") from None
     written: dict[Any, str] = {name: name for name in BY_NAME if hasattr(keras.activations, name)}
     written |= {"identity": "linear", "exp": "exponential"}
@@ -68,7 +68,7 @@ def to_keras(mlp: MLP) -> Any:
 
 
 def _after(activation: Activation, keras: Any, dtype: str) -> Any:
-    """The layer or operation for an activation that has no name in Keras; None if it has one, or nothing."""
+    """The layer or operation for an activation without a name in Keras; None if a name, or nothing, will do."""
     if activation == "leaky_relu":
         return keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype)  # Keras's name means a slope of 0.2
     if isinstance(activation, LeakyReLU):
