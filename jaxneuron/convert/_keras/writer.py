@@ -68,7 +68,7 @@ def to_keras(mlp: MLP) -> Any:
 
 
 def _after(activation: Activation, keras: Any, dtype: str) -> Any:
-    """The layer or operation for an activation without a name in Keras; None if a name, or nothing, will do."""
+    """The layer or operation for an activation; None if its name in Keras is enough, or nothing is needed."""
     if activation == "leaky_relu":
         return keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype)  # Keras's name means a slope of 0.2
     if isinstance(activation, LeakyReLU):
