@@ -128,7 +128,7 @@ def equinox(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def empty(case: Case, *arguments: Any) -> Call:
-    """A jitted call with these arguments that returns zeros of the result's shape: the bare cost of a call."""
+    """A jitted call with these arguments that returns zeros of the result's shape: it costs only the call."""
     shape = (*((case.members,) if case.members else ()), case.rows, case.sizes[-1])
     return waiting(jax.jit(lambda *_: jnp.zeros(shape, case.dtype), keep_unused=True), *arguments)
 
