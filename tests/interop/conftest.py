@@ -1,4 +1,4 @@
-"""In these tests JAX has its default settings, as other libraries' users have; in other tests it is strict."""
+"""In these tests JAX has its default settings, as the libraries' users have; in other tests it is strict."""
 
 import os
 

@@ -24,8 +24,8 @@ from tests.interop.test_onnx import ReferenceEvaluator, forward64, model, widene
 RNG = generator()
 X = RNG.normal(size=(40, 4)).astype(np.float32) * 3
 
-# 1.702 scales the layers beside the activation; then all outputs have one wrong factor. log_sigmoid is written
-# as -softplus(-z).
+# 1.702 scales the layers beside the activation; then all outputs have one wrong factor. log_sigmoid is
+# written as -softplus(-z).
 SCALED = {"silu(beta z)": "silu", "-softplus(-z)": "softplus"}
 PYTORCH = [
     *(
