@@ -40,7 +40,7 @@ def seconds(call: Call, repeats: int = 1) -> float:
 
 
 def settle(longest: float = 0.5) -> None:
-    """Waits until this process has used no processor for 2 ms."""
+    """Waits until this process has been idle for 2 ms, but at most `longest` seconds."""
     end, idle = time.perf_counter() + longest, 0
     while idle < 2 and time.perf_counter() < end:
         before = time.process_time()

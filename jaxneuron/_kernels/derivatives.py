@@ -4,7 +4,7 @@
                   x' = f^T y', for a linear f    jax.linear_transpose
                   y + y1 t + y2 t^2 + ...        jax.experimental.jet, along x + x1 t + x2 t^2 + ...
 
-Where x is the only operand that varies, and `products.pays`, the CPU kernel computes y and dy, by the
+If x is the only operand that varies, and `products.pays` is true, the CPU kernel computes y and dy, by the
 primitives of products.py. In all other cases x above stands for every operand, weights and biases too, and
 XLA's own path computes the derivatives.
 """

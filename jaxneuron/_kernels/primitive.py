@@ -151,7 +151,7 @@ def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
 
 
 def eager(primitive: Any) -> Callable[..., Any]:
-    """A function that calls a primitive outside of jit, where JAX has no implementation of its own."""
+    """A function that calls a primitive outside of jit: it compiles a program with this one operation."""
 
     def call(*operands: Array, **params: Any) -> Any:
         with jax.disable_jit(False):

@@ -244,7 +244,7 @@ def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **para
 
 
 def _batch_directions(operands: Sequence[Array], axis: int, **params: Any) -> tuple[Array, int]:
-    """Where d alone is mapped, the mapped axis is folded into the axis of directions."""
+    """If d alone is mapped, the mapped axis is folded into the axis of directions."""
     x, d, *arrays = operands
     d = jnp.moveaxis(d, axis, -3)  # (members,) rows, size, directions, n
     *before, size, directions, n = d.shape

@@ -80,7 +80,7 @@ def laplacian(
 def backward_is_cheaper(widths: Sequence[int]) -> bool:
     """Whether the way from y back to x takes fewer multiplications than the way forward.
 
-    `widths`: the number of inputs, then the units of each layer. The number of rows has no influence.
+    `widths`: the number of inputs, then the units of each layer. The number of rows does not matter.
     """
     weights = [m * n for m, n in itertools.pairwise(widths)]
     return widths[-1] * sum(weights[:-1]) < widths[0] * sum(weights[1:])

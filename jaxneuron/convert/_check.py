@@ -184,8 +184,10 @@ class _Rounding(NamedTuple):
 
     @staticmethod
     def ours(mlp: MLP) -> _Rounding:
-        """The network's, in float64. Its weights may have been rounded once. The relative error of each
-        formula in _math/float64.py is at most 2^-43."""
+        """The network's, in float64; its weights may have been rounded once.
+
+        The relative error of each formula in _math/float64.py is at most 2^-43.
+        """
         return _Rounding(2.0**-53, _unit(_coarsest(_dtypes(_chain(mlp)))), 2.0**-47, 0.0)
 
 

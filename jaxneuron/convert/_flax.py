@@ -67,8 +67,8 @@ def from_flax(
       ValueError: `params` holds other layers than dense layers and BatchNorms; the names don't tell the order
         of the layers; the layers do not chain; kernels have three axes and `stacked` is not given; there are
         BatchNorms, but `layers`, `epsilon` or an activation for each module is missing; an activation is
-        unknown; `outputs` names no unit; a weight is too large for `dtype`; the outputs differ from those in
-        `check` by more than rounding explains.
+        unknown; `outputs` does not name a unit; a weight is too large for `dtype`; the outputs differ from
+        those in `check` by more than rounding explains.
       TypeError: `params` is not a mapping, or `dtype` is not one of float64, float32, float16 and bfloat16.
 
     Warns:

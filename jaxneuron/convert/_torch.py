@@ -208,7 +208,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 def _tensors(
     path: str | os.PathLike[str], prefix: str, layers: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The tensors whose names begin with `prefix`, by the rest of the name. Other layers' only by shape."""
+    """The tensors whose names begin with `prefix`, by the rest of the name.
+
+    Tensors of layers that are not among `layers` are not read: a shape stands in for each.
+    """
     found: dict[str, Any] = {}
     with opened(path) as file:
         for name in file.keys():  # noqa: SIM118 # not a mapping

@@ -100,7 +100,7 @@ def verdict(case, model, xs, ys):
         return str(refusal)
     x, y = np.asarray(xs[0]), np.asarray(ys[0])
     n_in = mlp.layers[0].w.shape[0]
-    found = np.asarray(mlp_forward(mlp, x.reshape(-1, n_in)))  # several axes may be those of one row
+    found = np.asarray(mlp_forward(mlp, x.reshape(-1, n_in)))  # a row may have several axes
     assert found.size == y.size, case.name
     found = found.reshape(y.shape)
     np.testing.assert_allclose(found.astype(y.dtype), y, rtol=case.rtol, atol=case.atol, err_msg=case.name)

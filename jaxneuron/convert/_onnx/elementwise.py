@@ -154,8 +154,8 @@ def _formula(operation: str, read: list[Any], data: list[Value], attributes: Att
             for each in read
         ]
         return OPERATORS[operation](*arguments) if operation in OPERATORS else None
-    except (NoFormula, Refusal, TypeError, AttributeError):  # last two: of None, or too many
-        return None
+    except (NoFormula, Refusal, TypeError, AttributeError):
+        return None  # TypeError and AttributeError: an input is None, or there are too many
 
 
 def _kind(operation: str, read: list[Any], data: list[Value]) -> int:

@@ -10,7 +10,7 @@ f(where(c, a, b)) = where(c, f(a), f(b)). So Clip, Min of Max, and Where of Less
 x * 0.5 * (1 + erf(y)) and x * (0.5 + erf(y) / 2).
 
 A formula does not record whether a comparison was strict, so at e = 0 `positive` may be wrong by one. That
-makes no difference if the pieces meet there, as they do in every activation that formulas are compared with.
+does not matter if the pieces meet there, as they do in every activation that formulas are compared with.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def from_onnx(
     Raises:
       ValueError: the file is incomplete, or holds far more than an MLP would; the graph is not an MLP (the
         message names the first node that can't be part of one); weights are in a file outside the model's
-        folder; `outputs` names no unit; a weight is too large for `dtype`; the outputs differ from those in
-        `check` by more than rounding explains.
+        folder; `outputs` does not name a unit; a weight is too large for `dtype`; the outputs differ from
+        those in `check` by more than rounding explains.
       TypeError: `source` is of another type, or `dtype` is not one of float64, float32, float16 and bfloat16.
       OSError: the file can't be read.
       ImportError: the extra `onnx` is not installed.

@@ -137,7 +137,7 @@ def _indices(value: Value) -> np.ndarray:
 
 
 def _units(value: Value, index: np.ndarray, shape: tuple[Size, ...]) -> Value:
-    """The value whose rows consist of the units `index` of those of `value`."""
+    """The value whose rows consist of the units of `value` with these indices."""
     changed: dict[str, Any] = {"shape": shape, "row": _row(shape, (index.size, []))}
     if np.array_equal(index.ravel(), np.arange(value.units or 0)):
         return value._replace(**changed)
