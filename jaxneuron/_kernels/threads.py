@@ -47,7 +47,7 @@ def most_threads(threads: int | None = None) -> int:
 
 @functools.cache
 def granted(root: Path = ROOT) -> int:
-    """The number of CPUs that this process's control groups grant it, rounded up; MANY if without a limit."""
+    """The number of CPUs that this process's control groups grant it, rounded up; MANY if unlimited."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not on Linux

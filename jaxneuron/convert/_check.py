@@ -101,7 +101,9 @@ def compare_given(
       check: `(rows, outputs)` of the source, `(rows, n_in)` and `(rows, n_out)`, as arrays of any library.
         One row may be `(n_in,)` and its outputs `(n_out,)`. The outputs of a network with one output may be
         `(rows,)`. For None and False nothing is checked.
-      steps: the same as for `compare`.
+      argument: the importer's argument that holds `check`; messages about its form begin with it.
+      steps: the steps that `mlp` was assembled from, if scalings were folded: the source rounds every step.
+      remedy: the advice at the end of the message about different outputs.
     """
     if check is None or check is False:
         return

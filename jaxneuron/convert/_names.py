@@ -43,6 +43,7 @@ def named_layers(
     Args:
       tree: nested mappings. The innermost ones hold a layer's weights and bias under `names`.
       argument: the importer's argument that holds the tree. Messages about the tree begin with it.
+      names: the names of a layer's weights and of its bias in the tree.
       separator: the text between the parts of a name.
       layers: the names of the network's layers in order; all others are left out. None takes all layers in
         `tree`, in the order of their numbers.
@@ -54,7 +55,8 @@ def named_layers(
       by_creation: tells whether a library gives such names to layers by itself, as they are created; None if
         the order is checked in another way.
       compared: whether the network will be compared with outputs of its source. If not, a warning names the
-        arrays that `layers` leaves out although they may change the outputs, except modules `elsewhere`.
+        arrays that `layers` leaves out although they may change the outputs.
+      elsewhere: the paths of modules that this warning leaves out.
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}

@@ -48,6 +48,8 @@ def statistics(tree: Any, argument: str, at: Callable[[Path], Path | None] = lam
     """The mean and the variance of each BatchNorm, by its path.
 
     Args:
+      tree: nested mappings with the statistics.
+      argument: the importer's argument that holds the tree. Messages about the tree begin with it.
       at: maps the path of an array to the path of its BatchNorm, with "mean" or "var" at the end, or to None
         if the array is not used in inference.
     """
