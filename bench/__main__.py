@@ -1,11 +1,12 @@
 """Time `mlp_forward` beside its peers: `python -m bench [--quick] [-o FILE.json] [WORD ...]`.
 
-`python -m bench --gpu` does so on a GPU (gpu.py).
-`--beside PYTHON` times it beside the jaxneuron that another Python has installed.
+`--gpu` times it on a GPU instead (gpu.py). `--beside PYTHON` times it beside the jaxneuron that another
+Python has installed (beside.py).
 
-It prints a line for each case: our median, the fastest peer's, how many times as fast we are within a round,
-our time over the case's floor and over that of an empty call; compile time and peak memory, ours and the
-textbook's. A second table and the JSON file have the times of all contenders.
+The command prints a line for each case: the median time of jaxneuron and of the fastest peer; how many times
+as fast as that peer jaxneuron is within a round; its time divided by the case's floor, and by the time of an
+empty call; compile time and peak memory, of jaxneuron and of the textbook's code. A second table and the JSON
+file have the times of all contenders.
 """
 
 import argparse
@@ -32,14 +33,14 @@ from bench.truth import as_numpy, check, truth
 BASELINE = "textbook"
 EMPTY = {"mlp_forward": "empty", "jit(mlp_forward)": "empty", "weights inside": "empty, weights inside"}
 QUICK = ("textbook", "PyTorch", "ONNX Runtime", "NumPy")  # the peers of a quick run
-LIMIT = 1e10  # operations of a quick run's largest case
+LIMIT = 1e10  # the most operations that a case of a quick run may have
 LIBRARIES = (
     "jaxneuron", "jax", "flax", "equinox", "torch", "onnx", "onnxruntime", "numpy", "scikit-learn",
 )  # fmt: skip
 
 
 def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, Call], dict[str, str]]:
-    """Every contender's call, or the reason why it has none. Outputs are checked; nothing is timed yet."""
+    """Every contender's call, or the reason why it can't run. Checks the outputs, but times nothing yet."""
     mlp, x = network(case)
     at = truth(case, mlp, x)
     calls: dict[str, Call] = {}
@@ -69,7 +70,7 @@ def build(case: Case, quick: bool, missing: dict[str, str]) -> tuple[dict[str, C
 
 
 def compile_seconds(case: Case) -> dict[str, float]:
-    """Seconds of a fresh program's first call, ours and the textbook's: the least of three."""
+    """Seconds of the first call of a fresh program, of jaxneuron and of the textbook: the least of three."""
     mlp, x = network(case)
     least = {}
     for name, contender in (("jit(mlp_forward)", OURS["jit(mlp_forward)"]), (BASELINE, PEERS[BASELINE])):
@@ -82,7 +83,7 @@ def compile_seconds(case: Case) -> dict[str, float]:
 
 
 def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
-    """All results of one case, as the JSON file holds them."""
+    """All results of one case, in the form of the JSON file."""
     with jax.enable_x64(case.dtype == "float64"):
         least = floor(case)
         compiled = compile_seconds(case)
@@ -112,7 +113,7 @@ def result(case: Case, quick: bool, missing: dict[str, str]) -> dict[str, Any]:
 
 
 def depth() -> list[dict[str, Any]]:
-    """Compile time and peak memory of a hundred layers and of four, ours and the textbook's."""
+    """Compile time and peak memory of a hundred layers and of four, of jaxneuron and of the textbook."""
     found = []
     for case in (SHALLOW, DEEP):
         compiled = compile_seconds(case)
@@ -163,7 +164,7 @@ HEAD = (
 
 
 def everyone(record: list[dict[str, Any]]) -> None:
-    """Prints all medians, and below them which contenders are absent from which cases, and why."""
+    """Prints all medians. Below them it prints which contenders are missing from which cases, and why."""
     names = [name for name in (*OURS, *PEERS) if any(name in r["seconds"] for r in record)]
     short = {
         "mlp_forward": "forward",

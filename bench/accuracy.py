@@ -1,11 +1,11 @@
 """Measures the errors of activations: `python -m bench.accuracy [--function F] [--dtype D] [--stride N]`.
 
-float32: every input in order, or every N-th; blocks of 2^22 share their edges. bfloat16, float16: every
-input. float64: a million inputs, equally many from each exponent, and neighbours of the points where a
-formula changes. A result is misrounded if it is not the float nearest to the exact value. The exact value is
-NumPy's in float64 or, if that is too close to the middle of two floats to tell, mpmath's; never jax's.
-"jaxneuron" is the function by itself, on XLA; "kernel" is a neuron with one input of weight 1, by the fused
-CPU kernel.
+Inputs: for float32 every number in order, or every N-th, in blocks of 2^22 whose edges overlap; for bfloat16
+and float16 every number; for float64 a million numbers, equally many from each exponent, and the neighbours
+of the points where a formula changes. A result is misrounded if it is not the float nearest to the exact
+value. The exact value is computed by NumPy in float64 or, if that is too close to a midpoint of two floats to
+decide, by mpmath; never by jax. "jaxneuron" is the function by itself, on XLA. "kernel" is a neuron with one
+input of weight 1, evaluated by the fused CPU kernel.
 """
 
 import argparse
@@ -31,7 +31,7 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 @functools.cache
 def contenders(function: str, dtype: str) -> dict[str, Call]:
-    """Each contender's `function`, from NumPy to NumPy; only jaxneuron has those named cr_."""
+    """Each contender's `function`, from NumPy to NumPy. Only jaxneuron has functions named cr_."""
     import jax
     import jax.numpy as jnp
 
@@ -99,7 +99,7 @@ def _work(task: tuple[str, str, np.ndarray | tuple[int, int]]) -> dict[str, tupl
 
 
 def sweep(function: str, dtype: str, stride: int, points: int, pool: concurrent.futures.Executor):
-    """The scores of all contenders on all inputs, and a hash of each one's outputs."""
+    """The scores of all contenders on all inputs, and a hash of each contender's outputs."""
     if dtype == "float64":
         parts: list = np.array_split(sample64(points), 64)
     else:
@@ -115,7 +115,10 @@ def sweep(function: str, dtype: str, stride: int, points: int, pool: concurrent.
 
 
 def nanoseconds(function: str, dtype: str, size: int, rounds: int = 15) -> dict[str, float]:
-    """The median time per element of an array of `size`, in turns; the first round is not timed."""
+    """The median time per element, in nanoseconds, of an array of `size` elements.
+
+    The contenders take turns; the first round is not timed.
+    """
     import jax
 
     with jax.enable_x64(dtype == "float64"):

@@ -1,8 +1,8 @@
 """Times two installations of jaxneuron beside each other: `python -m bench --beside PYTHON [WORD ...]`.
 
-One is this Python's, the other that of PYTHON. Each has a process of its own that does the same (worker.py).
-The outputs are checked first. Then come rounds, in which the two take turns in a new order; the result is
-the ratio within a round.
+One is installed in this Python, the other in PYTHON. Each runs in a process of its own that does the same
+work (worker.py). The outputs are checked first. Then come rounds, in which the two take turns in a new order;
+the result is the ratio of their times within a round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.truth import Truth, check, truth
 
 
 class Installation:
-    """A worker process of one Python's jaxneuron."""
+    """A worker process that runs one Python's jaxneuron."""
 
     def __init__(self, python: str) -> None:
         command = [python, str(Path(__file__).with_name("worker.py"))]
@@ -49,13 +49,13 @@ class Installation:
 
 
 def build(case: Case, each: list[Installation]) -> list[str]:
-    """Has all workers build the case, checks their outputs, and gives the ways that all of them have."""
+    """Makes all workers build the case, checks their outputs, and returns the ways that all of them have."""
     with jax.enable_x64(case.dtype == "float64"):
         mlp, x = network(case)
         expected = truth(case, mlp, x)
     places = [axis.tolist() for axis in expected.places]
     found = [one.ask(case=case._asdict(), places=places) for one in each]
-    here = Truth((...,), expected.exact, expected.ours, expected.peers)  # the outputs at those places alone
+    here = Truth((...,), expected.exact, expected.ours, expected.peers)  # only the outputs at these places
     for one, outputs in zip(each, found, strict=True):
         for way, y in outputs.items():
             check(f"{way} of {one.about['from']}", np.array(y), here, ours=True)
@@ -75,7 +75,7 @@ def measure(way: str, each: list[Installation], budget: float, most: int = 61) -
 
 
 def compare(cases: list[Case], python: str, quick: bool) -> dict[str, Any]:
-    """Prints a line for each case and way, and the geometric means; returns what the JSON file holds."""
+    """Prints a line for each case and way, and the geometric means. Returns the contents of the JSON file."""
     each = [Installation(sys.executable), Installation(python)]
     for name, one in zip(("this", "other"), each, strict=True):
         about = one.about

@@ -1,4 +1,4 @@
-"""The networks and batches that are timed, each with the reason it is there."""
+"""The networks and batches that are timed, each with the reason why it is in the table."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from jaxneuron import MLP
 
 
 class Case(NamedTuple):
-    """A network of `sizes` on `rows` rows, inputs first; or `members` networks of one shape."""
+    """A network, or `members` networks of one shape, on `rows` rows. `sizes` begins with the inputs."""
 
     sizes: tuple[int, ...]
-    activation: str  # a name, or a value as its str is: "LeakyReLU(0.2)"
+    activation: str  # a name, or the str of a value: "LeakyReLU(0.2)"
     final_activation: str
     rows: int
     why: str
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def _folded(sizes: tuple[int, ...]) -> list[str]:
-    """The sizes, with 64, 64, 64 written as 64x3."""
+    """The sizes as text, with 64, 64, 64 written as 64x3."""
     runs = [(size, len(list(run))) for size, run in itertools.groupby(sizes)]
     return [text for size, n in runs for text in ([f"{size}x{n}"] if n > 2 else [str(size)] * n)]
 
@@ -85,7 +85,7 @@ CASES = (
     Case((4, 16, 16, 2), "tanh", "identity", 64, "neuroevolution, 64 environments each", members=4096),
 )
 
-# These are not in the table: they show the time to compile a hundred layers, and their memory.
+# This case is not in the table: it shows the time to compile a hundred layers, and their memory.
 DEEP = Case((64,) * 101, "sigmoid", "sigmoid", 2**14, "a hundred layers")
 SHALLOW = Case((64,) * 5, "sigmoid", "sigmoid", 2**14, "the same rows through four")
 
@@ -100,10 +100,10 @@ def activation(text: str) -> Any:
 
 
 def network(case: Case) -> tuple[MLP, jax.Array]:
-    """The case's network with weights and biases of trained size, and its rows; always the same.
+    """The case's network, with weights and biases as large as trained ones, and its rows; always the same.
 
-    Members stand on a first axis of the weights, `(members, n_in, n_out)`, and of rows that are not
-    shared, `(members, rows, n_in)`.
+    With members, the first axis of the weights is the members', `(members, n_in, n_out)`, and so is the first
+    axis of rows that are not shared, `(members, rows, n_in)`.
     """
     rng = np.random.default_rng(0)
     many = (case.members,) if case.members else ()

@@ -42,7 +42,7 @@ def over_members(function: Callable[..., Array], case: Case) -> Callable[..., Ar
 
 
 def direct(case: Case, mlp: MLP, x: Array) -> Call:
-    """`mlp_forward`, called as it is."""
+    """`mlp_forward`, called outside jit."""
     if case.members:
         raise NotImplementedError("many networks are evaluated under jax.vmap")
     return waiting(jaxneuron.mlp_forward, mlp, x)
@@ -54,7 +54,7 @@ def inside_jit(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def weights_inside(case: Case, mlp: MLP, x: Array) -> Call:
-    """`mlp_forward` in the user's own jit, weights in the program, as in a session of ONNX Runtime."""
+    """`mlp_forward` in the user's own jit, with the weights in the program, as in an ONNX Runtime session."""
     if case.members:
         raise NotImplementedError("many networks are arguments")
     return waiting(jax.jit(functools.partial(jaxneuron.mlp_forward, mlp)), x)
@@ -68,7 +68,7 @@ def from_numpy(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def layers_in_turn(case: Case) -> Callable[..., Array]:
-    """The loop over a list of pairs, as one writes it by hand."""
+    """The loop over a list of (w, b) pairs, as people write it by hand."""
     activations = [JAX_NN[case.activation]] * (len(case.sizes) - 2) + [JAX_NN[case.final_activation]]
 
     def forward(layers: list[tuple[Array, Array]], x: Array) -> Array:
@@ -102,7 +102,7 @@ def flax(case: Case, mlp: MLP, x: Array) -> Call:
         parts += [linear, JAX_NN[str(name)]]
     graph, state = nnx.split(nnx.Sequential(*parts))
     if case.members:
-        # In the order of the state's leaves: bias before kernel.
+        # In the order of the leaves of the state: bias before kernel.
         stacked = [array for layer in mlp.layers for array in (layer.b, layer.w)]
         state = jax.tree.unflatten(jax.tree.structure(state), stacked)
     return waiting(jax.jit(over_members(lambda state, x: nnx.merge(graph, state)(x), case)), state, x)
@@ -117,7 +117,7 @@ def equinox(case: Case, mlp: MLP, x: Array) -> Call:
     first = jax.tree.map(lambda leaf: leaf[0], mlp) if case.members else mlp
     arrays, rest = equinox.partition(to_equinox(first), equinox.is_array)
     if case.members:
-        # (n_out, n_in), as Equinox has it
+        # Equinox's weights are (n_out, n_in).
         stacked = [a for w, b in mlp.layers for a in (w.swapaxes(-1, -2), b)]
         arrays = jax.tree.unflatten(jax.tree.structure(arrays), stacked)
 
@@ -128,7 +128,7 @@ def equinox(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def empty(case: Case, *arguments: Any) -> Call:
-    """A jitted call with these arguments and as many results, all 0: it shows the cost of a call alone."""
+    """A jitted call with these arguments that returns zeros of the result's shape: it costs only the call."""
     shape = (*((case.members,) if case.members else ()), case.rows, case.sizes[-1])
     return waiting(jax.jit(lambda *_: jnp.zeros(shape, case.dtype), keep_unused=True), *arguments)
 

@@ -1,8 +1,8 @@
 """Time derivatives beside their peers: `python -m bench.derivatives [--seconds S] [WORD ...]`.
 
-A line for each case: our median time, the fastest peer's time and name, how many times as fast as that peer
-we are within a round, with quartiles, and everyone's median time. Each contender's first rows are compared
-with the truth before it is timed.
+The command prints a line for each case: jaxneuron's median time, the fastest peer's time and name, how many
+times as fast as that peer jaxneuron is within a round, with quartiles, and every contender's median time.
+Each contender's first rows are compared with the truth before it is timed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ JACOBIANS = (
 )
 SOLVES = (Case(QLKNN, "tanh", "identity", 26, "an implicit solver: four profiles at 26 radii"),)
 LAPLACIANS = (Case((3, 64, 64, 64, 64, 1), "tanh", "identity", 2**14, "a wave function's kinetic energy"),)
-UNKNOWNS = 104  # of each of SOLVES; every input of every row depends on all of them
-CHECKED = 4  # rows
+UNKNOWNS = 104  # in each case of SOLVES; every input of every row depends on all of them
+CHECKED = 4  # how many rows are compared with the truth
 
 
 def directions(case: Case) -> Array:
@@ -78,7 +78,7 @@ def ours(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
 
 
 def textbooks(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
-    """JAX's transforms of the loop over layers, under jit; but for a solver's unknowns, mapped over rows."""
+    """JAX's transforms of the loop over layers, under jit; mapped over rows unless by a solver's unknowns."""
     layers = [tuple(layer) for layer in mlp.layers]
     forward = layers_in_turn(case)
 
@@ -126,7 +126,7 @@ def textbooks(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
 
 
 def torch_func(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
-    """torch.func's jacrev, with the value as its auxiliary output, under vmap; of up to 4096 rows."""
+    """torch.func's jacrev under vmap, with the value as its auxiliary output, for up to 4096 rows."""
     if case.rows > 4096 or case not in JACOBIANS:
         return {}
     try:
@@ -148,11 +148,11 @@ def torch_func(case: Case, mlp: MLP, x: Array) -> dict[str, Call]:
 
 
 def check(who: str, case: Case, mlp: MLP, x: Array, found: Any, widened: float) -> None:
-    """Compares the derivative of the first rows with the truth, within its bound, widened by a factor."""
+    """Compares the derivative of the first rows with the truth, within its bound times `widened`."""
     truth = jacobians.laplacian if case in LAPLACIANS else jacobians.jacobian
     layers = [(np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in mlp.layers]
     exact, error = truth(layers, list(mlp.activations), np.asarray(x[:CHECKED], np.float64), case.dtype)
-    if case in SOLVES:  # a product more, of as many terms as a row has inputs
+    if case in SOLVES:  # one more product, with n_in terms
         along = np.asarray(directions(case), np.float64)[:, :CHECKED]
         rounding = case.sizes[0] * np.finfo(case.dtype).eps / 2 * np.abs(exact)
         error = np.einsum("rji,uri->rju", error + rounding, np.abs(along))

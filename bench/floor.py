@@ -1,16 +1,16 @@
-"""The least time a case can take on this machine, from rates that the machine reached in the same run.
+"""The least time that a case can take on this machine, from rates that the machine reached in the same run.
 
     floor = operations / matmul peak + activations x their time + bytes / copy bandwidth
 
-- The peak is the best of JAX's and PyTorch's products of 2048 x 2048 matrices in the case's dtype.
-- An activation's time is that of the package's own on 2^15 numbers that stay in a core's cache: the lesser of
-  XLA's time and that of a layer with one weight of 1, which the fused kernel evaluates where it runs. It is
-  CPU time, divided among the cores. For bfloat16 networks it is that of float32.
-- Bytes are those of rows in, results out and, for many networks, weights. They are copied by `numpy.copyto`
-  between arrays of that size, a part for each core, again and again, so that small arrays come from the
-  caches here too.
+- The peak is the better of JAX's and PyTorch's products of 2048 x 2048 matrices in the case's dtype.
+- An activation's time is measured with jaxneuron's activation on 2^15 numbers, which stay in a core's cache:
+  by XLA, and by a layer with one weight of 1, which the fused kernel evaluates where it runs; the shorter
+  time counts. It is CPU time, divided by the number of cores. bfloat16 networks use the time for float32.
+- Bytes are the rows read, the results written and, for many networks, the weights. `numpy.copyto` copies
+  arrays of this size repeatedly, with a part for each core, so small arrays come from the caches here too.
 
-In this sum nothing overlaps. In a kernel a little may, so that a case may take less than its floor.
+The sum assumes that these three parts do not overlap. In a kernel they may a little, so a case may take less
+time than its floor.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def matmul_peak(dtype: str, n: int = 2048) -> float:
 
 @functools.cache
 def activation_seconds(name: str, dtype: str, n: int = 2**15, repeats: int = 50) -> float:
-    """Seconds per number, on all cores."""
+    """Seconds per number for an activation, if all cores work."""
     wide = "float64" if dtype == "float64" else "float32"
     z = jax.random.normal(jax.random.key(0), (n // 16, 16), wide)
     one = jaxneuron.Affine(jnp.ones((1, 1), wide), jnp.zeros(1, wide))
@@ -118,7 +118,7 @@ def copy_seconds(size: int, least: float = 0.02) -> float:
 
 
 def _least(call, times: int, clock=time.perf_counter) -> float:
-    """Seconds of the fastest of several calls, after one that is not counted."""
+    """The seconds of the fastest of several calls, after a first call that is not counted."""
     call()
     best = float("inf")
     for _ in range(times):

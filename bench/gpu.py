@@ -1,9 +1,10 @@
 """Time the fused GPU kernel beside its peers: `python -m bench --gpu [--seconds S] [-o FILE] [WORD ...]`.
 
-A line for each case and contender: microseconds a call, rows, multiplications and bytes a second, times the
-textbook's speed, and the error. Calls follow each other without waiting, on inputs that change places,
-so that L2 does not hold them; the rounds of all contenders of a case alternate. First the machine's ceilings:
-copying memory, and the product of two matrices of 8192 x 8192; then the bytes a second of `evaluate`.
+The command prints a line for each case and contender: microseconds per call; rows, multiplications and bytes
+per second; how many times as fast as the textbook's code it is; and the error. Calls follow each other
+without waiting, and their inputs take turns, so that L2 does not hold them. The contenders of a case
+alternate in rounds. Before the cases come the machine's ceilings, copying memory and the product of two 8192
+x 8192 matrices, and then the bytes per second of `evaluate`.
 
 Cases run in the order of their importance, until the seconds are spent.
 """
@@ -33,10 +34,10 @@ Call = Callable[[int], Any]
 Layers = list[tuple[Array, Array]]
 
 ROUNDS = 5
-ROUND = 20e-3  # seconds
-INPUTS = 2**29  # bytes of all inputs that take turns: ten times L2
-CHECKED = 256  # rows whose error is looked at
-COMPILED = 5  # cases, the first, that torch.compile is timed in: it compiles some 20 s
+ROUND = 20e-3  # seconds that a contender's turn in a round takes
+INPUTS = 2**29  # bytes of all inputs that take turns: ten times the size of L2
+CHECKED = 256  # rows whose error is measured
+COMPILED = 5  # torch.compile is timed in the first so many cases: it takes about 20 s to compile
 TEXTBOOK: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu, "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "silu": jax.nn.silu,
     "gelu": lambda z: jax.nn.gelu(z, approximate=False), "softplus": jax.nn.softplus, "elu": jax.nn.elu,
@@ -54,7 +55,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as `64x5 relu, 2^20 rows, bfloat16`."""
+        """The case as text, such as `64x5 relu, 2^20 rows, bfloat16`."""
         w = self.widths
         layers = f"{w[0]}x{len(w) - 1}" if len(set(w)) == 1 else "-".join(map(str, w))
         power = self.rows.bit_length() - 1
@@ -63,12 +64,12 @@ class Case(NamedTuple):
 
 
 def uniform(width: int, hidden: int) -> tuple[int, ...]:
-    """Hidden layers and an output layer of one width, and as many inputs."""
+    """The sizes of a network whose inputs, hidden layers and outputs all have one width."""
     return (width,) * (hidden + 2)
 
 
 QLKNN = (10, 133, 133, 133, 133, 133, 8)
-LARGE = Case(uniform(64, 4), "relu", 2**22)  # of `evaluate` too
+LARGE = Case(uniform(64, 4), "relu", 2**22)  # `evaluate` is timed with it too
 CASES = (
     *(Case(uniform(width, 4), "relu", 2**20) for width in (64, 128, 256, 32)),
     LARGE,
@@ -93,7 +94,7 @@ CASES = (
 
 
 def network(case: Case) -> tuple[Layers, list[Array]]:
-    """Weights, and inputs that take turns."""
+    """The weights of a case, and the inputs that take turns."""
     rng = np.random.default_rng(0)
     layers = [
         (
@@ -110,15 +111,15 @@ def network(case: Case) -> tuple[Layers, list[Array]]:
 
 
 def ours(case: Case, layers: Layers, xs: list[Array]) -> Call:
-    """`jit(mlp_forward)`, weights as arguments."""
+    """`jit(mlp_forward)`, with the weights as arguments."""
     mlp = MLP(layers, activation=case.activation, final_activation=case.activation)
-    # A function of its own: what was traced for one contender is not another's.
+    # A function of its own, so that JAX does not reuse what it traced for another contender.
     compiled = jax.jit(lambda mlp, x: mlp_forward(mlp, x)).lower(mlp, xs[0]).compile()
     return lambda k: compiled(mlp, xs[k])
 
 
 def textbook(case: Case, layers: Layers, xs: list[Array]) -> Call:
-    """`jit` of what anyone would write, in the case's dtype throughout; float32 at highest precision."""
+    """`jit` of the loop that anyone would write, in the case's dtype, with float32 at highest precision."""
 
     def forward(layers: Layers, x: Array) -> Array:
         for w, b in layers:
@@ -152,7 +153,7 @@ def flax_dense(case: Case, layers: Layers, xs: list[Array]) -> Call:
 
 
 def torch_graph(case: Case, layers: Layers, xs: list[Array], compiled: bool = False) -> Call:
-    """PyTorch's layers, replayed as a CUDA graph for each input; `torch.compile` before, if asked."""
+    """PyTorch's layers, replayed as a CUDA graph for each input; if `compiled`, after `torch.compile`."""
     import torch
 
     modules: list[Any] = []
@@ -191,7 +192,7 @@ def torch_graph(case: Case, layers: Layers, xs: list[Array], compiled: bool = Fa
 
 
 class Result:
-    """A tensor of PyTorch that can be waited for as JAX's arrays can."""
+    """A PyTorch tensor for which one can wait in the same way as for a JAX array."""
 
     def __init__(self, tensor: Any) -> None:
         self.tensor = tensor
@@ -206,7 +207,7 @@ class Result:
 
 
 def torch_compile(case: Case, layers: Layers, xs: list[Array]) -> Call:
-    """`torch_graph` of what `torch.compile` made."""
+    """`torch_graph` of the result of `torch.compile`."""
     return torch_graph(case, layers, xs, compiled=True)
 
 
@@ -218,7 +219,7 @@ CONTENDERS = {
 
 
 def contenders(case: Case) -> list[str]:
-    """Those that a case has unless others are asked for."""
+    """The contenders of a case, unless others are asked for."""
     left_out = {*(["torch.compile"] if case in CASES[COMPILED:] else [])}
     if case.activation != "tanh" or case.dtype == "float32":
         left_out.update(CANDIDATES)
@@ -226,7 +227,7 @@ def contenders(case: Case) -> list[str]:
 
 
 def error(case: Case, layers: Layers, x: Array, y: Any) -> float:
-    """The distance from the exact result over its size, on the first rows."""
+    """The distance from the exact result divided by its size, on the first rows."""
     h = _float64(x[:CHECKED])
     for w, b in layers:
         h, _ = float64.activation(case.activation, h @ _float64(w) + _float64(b))
@@ -238,7 +239,7 @@ def _float64(a: Any) -> np.ndarray:
 
 
 def rounds(calls: dict[str, Call], inputs: int) -> dict[str, list[float]]:
-    """Seconds a call: for each contender a number a round, in an order of its own."""
+    """Seconds per call, a number for each contender and round. Every round has an order of its own."""
     repeats, times = {}, {name: [] for name in calls}
     for name, call in calls.items():
         jax.block_until_ready(call(0))
@@ -257,7 +258,7 @@ def rounds(calls: dict[str, Call], inputs: int) -> dict[str, list[float]]:
 
 
 def measure(case: Case, contenders: Sequence[str]) -> dict[str, Any]:
-    """Everything about one case, as it goes into the JSON file."""
+    """All results of one case, in the form of the JSON file."""
     layers, xs = network(case)
     work = 2 * sum(a * b for a, b in zip(case.widths, case.widths[1:], strict=False)) * case.rows
     moved = (case.widths[0] + case.widths[-1]) * jnp.dtype(case.dtype).itemsize * case.rows
@@ -267,7 +268,7 @@ def measure(case: Case, contenders: Sequence[str]) -> dict[str, Any]:
             call = CONTENDERS[name](case, layers, xs)
             errors[name] = error(case, layers, xs[0], call(0))
             calls[name] = call
-        except Exception as problem:  # whatever a library does, the others go on
+        except Exception as problem:  # if a library fails, the others go on
             absent[name] = f"{type(problem).__name__}: {[*str(problem).splitlines(), ''][0]}"
     times = rounds(calls, len(xs))
     mlp = MLP(layers, activation=case.activation, final_activation=case.activation)
@@ -288,7 +289,7 @@ def measure(case: Case, contenders: Sequence[str]) -> dict[str, Any]:
 
 
 def ceilings() -> dict[str, float]:
-    """Bytes that copying moves a second, and operations a second of a product of two large matrices."""
+    """The bytes per second of copying, and the operations per second of a product of two large matrices."""
     a = jnp.ones(2**29, jnp.bfloat16)
     m = jax.random.normal(jax.random.key(0), (8192, 8192), jnp.bfloat16)
     copy, product = jax.jit(jnp.copy), jax.jit(jnp.matmul)
@@ -301,7 +302,7 @@ def ceilings() -> dict[str, float]:
 
 
 def host_to_host(case: Case) -> float:
-    """Bytes a second of `evaluate`, rows and outputs together, into an array that has been written before."""
+    """The bytes per second of `evaluate`, rows and outputs together, into an array already written once."""
     layers, xs = network(case)
     mlp = MLP(layers, activation=case.activation, final_activation=case.activation)
     rows = np.asarray(xs[0])
@@ -315,7 +316,7 @@ def host_to_host(case: Case) -> float:
 
 
 def lines(record: dict[str, Any]) -> str:
-    """A case as it is printed."""
+    """The lines to print for a case."""
     text = [f"{record['case']['name']}: {record['by']}"]
     for name in CONTENDERS:
         if name in record["absent"]:
@@ -331,7 +332,7 @@ def lines(record: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The command; `arguments` are those after `--gpu`."""
+    """Runs the command; `arguments` are the command-line arguments after `--gpu`."""
     parser = argparse.ArgumentParser(
         prog="python -m bench --gpu", description=(__doc__ or "").partition("\n")[0]
     )

@@ -15,11 +15,12 @@ from jaxneuron.testing import _sweeps as sweeps
 
 
 def sweep(activation: str | Parametric, dtype: str) -> tuple[float, float]:
-    """The worst error of an activation, in ULP of the result, and the sum where it is.
+    """The worst error of an activation, in ULP of the result, and the sum for which it occurs.
 
-    Each sum is that of a 16-bit number, all of them in turn, and of another that is 2^8 to 2^12 times
-    smaller: exact in float32, with bits that `dtype` does not hold. Results may be 0 below 2^8 times the
-    smallest normal number, and a sine has the error of its rounded argument.
+    Every sum has two terms: a 16-bit number, and the same number made 2^8 to 2^12 times smaller. The sum is
+    exact in float32, with bits that `dtype` can't hold. All finite 16-bit numbers are tried that are at least
+    2^13 times the smallest normal number. Results below 2^8 times the smallest normal number may be 0, and a
+    sine may have the error of its rounded argument.
     """
     info = jnp.finfo(dtype)
     z = np.arange(2**16, dtype=np.uint16).view(jnp.dtype(dtype)).astype(np.float32)
@@ -42,7 +43,7 @@ def sweep(activation: str | Parametric, dtype: str) -> tuple[float, float]:
 
 
 def sweeps_of_all() -> list[dict[str, Any]]:
-    """`sweep` of every activation in both 16-bit dtypes, printed."""
+    """Sweeps every activation in both 16-bit dtypes, and prints the results."""
     found = []
     for activation in (*(name for name, facts in ACTIVATIONS.items() if not facts.of_rows), *sweeps.VALUES):
         text = f"{activation!s:<20}"

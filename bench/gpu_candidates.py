@@ -1,13 +1,14 @@
-"""Forms that the GPU kernel does not have, timed by `python -m bench --gpu`: tanh in part by a polynomial.
+"""A formula that the GPU kernel does not use, timed by `python -m bench --gpu`: tanh partly by a polynomial.
 
-The special function unit gives a multiprocessor 16 results of tanh a clock: 64 rows of 128 units keep it as
-busy as their product keeps the tensor cores. So in one of eight, or four, groups of 8 columns tanh is
+The special function unit of a multiprocessor computes 16 results of tanh per clock cycle. So the tanh of 64
+rows of 128 units keeps it as busy as their product keeps the tensor cores. Here tanh is therefore computed in
+one of eight, or in one of four, groups of 8 columns by
 
-    tanh(z) = x P(x^2),  x = min(max(z, -4), 4)       off by 2^-10.5 at most, the instruction by 2^-11
+    tanh(z) = x P(x^2),  x = min(max(z, -4), 4)       error at most 2^-10.5; of the instruction 2^-11
 
-The compiler knows which columns a register has, and computes one of the two. Compiled for an H100, 128 wide
-and five layers, a thread executes 320 instructions of that unit and 1704 in all; with an eighth by P, 280
-and 2224.
+The compiler knows which columns a register has, and computes only one of the two. For five layers of 128
+units, compiled for an H100, a thread executes 320 instructions of that unit and 1704 instructions in all;
+with P in an eighth of the columns, 280 and 2224.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from jaxneuron._kernels.gpu import activations
 
 END = 4.0
 TERMS = 11
-PARTS = {"an eighth": 56, "a quarter": 24}  # of the columns: those that have all of these bits set
+PARTS = {"an eighth": 56, "a quarter": 24}  # the columns whose index has all of these bits set
 
 
 def polynomial() -> tuple[float, ...]:
-    """P through tanh(x) / x at the Chebyshev nodes of [0, END^2], lowest coefficient first."""
+    """P, which interpolates tanh(x) / x at the Chebyshev nodes of [0, END^2]; lowest coefficient first."""
     square = END**2 * (0.5 + 0.5 * np.cos(np.pi * (2 * np.arange(TERMS) + 1) / (2 * TERMS)))
     x = np.sqrt(square)
     found = np.linalg.solve(np.vander(square, TERMS, increasing=True), np.tanh(x) / x)
@@ -36,7 +37,7 @@ def polynomial() -> tuple[float, ...]:
 
 
 def tanh_in_part(bits: int) -> Callable[[Array], Array]:
-    """tanh of sums as they lie in registers, by the polynomial in the columns that have `bits`."""
+    """tanh of the sums in registers, by the polynomial in the columns whose index has `bits` set."""
     coefficients = polynomial()
 
     def tanh(z: Array) -> Array:
@@ -51,7 +52,7 @@ def tanh_in_part(bits: int) -> Callable[[Array], Array]:
 
 
 def with_tanh(part: str, compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """`compiled`, a contender, whose kernel has tanh in part by the polynomial."""
+    """The contender `compiled`, with a kernel that computes tanh partly by the polynomial."""
 
     def contender(*arguments: Any) -> Any:
         with mock.patch.dict(activations.FORMULAS, tanh=tanh_in_part(PARTS[part])):

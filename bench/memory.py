@@ -1,6 +1,6 @@
 """The peak memory of a fresh process that evaluates one case: `python -m bench.memory CONTENDER CASE`.
 
-Prints MB: the most that was resident since the program started, imports included.
+It prints the most MB that were resident since the program started, imports included.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STATUS = Path("/proc/self/status")
 
 
 def peak(contender: str, case: Case) -> float | None:
-    """The peak memory in MB of the contender with the case; None if the system does not tell it."""
+    """The peak memory in MB of the contender in this case; None if the system does not report it."""
     if not STATUS.exists():
         return None
     command = [sys.executable, "-m", "bench.memory", contender, case.name]

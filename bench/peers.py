@@ -1,4 +1,4 @@
-"""The peers outside JAX: PyTorch, ONNX Runtime, NumPy, scikit-learn. `contenders.py` says how."""
+"""The peers outside JAX: PyTorch, ONNX Runtime, NumPy, scikit-learn. See contenders.py for their form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Call = Callable[[], Any]
 
 
 def faster(calls: list[Call], seconds: float = 0.1) -> Call:
-    """The call whose best time is the shortest, where a library has two ways and either may be faster."""
+    """The call with the shortest best time, if a library has two ways and either may be faster."""
     best = dict.fromkeys(calls, np.inf)
     for call in calls:
         call()
@@ -43,13 +43,13 @@ def faster(calls: list[Call], seconds: float = 0.1) -> Call:
 def tensor(array: Array) -> Any:
     import torch
 
-    if array.dtype == ml_dtypes.bfloat16:  # NumPy and PyTorch do not exchange this dtype
+    if array.dtype == ml_dtypes.bfloat16:  # NumPy and PyTorch can't exchange this dtype
         return torch.from_numpy(np.array(array).view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.array(array))
 
 
 def torch_module(case: Case, mlp: MLP) -> Any:
-    """An `nn.Module`: `linear` for each layer; for many networks `baddbmm`, a product with a bias."""
+    """An `nn.Module` with `linear` for each layer or, for many networks, `baddbmm`, a product with a bias."""
     import torch
     from torch import nn
 
@@ -93,7 +93,7 @@ def torch_eager(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def torch_compiled(case: Case, mlp: MLP, x: Array) -> Call:
-    """Inductor with frozen weights, as advised for inference on CPU; products are tuned in large cases."""
+    """Inductor with frozen weights, as PyTorch advises for inference on CPUs, with tuning in large cases."""
     import torch
 
     if not (shutil.which(os.environ.get("CXX", "g++"))):
@@ -120,7 +120,7 @@ def torch_compiled(case: Case, mlp: MLP, x: Array) -> Call:
 
 
 def onnx_runtime(case: Case, mlp: MLP, x: Array) -> Call:
-    """All graph optimisations, weights packed at the start; by `run`, or with bound arrays."""
+    """A session with all graph optimisations and packed weights; by `run` or by bound arrays, if faster."""
     import onnxruntime
 
     if case.dtype == "bfloat16":
@@ -153,7 +153,7 @@ def onnx_network(mlp: MLP) -> bytes:
 
 
 def onnx_population(case: Case, mlp: MLP) -> bytes:
-    """A batched MatMul and an Add for each layer."""
+    """An ONNX model with a batched MatMul and an Add for each layer."""
     from onnx import TensorProto, helper, numpy_helper
 
     operators = {"tanh": "Tanh", "relu": "Relu", "sigmoid": "Sigmoid", "identity": "Identity"}
@@ -185,7 +185,7 @@ def onnx_population(case: Case, mlp: MLP) -> bytes:
 
 
 def in_numpy(case: Case, mlp: MLP, x: Array) -> Call:
-    """Products into arrays that exist already, and everything else in place."""
+    """Products into arrays allocated before, and everything else in place."""
     if case.dtype == "bfloat16":
         raise NotImplementedError("NumPy's BLAS has no bfloat16")
 

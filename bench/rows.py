@@ -1,10 +1,11 @@
 """Times `evaluate` beside loops of others: `python -m bench.rows [--rows N] [-o FILE.png]`.
 
-The shipped network is evaluated on random rows of its range. Outputs are first compared with `mlp_forward`'s.
-Then come rounds, with the contenders in a new order each time; a line holds medians with quartiles and the
-median of the ratios to `evaluate` within a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's `predict`
-(`keras`) take part if they are installed. After that come a few rows by `evaluate` and `Evaluator`; the same
-rows from file to file beside reading, computing and writing alone; and a plot of memory over time.
+The shipped network is evaluated on random rows from its range. Outputs are first compared with those of
+`mlp_forward`. Then the contenders run in rounds, in a new order each time. A line has medians with quartiles,
+and the median of the ratios to `evaluate` within a round. ONNX Runtime (`onnx`, `onnxruntime`) and Keras's
+`predict` (`keras`) take part if they are installed. After that the command times a few rows by `evaluate` and
+`Evaluator`, and the same rows from file to file beside reading, computing and writing alone. It plots memory
+over time.
 """
 
 from __future__ import annotations
@@ -138,7 +139,7 @@ def few(mlp: MLP, x: np.ndarray, rounds: int) -> None:
 
 
 def memory(call: Call) -> list[tuple[float, float]]:
-    """Seconds since the start, and anonymous memory in MB above that before, while `call` runs."""
+    """Seconds since the start, and the increase of anonymous memory in MB, while `call` runs."""
 
     def anonymous() -> float:
         return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1000

@@ -2,8 +2,8 @@
 
     python -m bench.simulation [--rounds N] [EXAMPLE ...]
 
-runs examples of TORAX, which must be installed, by both ways in turns. The lines that make the change are
-those of docs/guides/derivatives.md. Each way compiles once, which is not counted.
+The command runs examples of TORAX, which must be installed, in both ways, which take turns. The code that
+changes the evaluation is taken from docs/guides/derivatives.md. Each way compiles once, which is not counted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EXAMPLES = ("iterhybrid_predictor_corrector", "iterhybrid_rampup")
 
 
 class Simulated(NamedTuple):
-    """The profiles of a simulation, as its last run gave them, and the seconds of each run."""
+    """The profiles that a simulation's last run computed, and the seconds of each run."""
 
     profiles: dict[str, np.ndarray]
     seconds: list[float]
@@ -36,10 +36,10 @@ class Simulated(NamedTuple):
 class Both(NamedTuple):
     flax: Simulated
     ours: Simulated
-    evaluated_by: list[str]  # what `explain` says of each place where the program evaluates the network
+    evaluated_by: list[str]  # the text of `explain` for each place where the program evaluates the network
 
     def differences(self) -> dict[str, float]:
-        """Of each profile the largest difference, relative to the profile's largest value."""
+        """The largest difference of each profile, relative to the profile's largest value."""
         return {
             name: float(np.max(np.abs(self.ours.profiles[name] - values)) / (np.max(np.abs(values)) or 1.0))
             for name, values in self.flax.profiles.items()
@@ -47,7 +47,7 @@ class Both(NamedTuple):
 
 
 def change() -> dict[str, Any]:
-    """Runs the lines of the guide, and gives the names that they define."""
+    """Runs the code of the guide, and returns the names that it defines."""
     (lines,) = re.findall(
         r"^```python\n(.*?^networks\.MLP\.apply = .*?)^```$", GUIDE.read_text(), re.M | re.S
     )
@@ -57,7 +57,7 @@ def change() -> dict[str, Any]:
 
 
 def simulate(example: str, rounds: int) -> Both:
-    """Runs an example of TORAX by both ways, in turns."""
+    """Runs an example of TORAX in both ways, which take turns."""
     import torax
     from fusion_surrogates.common import networks
     from fusion_surrogates.qlknn.models import registry

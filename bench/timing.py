@@ -1,8 +1,8 @@
 """How contenders are timed: in turns, in a new order each round, after a pause and an untimed call.
 
-The pause lasts until the threads of the contender before have fallen asleep. After a call, the threads of
-ONNX Runtime and OpenBLAS look for more work for tens of milliseconds, those of PyTorch for a few, and slow
-the next contender.
+The pause lasts until the threads of the previous contender have fallen asleep. After a call, the threads of
+ONNX Runtime and OpenBLAS look for more work for tens of milliseconds, and PyTorch's threads for a few.
+Without the pause they would slow the next contender.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 Call = Callable[[], Any]
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill it
-LOOK = 2  # rounds; a peer that then takes FAR times as long as the fastest peer is not timed further
+SAMPLE = 2e-3  # seconds; shorter calls are repeated to fill this time
+LOOK = 2  # rounds, after which a peer that takes FAR times as long as the fastest peer is not timed further
 FAR = 2.5
 
 
@@ -40,7 +40,7 @@ def seconds(call: Call, repeats: int = 1) -> float:
 
 
 def settle(longest: float = 0.5) -> None:
-    """Waits until this process has used no processor for 2 ms."""
+    """Waits until this process has been idle for 2 ms, but at most `longest` seconds."""
     end, idle = time.perf_counter() + longest, 0
     while idle < 2 and time.perf_counter() < end:
         before = time.process_time()
@@ -49,8 +49,8 @@ def settle(longest: float = 0.5) -> None:
 
 
 def measure(calls: dict[str, Call], keep: set[str], budget: float, most: int = 61) -> dict[str, Times]:
-    """Times calls in rounds until `budget` seconds are spent: from 5 to `most`. `keep` is in all of them."""
-    first = {name: min(seconds(call) for _ in range(3)) for name, call in calls.items()}  # one may compile
+    """Times calls in rounds until `budget` seconds are spent: from 5 to `most` rounds. All have `keep`."""
+    first = {name: min(seconds(call) for _ in range(3)) for name, call in calls.items()}  # it may compile
     repeats = {name: max(1, round(SAMPLE / t)) for name, t in first.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     start, done, running = time.perf_counter(), 0, list(calls)

@@ -1,15 +1,16 @@
 """The exact outputs of a case, by the float64 oracle, and how far a contender's may be from them.
 
-Only a few rows are checked: an exact output takes a second if layers are wide. Products are exact for
-float64. For narrower dtypes they are float64 sums, whose own error, (n + 2) 2^-53 |x| @ |w|, is added to the
-bound.
+Only a few rows are checked, because an exact output takes a second if layers are wide. Products are exact for
+float64. For narrower dtypes they are float64 sums, and their own error, (n + 2) 2^-53 |x| @ |w|, is added to
+the bound.
 
-jaxneuron must keep the bound of its tests. A peer may differ from it in two documented ways, and its bound is
-wider by these alone:
+jaxneuron must keep the bound of its tests. A peer may differ from jaxneuron in two documented ways, and its
+bound is wider by these alone:
 
-- An activation may be approximated to a few ULP of its largest value, 1; ours is within a few ULP of the
-  result. ONNX Runtime's sigmoid is 1/2 plus a rational function, and is exactly 0 where the two cancel.
-- bfloat16: a peer rounds products, biases and activations to bfloat16; we keep float32 to the end.
+- A peer's activation may have an error of a few ULP of its largest value, 1; jaxneuron's error is a few ULP
+  of the result. ONNX Runtime's sigmoid is 1/2 plus a rational function, and is exactly 0 where these cancel.
+- With bfloat16, a peer rounds products, biases and activations to bfloat16; jaxneuron keeps float32 until the
+  end.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Truth(NamedTuple):
 
 
 def truth(case: Case, mlp: MLP, x: Any) -> Truth:
-    """The truth for the first, middle and last row and four more, of the first, last and one more member."""
+    """The truth for the first, middle, last and four other rows, of the first, last and another member."""
     rng = random.Random(0)
     rows = sorted({0, case.rows // 2, case.rows - 1, *rng.choices(range(case.rows), k=4)})
     if not case.members:
@@ -51,7 +52,7 @@ def truth(case: Case, mlp: MLP, x: Any) -> Truth:
 
 
 def outputs(mlp: MLP, x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The exact outputs, how far ours may be from them, and how far a peer's may."""
+    """The exact outputs, how far jaxneuron's may be from them, and how far a peer's may be."""
     y, ours, peers = x.astype(np.float64), np.zeros(()), np.zeros(())
     for (w, b), name in zip(mlp.layers, mlp.activations, strict=True):
         w64, b64 = np.asarray(w).astype(np.float64), np.asarray(b).astype(np.float64)
@@ -64,7 +65,7 @@ def outputs(mlp: MLP, x: np.ndarray, dtype: str) -> tuple[np.ndarray, np.ndarray
 
 
 def affine_error(w: np.ndarray, b: np.ndarray, x: np.ndarray, error: Any, dtype: str) -> np.ndarray:
-    """The error of z, if x is off by `error`: of rounding, carried on from x, and float64's own."""
+    """The error of z if x has this `error`: from rounding, from x, and from the truth's float64 sums."""
     reach = np.abs(x) + error
     exact = 0 if dtype == "float64" else oracle.affine_error(w, b, reach, "float64")
     handed = np.broadcast_to(error, x.shape) @ np.abs(w)
@@ -74,7 +75,7 @@ def affine_error(w: np.ndarray, b: np.ndarray, x: np.ndarray, error: Any, dtype:
 def peer_error(
     name: str, z: np.ndarray, y: np.ndarray, z_error: np.ndarray, product: np.ndarray, dtype: str
 ) -> np.ndarray:
-    """`oracle.neuron_error` for an activation as good as its largest value, each step in `dtype`."""
+    """`oracle.neuron_error` for a peer: relative to the activation's largest value, each step in `dtype`."""
     if dtype != oracle.sum_dtype(dtype):
         z_error = oracle.rounded_error(product, z_error, dtype)
         z_error = oracle.rounded_error(z, z_error, dtype)

@@ -1,8 +1,7 @@
 """One installation's side of `python -m bench --beside`: commands on stdin, answers on stdout.
 
-It is run by its path, `PYTHON bench/worker.py`, so that `jaxneuron` is the one that this Python has
-installed. That may be any version, so only public names are used. A command and its answer are a line of JSON
-each:
+It is run by its path, `PYTHON bench/worker.py`, so that it imports the `jaxneuron` that PYTHON has installed.
+That may be any version, so only public names are used. Each command, and each answer, is a line of JSON:
 
     (at first)                                    -> {"jaxneuron": "0.1.0", "from": ..., "jax": ...}
     {"case": {...}, "places": [[0, 7]]}           -> {way: the outputs at those places}
@@ -23,7 +22,7 @@ import jaxneuron
 
 
 def ways(case: Case) -> dict[str, Call]:
-    """The ways to evaluate a case, each a call that returns when its result is there."""
+    """The ways to evaluate a case: calls that return when their result is ready."""
     try:
         mlp, x = network(case)
     except (ValueError, ImportError):  # an older installation, without the activation
@@ -46,13 +45,13 @@ def ways(case: Case) -> dict[str, Call]:
 
 
 def answer(command: dict[str, Any], calls: dict[str, Call]) -> Any:
-    """Carries out a command; `calls` are those of the current case."""
+    """Carries out a command; `calls` are the ways to evaluate the current case."""
     if "way" in command:
         call = calls[command["way"]]
         settle()
         call()
         spent = seconds(call, command["repeats"])
-        settle()  # so that no thread of this process is awake in the other process's turn
+        settle()  # so that this process's threads sleep in the other process's turn
         return spent
     case = Case(**command["case"])
     jax.config.update("jax_enable_x64", case.dtype == "float64")

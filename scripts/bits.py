@@ -1,8 +1,9 @@
 """Hashes what the package computes: `python scripts/bits.py > before.txt`; change something, run it, diff.
 
-A line for each part, and one for all: a fixed set of networks, dtypes, functions and instruction sets, with
-jax_enable_x64 off and on. Two runs agree on one processor with one jax. The kernel's own parts with avx2,
-avx512, avx512_bf16 and neon agree wherever they run. A NaN is a NaN, whatever its sign.
+It prints a line for each part, and one for all parts together. The parts are a fixed set of networks, dtypes,
+functions and instruction sets, with jax_enable_x64 off and on. Two runs agree on the same processor with the
+same jax. The kernel's own parts for avx2, avx512, avx512_bf16 and neon agree on every processor that has
+them. All NaNs count as equal, whatever their signs.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from jaxneuron.testing import _sweeps as sweeps
 
 try:
     from jaxneuron._kernels import library, primitive
-except ImportError:  # as the modules were called before
+except ImportError:  # the modules' earlier names
     from jaxneuron._kernels import _cpu as primitive
     from jaxneuron._kernels import _library as library
 
 SETS = () if library.missing() else library.instruction_sets()
-# The activations of the networks. Those of HIDDEN share lines, and those of LATER; each of the NEWER ones has
-# lines of its own, so that all lines stay comparable when there are more.
+# The activations of the networks. All of HIDDEN share lines, and so do all of LATER. Each activation of NEWER
+# has lines of its own, so that all lines stay comparable when activations are added.
 HIDDEN = (
     "cr_sigmoid", "cr_tanh", "elu", "gelu", "gelu_tanh", "hard_sigmoid", "identity", "leaky_relu", "relu",
     "selu", "sigmoid", "silu", "softplus", "tanh",
@@ -40,7 +41,7 @@ LATER = (
     *VALUES[:10],
 )  # fmt: skip
 NEWER = (*sorted(set(BY_NAME) - {*HIDDEN, *LATER, "softmax", "log_softmax"}), *VALUES[10:])
-# Sizes and rows: one row, part of a vector, whole vectors, ragged ones, and units beyond a panel of weights.
+# Sizes and rows: one row, a part of a vector, whole vectors, uneven numbers, and more units than a panel has.
 NETWORKS = (
     ((2, 3, 1), 1),
     ((2, 3, 1), 4099),
@@ -55,7 +56,7 @@ NETWORKS = (
 
 
 def grid(dtype: str) -> np.ndarray:
-    """Numbers of every exponent and both signs, zeros, infinities, NaN, in no order."""
+    """Numbers of every exponent and both signs, zeros, infinities and NaN, in a random order."""
     info = jnp.finfo(dtype)
     unsigned = np.dtype(f"u{info.bits // 8}")
     infinity = int(np.array(np.inf, info.dtype).view(unsigned))
@@ -74,7 +75,7 @@ def network(
     names: tuple[Any, ...] = HIDDEN,
     final: str = "softmax",
 ) -> MLP:
-    """Weights of trained size; layer after layer another activation, starting with the `first`."""
+    """A network with weights as large as trained ones. Each layer has another activation, from `first` on."""
     rng = np.random.default_rng(1)
     many = (members,) if members else ()
     layers = [
@@ -98,7 +99,7 @@ def by_instructions(mlp: MLP, x: Any, instructions: int) -> Any:
 
 
 def parts(dtype: str) -> Iterator[tuple[str, Any]]:
-    """The computations: a name and the resulting arrays of each."""
+    """The computations, each with its name and the resulting arrays."""
     z = grid(dtype)
     one = Affine(np.ones((1, 1), z.dtype))
     for name, function in sorted(BY_NAME.items()):
@@ -124,7 +125,7 @@ def parts(dtype: str) -> Iterator[tuple[str, Any]]:
     x = rows(9, 4, dtype)
     yield "members", jax.vmap(jaxneuron.mlp_forward, (0, None))(members, x)
     yield "members, each its row", jax.vmap(jaxneuron.mlp_forward)(members, x)
-    # A callable that the kernel does not know: XLA's own path.
+    # The kernel does not know this callable, so the networks take XLA's own path.
     own = [MLP(mlp.layers, mlp.activation, lambda z: jaxneuron.softmax(z)) for mlp, _ in cases]
     yield "XLA", [jaxneuron.mlp_forward(mlp, x) for mlp, (_, x) in zip(own, cases, strict=True)]
     mlp, x = network((4, *[5] * len(HIDDEN), 3), dtype), rows(6, 4, dtype)
@@ -134,7 +135,7 @@ def parts(dtype: str) -> Iterator[tuple[str, Any]]:
 
 
 def later_parts(dtype: str, z: np.ndarray) -> Iterator[tuple[str, Any]]:
-    """The same for the activations that were added later."""
+    """The computations for the activations that were added later."""
     one = Affine(np.ones((1, 1), z.dtype))
     groups = {"later": LATER} | {str(each): (each,) for each in NEWER}
     for label, group in groups.items():
@@ -160,7 +161,7 @@ def later_parts(dtype: str, z: np.ndarray) -> Iterator[tuple[str, Any]]:
 
 
 def digest(tree: Any) -> str:
-    """The hash of the bits, dtypes and shapes of all arrays; all NaNs count as one."""
+    """The hash of the bits, dtypes and shapes of all arrays; all NaNs count as equal."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         array = np.array(leaf)

@@ -1,4 +1,4 @@
-"""Says whether the installed jaxneuron has the compiled kernel; exits with 1 if it has not."""
+"""Says whether the installed jaxneuron has the compiled kernel; exits with 1 if not."""
 
 from jaxneuron._kernels import library
 

@@ -2,8 +2,8 @@
 
     python scripts/resolve.py [VERSION ...]
 
-For each Python it prints the jaxlib that the build takes its headers from, and the jax that the package runs
-with. A Python for which the index lacks a wheel is an error. Nothing is installed.
+For each Python it prints the jaxlib from which the build takes its headers, and the jax with which the
+package runs. It fails if the index lacks a wheel for a Python. It installs nothing.
 """
 
 import json
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def wanted(requirements: list[str], python: str) -> list[str]:
-    """The requirements for that Python; pip would evaluate the markers for the Python that it runs on."""
+    """The requirements for this Python. pip would evaluate the markers for the Python on which it runs."""
     parsed = [Requirement(each) for each in requirements]
     here = {"python_version": python, "python_full_version": f"{python}.0"}
     return [f"{r.name}{r.specifier}" for r in parsed if r.marker is None or r.marker.evaluate(here)]

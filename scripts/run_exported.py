@@ -1,4 +1,4 @@
-"""Runs an exported XOR, `run_exported.py FILE`, where jaxneuron is not installed."""
+"""Runs an exported XOR where jaxneuron is not installed: `run_exported.py FILE`."""
 
 import importlib.util
 import sys

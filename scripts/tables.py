@@ -1,7 +1,7 @@
-"""Writes the files that follow from the tables of jaxneuron/_math: `python scripts/tables.py`.
+"""Writes the files that are generated from the tables in jaxneuron/_math: `python scripts/tables.py`.
 
-That is jaxneuron/_kernels/cpu/tables.h, and the table of promises in docs/numerics.md. With `--check` nothing
-is written, and the exit status is 1 where a file is not what it would be.
+These are jaxneuron/_kernels/cpu/tables.h, and the table of promises in docs/numerics.md. With `--check` it
+writes nothing, and its exit status is 1 if a file is out of date.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ struct Format;
 
 
 def promises() -> str:
-    """The text of docs/numerics.md, with the table of what the activations promise."""
+    """The text of docs/numerics.md, with the table of the activations' promises."""
     rows = ["| function | float32 | float64 | never decreases | values |", "|---|---|---|---|---|"]
     for name, facts in ACTIVATIONS.items():
         low, high = (f"{end:g}".replace("inf", "∞") for end in facts.values)
@@ -92,7 +92,7 @@ def promises() -> str:
 
 
 def bound(facts: Facts, i: int) -> str:
-    """The promise in float32 (0) or float64 (1)."""
+    """The promised bound in float32 (i = 0) or float64 (i = 1)."""
     if facts.ulp is None:
         return facts.bound
     return {0: "exact", 0.5: "correctly rounded"}.get(facts.ulp[i], f"{facts.ulp[i]:g} ULP")

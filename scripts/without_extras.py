@@ -1,4 +1,4 @@
-"""Checks that the package without its extras evaluates, and names the extra that a call needs."""
+"""Checks that the package evaluates without its extras, and that errors name the extra that a call needs."""
 
 import importlib.util
 import sys

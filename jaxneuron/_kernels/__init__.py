@@ -1,4 +1,7 @@
-"""Ways to execute a forward pass, and the place that chooses one from static facts."""
+"""The ways to evaluate a network, and the choice among them, which depends on static facts alone.
+
+Static facts are shapes, dtypes, activations and the platform: never the numbers in an array.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxneuron._arrays import result_dtype
-from jaxneuron._kernels import derivatives as derivatives  # for the rules it gives JAX
+from jaxneuron._kernels import derivatives as derivatives  # its import registers JAX's rules
 from jaxneuron._kernels import gpu, library, primitive, products, xla, xla_derivatives
 
 
@@ -18,7 +21,7 @@ def forward(
     activations: Sequence[Callable[[Array], Array]],
     x: Array,
 ) -> Array:
-    """For every layer, x = activation(x @ w + b); shapes fit."""
+    """Computes x = activation(x @ w + b) for every layer. The caller has checked that the shapes fit."""
     if primitive.reason_against(layers, activations, x) is None and not (library.missing() and gpu.missing()):
         return primitive.forward(layers, activations, x)
     return xla.forward(layers, activations, x)
@@ -27,7 +30,10 @@ def forward(
 def value_and_jacobian(
     layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
 ) -> tuple[Array, Array]:
-    """y (..., n_out) and J (..., n_out, n_in), in the dtype of sums; shapes fit, w (n_in, n_out)."""
+    """The outputs y (..., n_out) and the Jacobians J (..., n_out, n_in); w is (n_in, n_out).
+
+    J has the dtype in which sums are computed. The caller has checked that the shapes fit.
+    """
     if _serves_derivatives(layers, activations, x):
         y, jacobian = products.value_and_jacobian(layers, activations, x)
         return y, jacobian
@@ -38,7 +44,10 @@ def value_and_jacobian(
 def laplacian(
     layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
 ) -> tuple[Array, Array, Array]:
-    """y, J, and L (..., n_out), of each output the sum of its second derivatives."""
+    """y and J as `value_and_jacobian` returns them, and L (..., n_out), the Laplacian of each output.
+
+    The Laplacian is the sum of the second derivatives along each input.
+    """
     if _serves_derivatives(layers, activations, x):
         y, jacobian, second = products.value_and_jacobian(layers, activations, x, laplacian=True)
         return y, jacobian, second
@@ -70,7 +79,7 @@ def default_platform() -> str:
 
 
 def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array) -> str:
-    """What `forward` chooses on the platform of JAX's default device, in words."""
+    """Says in words how `forward` evaluates this network on the platform of JAX's default device."""
     platform = default_platform()
     kernel = f"fused {platform.upper()} kernel"
     reason = primitive.reason_against(layers, activations, x)
@@ -90,7 +99,7 @@ def choice(layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], 
 def derivative_choice(
     layers: Sequence[xla.Layer], activations: Sequence[Callable[[Array], Array]], x: Array
 ) -> str:
-    """What `value_and_jacobian` chooses on the platform of JAX's default device, in words."""
+    """Says in words how `value_and_jacobian` evaluates this on the platform of JAX's default device."""
     platform = default_platform()
     reason = _reason_against_derivatives(layers, activations, x)
     reason = reason or (library.missing() if platform == "cpu" else f"the platform is {platform}")

@@ -1,11 +1,12 @@
-"""What JAX's transforms make of the kernels' primitive.
+"""JAX's rules for differentiating the kernels' primitives.
 
-    y = f(x)      dy = df/dx dx                  jax.jvp, and what is built on it: grad, vjp, jacfwd, jacrev
+    y = f(x)      dy = df/dx dx                  jax.jvp, and all that uses it: grad, vjp, jacfwd, jacrev
                   x' = f^T y', for a linear f    jax.linear_transpose
                   y + y1 t + y2 t^2 + ...        jax.experimental.jet, along x + x1 t + x2 t^2 + ...
 
-Where x alone varies, the CPU kernel has y and dy, by the primitives of products.py. x stands for all operands
-otherwise; any of them may vary, and XLA's own path has the derivatives.
+If x is the only operand that varies, and `products.pays` is true, the CPU kernel computes y and dy, by the
+primitives of products.py. In all other cases x above stands for every operand, weights and biases too, and
+XLA's own path computes the derivatives.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jaxneuron._kernels.private_jax import ad, jet_rules, nan_checks
 
 
 def _function_of(varying: Sequence[int], operands: Sequence[Any], params: Any) -> Callable[..., Array]:
-    """The network on XLA's path, as a function of some of its operands."""
+    """The network on XLA's path, as a function of the operands whose indices are in `varying`."""
 
     def function(*values: Array) -> Array:
         each = list(operands)
@@ -45,7 +46,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tu
 
 def _along_x(primals: Sequence[Array], tangent: Array, **params: Any) -> tuple[Array, Array]:
     x, *arrays = primals
-    # Of one input or output y and J take no more than y and a product.
+    # With one input or one output, J costs no more than a product does.
     if min(x.shape[-1], n_out_of(primals, params["biases"])) == 1:
         backward = products.backward_is_cheaper(primals, params["biases"])
         y, jacobian = products.jacobian_p.bind(*primals, backward=backward, laplacian=False, **params)
@@ -70,7 +71,7 @@ def _transpose(cotangent: Any, *operands: Any, **params: Any) -> list[Array | No
 
 
 def _taylor(primitive: Any, by_xla: Callable[..., Any]) -> Callable[..., tuple[Any, list[Any]]]:
-    """The primitive's value, and its Taylor coefficients by derivatives along t, one within the other."""
+    """A rule for jax.experimental.jet: the value by the primitive, the coefficients by nested derivatives."""
 
     def rule(primals: Sequence[Array], series: Sequence[Sequence[Array]], **params: Any) -> Any:
         def along(t: Array) -> Any:

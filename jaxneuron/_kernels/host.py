@@ -2,9 +2,9 @@
 
     network = Network(layers, functions, most_threads)
     forward(network.plan(x.dtype), x, y)                  x (..., n_in) -> y (..., n_out)
-    forward_and_jacobian(plan, x, y, j)                   j (..., n_out, n_in), of a plan that has_jacobian
+    forward_and_jacobian(plan, x, y, j)                   j (..., n_out, n_in); needs plan.has_jacobian
 
-The library gives its functions as Python's own (cpu/host.cc): a call takes 0.1 us, where ctypes takes 0.6.
+The library provides built-in Python functions (cpu/host.cc). A call takes 0.1 us; by ctypes it takes 0.6 us.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from jaxneuron._names import NAMES
 
 DTYPES = {
     np.dtype(name): i for i, name in enumerate(("float32", "float64", "bfloat16", "float16"))
-}  # as Dtype in cpu/network.h
-FUNCTIONS = (  # as Python in cpu/host.cc
+}  # the codes of Dtype in cpu/network.h
+FUNCTIONS = (  # in the order of the struct Python in cpu/host.cc
     "PyObject_GetBuffer",
     "PyBuffer_Release",
     "PyErr_Clear",
@@ -36,10 +36,10 @@ FUNCTIONS = (  # as Python in cpu/host.cc
     "PyEval_RestoreThread",
     "PyCFunction_NewEx",
 )
-OK, NO_MEMORY = 0, 2  # as Code in cpu/plan.h
-Error = ctypes.c_char * 256  # as in cpu/plan.h
-FLOATING = frozenset(DTYPES)  # dtypes of rows that are taken as they are
-NARROW = FLOATING - {np.dtype(np.float64)}  # what they promote to doesn't depend on jax_enable_x64
+OK, NO_MEMORY = 0, 2  # the same values as Code in cpu/plan.h
+Error = ctypes.c_char * 256  # the same size as in cpu/plan.h
+FLOATING = frozenset(DTYPES)  # the kernel reads rows of these dtypes without conversion
+NARROW = FLOATING - {np.dtype(np.float64)}  # these promote to the same dtypes whatever jax_enable_x64 is
 
 # w (n_in, n_out) and b (n_out,), or with an axis of members before them
 Layers = Sequence[tuple[np.ndarray, np.ndarray | None]]
@@ -47,15 +47,15 @@ Forward = Callable[[int, np.ndarray, np.ndarray], int]
 
 
 def x64() -> bool:
-    """Whether JAX holds numbers of 64 bits now, in this thread."""
+    """Whether 64-bit numbers are enabled in JAX now, in this thread."""
     return jax.config.jax_enable_x64  # type: ignore[attr-defined]
 
 
 class Plan:
-    """How the kernel evaluates layers of one dtype. It reads the arrays where they are, and keeps them.
+    """How the kernel evaluates layers of one dtype. It reads the layers' arrays in place and keeps them.
 
-    Of weights of 16 bits the library makes a packed copy, and an array that is not contiguous is copied.
-    `each`: every member has rows of its own. `instruction_set`: see `primitive.forward`.
+    Two kinds of arrays are copied instead: the library packs 16-bit weights, and an array that is not
+    contiguous is copied. `each`: every member has its own rows. `instruction_set`: see `primitive.forward`.
     """
 
     __slots__ = ("_arrays", "_call", "_free", "address", "dtype", "has_jacobian", "n_out")
@@ -97,7 +97,7 @@ class Plan:
         self.address, self._free = self._call.buffer_info()[0], functions.free
 
     def _address(self, numbers: np.ndarray) -> int:
-        """Where the numbers of an array lie, or those of a contiguous copy."""
+        """The address of an array's numbers, or of a contiguous copy if the array is not contiguous."""
         address = _functions().address
         if (found := address(numbers, numbers.itemsize)) < 0:
             numbers = np.require(numbers, requirements=("C", "A"))
@@ -106,7 +106,7 @@ class Plan:
         return found
 
     def reads(self, layers: Layers) -> bool:
-        """Whether it reads the arrays of `layers` themselves, so that what changes there is seen."""
+        """Whether the plan reads the arrays of `layers` themselves, so that it sees changes to them."""
         theirs = {id(array) for layer in layers for array in layer}
         return self.dtype.itemsize > 2 and all(id(array) in theirs for array in self._arrays)
 
@@ -118,7 +118,8 @@ class Plan:
 class Network:
     """Layers and their activations, with a plan for every dtype of rows that the kernel can evaluate.
 
-    `constant`: no number in the layers' arrays will change. Otherwise no plan with a copy of them is kept.
+    `constant`: the numbers in the layers' arrays will not change. If they may change, a plan that holds a
+    copy of them is not kept.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Network:
         self._plans: dict[tuple[np.dtype, bool], Plan | None] = {}
 
     def plan(self, dtype: np.dtype) -> Plan | None:
-        """The plan for rows of this dtype, None where XLA evaluates them."""
+        """The plan for rows of this dtype, or None if XLA has to evaluate them."""
         key = dtype, x64()
         if key not in self._plans:
             plan = self._made(dtype) if self.serves(dtype) else None
@@ -172,7 +173,7 @@ class Network:
 
 
 def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
-    """The outputs for x go to y, whatever their layouts, and x's dtype."""
+    """Writes the outputs for x to y. Both may have any layout, and x any dtype."""
     x = _in_dtype(plan, x)
     run, target = _functions().forward, y
     code = run(plan.address, x, y)
@@ -186,7 +187,7 @@ def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def forward_and_jacobian(plan: Plan, x: np.ndarray, y: np.ndarray, j: np.ndarray) -> None:
-    """The outputs for x go to y, and the Jacobians to j: both of the plan's dtype, and contiguous."""
+    """Writes the outputs for x to y, and the Jacobians to j. y and j are contiguous, of the plan's dtype."""
     x = np.require(_in_dtype(plan, x), requirements=("C", "A"))
     if _functions().forward_and_jacobian(plan.address, x, y, j) != OK:
         raise MemoryError("no memory for a tile of rows; pass fewer rows")
@@ -200,12 +201,12 @@ def _in_dtype(plan: Plan, x: np.ndarray) -> np.ndarray:
 
 
 def function() -> Forward:
-    """The kernel's own forward(plan.address, x, y): gives OK, or what makes `forward` necessary."""
+    """The library's own forward(plan.address, x, y). It returns OK, or another code: then call `forward`."""
     return _functions().forward
 
 
 class _Functions:
-    """The library's functions: of ctypes, and, where every 0.1 us counts, of Python's own kind."""
+    """The library's functions: called by ctypes or, where every 0.1 us counts, built-in Python functions."""
 
     def __init__(self) -> None:
         loaded = library.functions()
@@ -217,15 +218,14 @@ class _Functions:
         self.free.argtypes, self.free.restype = (ctypes.c_void_p,), None
         pythons = (ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p) for name in FUNCTIONS)
         table = (ctypes.c_void_p * len(FUNCTIONS))(*pythons)
-        function = ctypes.PyDLL(loaded._name)[
-            "jaxneuron_host_function"
-        ]  # which keeps the GIL, as CDLL doesn't
+        # PyDLL, unlike CDLL, keeps the GIL.
+        function = ctypes.PyDLL(loaded._name)["jaxneuron_host_function"]
         function.restype = ctypes.py_object
-        # forward(address of a Call, x, y) -> Code, or -1 if x or y doesn't fit
+        # forward(address of a Call, x, y) -> Code, or -1 if x or y has an unsuitable layout
         self.forward: Forward = function(table, ctypes.c_int64(0))
-        # address(array, bytes of a number) -> int, or -1 if it is not contiguous and aligned
+        # address(array, bytes of a number) -> int, or -1 if the array is not contiguous and aligned
         self.address: Callable[[np.ndarray, int], int] = function(table, ctypes.c_int64(1))
-        # forward_and_jacobian(address of a Call, x, y, J), as forward
+        # forward_and_jacobian(address of a Call, x, y, J) -> the same as forward
         self.forward_and_jacobian: Callable[..., int] = function(table, ctypes.c_int64(2))
 
 

@@ -1,6 +1,6 @@
-"""The shared library of the CPU kernel: loaded when a network first asks for it.
+"""The shared library of the CPU kernel, loaded when a network first needs it.
 
-XLA knows it when `missing` has been asked; host.py calls it without JAX.
+The first call of `missing` registers it with XLA. host.py calls it without JAX.
 """
 
 from __future__ import annotations
@@ -21,48 +21,54 @@ import jaxneuron._kernels
 from jaxneuron._math.activations import in_kernel
 from jaxneuron._math.tables import fingerprint
 
-# The handlers' names in ffi.cc, and what XLA knows them by.
+# The handlers' names, in ffi.cc and in XLA.
 TARGET = "jaxneuron_forward"
 JACOBIAN = "jaxneuron_jacobian"
 PRODUCT = "jaxneuron_product"
-INTERFACE = 6  # as JAXNEURON_INTERFACE in cpu/plan.h
-MOST_PARAMETERS = 2  # as in cpu/network.h
+INTERFACE = 6  # the same number as JAXNEURON_INTERFACE in cpu/plan.h
+MOST_PARAMETERS = 2  # the same number as in cpu/network.h
 
 _lock = threading.Lock()
 
 
 class Library(NamedTuple):
-    """What the loaded library says of itself."""
+    """The loaded library, and what it reports about itself."""
 
-    missing: str | None  # why it can't be called, or None if it can
+    missing: str | None  # why the library can't be called, or None if it can
     functions: ctypes.CDLL | None = None
     instruction_sets: tuple[str, ...] = ()
     codes: Mapping[str, int] = MappingProxyType({})
 
 
 def missing() -> str | None:
-    """Why XLA can't call the kernel here, or None if it can: the first call loads and registers it."""
+    """Why XLA can't call the kernel here, or None if it can. The first call loads and registers it."""
     with _lock:
         return _load().missing or _unregistered()
 
 
 def functions() -> ctypes.CDLL | None:
-    """The library itself, loaded without JAX; None if it is missing."""
+    """The loaded library, without registering it with XLA; None if it is missing."""
     return _loaded().functions
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those of this CPU that the kernel is compiled for, the best one last; none if it is missing."""
+    """The instruction sets of this CPU that the kernel was compiled for, the best one last.
+
+    Empty if the library is missing.
+    """
     return _loaded().instruction_sets
 
 
 def codes() -> Mapping[str, int]:
-    """The activations that the kernel has, by name, each with its code; none if it is missing."""
+    """The code of every activation that the kernel has, by name. Empty if the library is missing."""
     return _loaded().codes
 
 
 def coded(activation: Any) -> tuple[int, np.ndarray]:
-    """The code of an activation, a name or a value, and its parameters, float64 `(MOST_PARAMETERS,)`."""
+    """The kernel's code for an activation, and its parameters: float64, of shape (MOST_PARAMETERS,).
+
+    `activation`: a name, or a value of a parametric activation.
+    """
     formula, parameters = in_kernel(activation)
     numbers = np.zeros(MOST_PARAMETERS)
     numbers[: len(parameters)] = parameters
@@ -70,7 +76,7 @@ def coded(activation: Any) -> tuple[int, np.ndarray]:
 
 
 def expected_interface() -> str:
-    """What a library compiled from the sources beside this file calls its interface."""
+    """The interface that a library reports if it was compiled from the sources beside this file."""
     return f"{INTERFACE} {fingerprint()}"
 
 
@@ -81,8 +87,8 @@ def _loaded() -> Library:
 
 @functools.cache
 def _load() -> Library:
-    # The library lies beside this file; in an editable install in another of the package's folders; and with
-    # the installed package where Python was started among the sources, which then come first.
+    # The library is usually beside this file. In an editable install it is in another of the package's
+    # folders. If Python was started among the sources, it is beside the installed package instead.
     installed = Path(sysconfig.get_path("platlib"), "jaxneuron", "_kernels")
     folders = [*(Path(folder) for folder in jaxneuron._kernels.__path__), installed]
     path = next((path for folder in folders if (path := folder / "libjaxneuron_cpu.so").is_file()), None)
@@ -90,13 +96,13 @@ def _load() -> Library:
         return Library("jaxneuron was installed without its compiled kernel: no C++17 compiler, or it failed")
     try:
         return _opened(path)
-    except (OSError, AttributeError) as error:  # it is of another system
+    except (OSError, AttributeError) as error:  # compiled for another system
         return Library(f"{path} can't be used: {error}")
 
 
 @functools.cache
 def _unregistered() -> str | None:
-    """Why XLA does not take the loaded library's handler, or None once it has."""
+    """Why XLA does not accept the loaded library's handlers, or None once it has accepted them."""
     library = _load().functions
     assert library is not None
     # Initialise the CPU backend first. Otherwise JAX only queues the handler, and if XLA rejects it, the
@@ -105,7 +111,7 @@ def _unregistered() -> str | None:
     try:
         for target in (TARGET, JACOBIAN, PRODUCT):
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library[target]), platform="cpu")
-    except (AttributeError, RuntimeError) as error:  # it is for another XLA
+    except (AttributeError, RuntimeError) as error:  # compiled for another version of XLA
         return f"{library._name} can't be used: {error}"
     return None
 
@@ -136,7 +142,7 @@ def _text(library: ctypes.CDLL, function: str, *arguments: ctypes.c_int64) -> st
 
 
 def _texts(library: ctypes.CDLL, count: str, each: str) -> tuple[str, ...]:
-    """The texts that `each` returns for 0, 1, ..., of which there are `count`."""
+    """The texts that the function `each` returns for 0, 1, ...; the function `count` returns their number."""
     number = library[count]
     number.restype = ctypes.c_int64
     return tuple(_text(library, each, ctypes.c_int64(i)) for i in range(number()))

@@ -2,9 +2,10 @@
 
     y = activation(x @ w + b), layer after layer            x (rows, n_in), w (n_in, n_out), b (n_out,)
 
-Any operand may have a leading axis of members, and then y has it too: vmap folds rows into rows, and networks
-into members. On other platforms, under differentiation, in exported programs and where a kernel can't serve,
-it becomes XLA's own path.
+Any operand may have a leading axis of members, and then y has it too. vmap folds a mapped axis of x into the
+rows, and a mapped axis of the parameters into the members. The primitive becomes XLA's own path on other
+platforms, in exported programs, and where the kernels can't evaluate the network. derivatives.py says what
+becomes of it under differentiation.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ from jaxneuron._kernels.private_jax import (
 )
 from jaxneuron._names import NAMES, Parametric, resolve
 
-# Multiplications, some 3 ms of them: a larger call is not computed in the calling thread, so that `evaluate`
-# reads the next rows meanwhile. Shorter calls stay with their caller: with handing over from 50 us on, QLKNN
-# on 4096 rows took 6.5 ms instead of 3.4 on two CPUs, as three threads competed for them.
+# In multiplications; they take about 3 ms. A larger call is computed outside the calling thread, so that
+# `evaluate` can read the next rows meanwhile. Shorter calls stay in the calling thread: when calls from 50 us
+# on were handed over, QLKNN on 4096 rows took 6.5 ms instead of 3.4, because three threads shared two CPUs.
 LONG = 2**28
 
 forward_p = Primitive("jaxneuron_forward")
@@ -50,7 +51,7 @@ def reason_against(layers: Sequence[xla.Layer], activations: Sequence[Any], x: A
             cost = f", which sends all {len(layers)} layers to XLA" if len(layers) > 1 else ""
             return f"layer {i}'s activation is not in the kernel's list{cost}"
     if len({a.dtype for a in (x, *(a for layer in layers for a in layer if a is not None))}) == 1:
-        return None  # 20 us sooner
+        return None  # saves 20 us
     results = [x]
     for w, b in layers:
         dtype = result_dtype(*(a for a in (w, b, results[-1]) if a is not None))
@@ -66,9 +67,9 @@ def forward(
     x: Array,
     instruction_set: int | None = None,
 ) -> Array:
-    """As `xla.forward`, where `reason_against` is None: for every layer, x = activation(x @ w + b).
+    """Computes x = activation(x @ w + b) for every layer, where `reason_against` is None.
 
-    `instruction_set` is an index of `library.instruction_sets()`; the CPU's best if None.
+    `instruction_set` is an index into `library.instruction_sets()`; None takes the best that this CPU has.
     """
     operands, params = bound(layers, activations, x, instruction_set)
     y: Array = forward_p.bind(*operands, **params)
@@ -81,10 +82,10 @@ def bound(
     x: Array,
     instruction_set: int | None = None,
 ) -> tuple[list[Array], dict[str, Any]]:
-    """The operands and parameters of `forward_p`, with x as rows (rows, n_in)."""
+    """The operands and parameters that `forward_p` takes; x is reshaped to (rows, n_in)."""
     dtype = result_dtype(x, *jax.tree.leaves(layers))
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
-    # A neuron is a layer of one.
+    # A neuron is evaluated as a layer of one unit.
     columns = [
         (w.reshape(len(w), math.prod(w.shape[1:])), None if b is None else b.reshape(math.prod(b.shape)))
         for w, b in layers
@@ -105,7 +106,10 @@ def pairs(operands: Sequence[Any], biases: Sequence[bool]) -> list[tuple[Any, An
 
 
 def ranks_of(biases: Sequence[bool], of_rows: Sequence[int] = (2,)) -> list[int]:
-    """The ranks of what has rows, x alone or more, and of each w and b, an axis of members apart."""
+    """The ranks of all operands, an axis of members not counted: those with rows first, then each w and b.
+
+    `of_rows`: the ranks of the operands that have rows, which is x alone in most primitives.
+    """
     return [*of_rows, *(rank for has_bias in biases for rank in ((2, 1) if has_bias else (2,)))]
 
 
@@ -125,13 +129,13 @@ def on_xla(
 
 
 def of_each_member(one: Callable[..., Any], operands: Sequence[Array], ranks: Sequence[int]) -> Any:
-    """`one`, which takes operands without members, for each of them."""
+    """Calls `one`, which takes operands without an axis of members, for each member."""
     axes = [0 if a.ndim > rank else None for a, rank in zip(operands, ranks, strict=True)]
     return jax.vmap(one, axes)(*operands) if 0 in axes else one(*operands)
 
 
 def members_of(operands: Sequence[Any], ranks: Sequence[int]) -> tuple[int, ...]:
-    """The axis of members that a result has."""
+    """The shape of a result's axis of members: (members,), or () if no operand has this axis."""
     return next(((a.shape[0],) for a, rank in zip(operands, ranks, strict=True) if a.ndim > rank), ())
 
 
@@ -147,7 +151,7 @@ def _shape(*operands: Any, biases: Sequence[bool], **_: Any) -> Any:
 
 
 def eager(primitive: Any) -> Callable[..., Any]:
-    """Calls of a primitive outside of jit."""
+    """A function that calls a primitive outside of jit: it compiles a program with this one operation."""
 
     def call(*operands: Array, **params: Any) -> Any:
         with jax.disable_jit(False):
@@ -169,10 +173,10 @@ def batched(
     ranks: Sequence[int],
     with_rows: int,
 ) -> tuple[list[Array], list[int]]:
-    """The results of `bind` under vmap, all of which have rows, and their mapped axes.
+    """The results of `bind` under vmap, and their mapped axes. All results have rows.
 
-    The first `with_rows` operands have rows: a mapped axis of theirs is folded into rows; one of the
-    parameters becomes or multiplies the member axis.
+    The first `with_rows` operands have rows. If only these are mapped, the mapped axis is folded into the
+    rows. If a parameter is mapped, the mapped axis becomes the axis of members, or multiplies it.
     """
     mapped = [axis is not None for axis in axes]
     front = [a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(operands, axes, strict=True)]
@@ -194,7 +198,7 @@ def batched(
         found = list(bind(*front))
         return found, [0] * len(found)
     members = next(a.shape[-rank - 1] for a, rank, has in zip(front, ranks, apart, strict=True) if has)
-    # Each of the members at each place of the mapped axis: what has one of the two is repeated for the other.
+    # Every member at every place of the mapped axis. An operand without one of the axes is repeated along it.
     for i, rank in enumerate(ranks):
         if mapped[i] or apart[i]:
             shape = front[i].shape[-rank:]
@@ -206,7 +210,7 @@ def batched(
 
 def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call if params["partitioned"] else _partitioned
-    if is_for_export(ctx) or library.missing():  # an exported program shall run where this library is not
+    if is_for_export(ctx) or library.missing():  # an exported program must run without this library
         function = functools.partial(on_xla, on_gpu=False)
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
 
@@ -214,7 +218,7 @@ def _on_cpu(ctx: Any, *operands: Any, **params: Any) -> Any:
 @traced
 def _on_gpu(ctx: Any, *operands: Any, **params: Any) -> Any:
     function: Callable[..., Array] = _call_gpu if params["partitioned"] else _partitioned
-    # An exported program shall run on other GPUs too.
+    # An exported program must run on other GPUs too.
     if is_for_export(ctx) or _reason_against_gpu(ctx.avals_in, **params):
         function = functools.partial(on_xla, on_gpu=True)
     return mlir.lower_fun(functools.partial(function, **params), multiple_results=False)(ctx, *operands)
@@ -249,7 +253,7 @@ def _call(*operands: Array, **params: Any) -> Array:
 
 
 def row_work(arrays: Sequence[Any], biases: Sequence[bool]) -> int:
-    """The multiplications that a row takes."""
+    """The multiplications that one row takes."""
     return sum(math.prod(w.shape[-2:]) for w, _ in pairs(arrays, biases))
 
 
@@ -263,7 +267,7 @@ def kernel_call(
     instruction_set: int,
     **params: Any,
 ) -> Any:
-    """The call of one of the library's handlers, of so many multiplications, for results of these shapes."""
+    """Calls one of the library's handlers. `results` give the shapes, `work` is in multiplications."""
     codes, parameters = zip(*map(library.coded, activations), strict=True)
     shapes = jax.tree.map(lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype), results)
     call: Callable[..., Any] = jax.ffi.ffi_call(target, shapes)
@@ -281,10 +285,10 @@ def kernel_call(
 def _thousand_operations(x: Array) -> Array:
     """A number that the handler ignores, computed by a thousand operations that XLA can't leave out.
 
-    XLA counts a program's operations when it compiles it. It runs a program of fewer than 1000 in the calling
-    thread, which waits for the result, and hands larger ones to another thread. In a custom call it counts
-    none, so that however long the kernel computes, the caller would wait. So long calls get an operand of a
-    thousand additions, which depends on x, as XLA would fold a constant one.
+    When XLA compiles a program, it counts its operations. It runs a program of fewer than 1000 operations in
+    the calling thread, which waits for the result, and hands larger programs to another thread. A custom call
+    counts as nothing, so the caller would wait however long the kernel computes. Long calls therefore get one
+    more operand, which takes a thousand additions. It depends on x, because XLA would fold a constant.
     """
     return (x.ravel()[:1].sum() + jnp.arange(1024, dtype=x.dtype)).sum()
 
@@ -302,9 +306,10 @@ def partitioned(
     with_rows: int,
     result_ranks: int | Sequence[int],
 ) -> Any:
-    """`local`, where each device evaluates its rows, of its members; nothing else is divided.
+    """Calls `local` on each device for the rows and members that this device holds.
 
-    The first `with_rows` operands have rows, and all results: several, if their ranks are a sequence.
+    No other axis is divided among devices. The first `with_rows` operands have rows, and so have all results.
+    There are several results if `result_ranks` is a sequence.
     """
 
     def names(i: str, rank: int, has_members: bool, has_rows: bool) -> list[str]:
@@ -333,7 +338,7 @@ def partitioned(
     function.def_partition(
         partition,
         sharding_rule=" -> ".join(", ".join(" ".join(axes) for axes in side) for side in (sides, results)),
-        # in the order of their appearance, each once
+        # in the order in which they appear, each once
         need_replication_factors=tuple(
             name for axes in (*sides, *results) for name in axes if name.startswith("whole")
         ),

@@ -1,11 +1,13 @@
-"""A network's derivatives with respect to its inputs as JAX primitives: the kernel, or XLA's own path.
+"""A network's derivatives with respect to its inputs, as JAX primitives.
 
     y, J = jacobian(x)                    x (rows, n_in) -> y (rows, n_out), J (rows, n_out, n_in)
-    y, J, L = jacobian(x)                 L (rows, n_out), of each output the sum of its second derivatives
-    J d, d J = product(x, d)              d (rows, directions, n_in), or n_out if `backward`
+    y, J, L = jacobian(x)                 L (rows, n_out): the Laplacian, the sum of the second derivatives
+    J d = product(x, d)                   d (rows, directions, n_in)
+    d J = product(x, d), if `backward`    d (rows, directions, n_out)
 
-Any operand may have a leading axis of members, as in primitive.py. A product is linear in d; it is computed
-without J, but by J where there are many more directions than J has rows or columns.
+Each primitive becomes a call of the CPU kernel, or XLA's own path. Any operand may have a leading axis of
+members, as in primitive.py. A product is linear in d. It is computed without J, except where there are many
+more directions than J has rows or columns: then it is cheaper to compute J once and multiply by it.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from jaxneuron._kernels.private_jax import (
 )
 from jaxneuron._names import resolve
 
-WIDE = 160  # multiplications for each unit, from which on JAX's transforms stay on XLA's path: see `pays`
+WIDE = 160  # above so many multiplications per unit, JAX's transforms stay on XLA's path: see `pays`
 
 jacobian_p = Primitive("jaxneuron_jacobian")
 jacobian_p.multiple_results = True
@@ -54,12 +56,12 @@ product_p = Primitive("jaxneuron_product")
 
 
 def backward_is_cheaper(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
-    """Whether J takes fewer products from y to x: by the widths of x and of the layers alone."""
+    """Whether J takes fewer multiplications from y back to x. Only the widths of x and the layers count."""
     return xla_derivatives.backward_is_cheaper(_widths(operands, biases))
 
 
 def serves(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
-    """Whether the kernel evaluates the derivatives of this network, whose values it does, on a CPU."""
+    """Whether the CPU kernel evaluates the derivatives of this network, whose values it can evaluate."""
     return library.missing() is None and reason_against(_widths(operands, biases), operands[0].dtype) is None
 
 
@@ -75,7 +77,10 @@ def value_and_jacobian(
     laplacian: bool = False,
     instruction_set: int | None = None,
 ) -> list[Array]:
-    """y (..., n_out) and J (..., n_out, n_in) and, if wanted, L (..., n_out), where `serves`."""
+    """y (..., n_out), J (..., n_out, n_in) and, if `laplacian`, L (..., n_out).
+
+    To be called only where `serves` is True. `instruction_set`: see `primitive.forward`.
+    """
     operands, params = bound(layers, activations, x, instruction_set)
     backward = not laplacian and backward_is_cheaper(operands, params["biases"])
     found = jacobian_p.bind(*operands, backward=backward, laplacian=laplacian, **params)
@@ -83,7 +88,10 @@ def value_and_jacobian(
 
 
 def reason_against(widths: Sequence[int], dtype: Any) -> str | None:
-    """Why the kernel can't evaluate the derivatives of a network whose values it can; None if it can."""
+    """Why the kernel can't evaluate the derivatives of a network whose values it can; None if it can do both.
+
+    `widths`: the number of inputs, then the number of units of each layer.
+    """
     if dtype.itemsize == 2:
         return f"its derivatives are those of float32 and float64, not of {dtype}"
     if 0 in widths:
@@ -92,12 +100,13 @@ def reason_against(widths: Sequence[int], dtype: Any) -> str | None:
 
 
 def pays(operands: Sequence[Any], biases: Sequence[bool]) -> bool:
-    """Whether JAX's derivatives along x are to be the kernel's.
+    """Whether JAX's derivatives with respect to x alone should come from the kernel.
 
-    A product computes the values again, as its slopes have to be known: three times the multiplications of a
-    forward pass, where XLA's path takes two. For narrow layers, whose activations take as long, the kernel is
-    faster nevertheless: one tangent of 25 rows of QLKNN (133 wide) takes 46 us instead of 85, of 4096 rows of
-    256-256-256-256 21.7 ms instead of 16.4.
+    A product in the kernel computes the values again, because it needs the slopes. Together with the forward
+    pass that is three times the multiplications of a forward pass; XLA's path takes two. For narrow layers
+    the activations take as long as the multiplications, and the kernel is faster all the same: one tangent
+    of 25 rows of QLKNN (133 wide) takes 46 us instead of 85. For wide layers XLA is faster: one tangent of
+    4096 rows of 256-256-256-256 takes 21.7 ms in the kernel and 16.4 ms by XLA.
     """
     _, *arrays = operands
     work = row_work(arrays, biases)
@@ -144,7 +153,7 @@ def jacobian_on_xla(
 
 
 def jacobian_by_products(*operands: Array, laplacian: bool, backward: bool, **params: Any) -> list[Array]:
-    """The same by products with unit vectors: whose derivatives take less than those of the closed form."""
+    """The same results by products with unit vectors, which are cheaper to differentiate."""
     if laplacian:
         return jacobian_on_xla(*operands, laplacian=True, **params)
     x, *arrays = operands
@@ -175,7 +184,7 @@ def product_on_xla(*operands: Array, biases: Sequence[bool], backward: bool, **p
     return found
 
 
-# --- what they become ---
+# --- lowering: the calls of the kernel, or XLA's path ---
 
 
 def _call_jacobian(*operands: Array, **params: Any) -> list[Array]:
@@ -235,7 +244,7 @@ def _batch_product(operands: Sequence[Array], axes: Sequence[int | None], **para
 
 
 def _batch_directions(operands: Sequence[Array], axis: int, **params: Any) -> tuple[Array, int]:
-    """A mapped axis of d alone becomes more directions."""
+    """If d alone is mapped, the mapped axis is folded into the axis of directions."""
     x, d, *arrays = operands
     d = jnp.moveaxis(d, axis, -3)  # (members,) rows, size, directions, n
     *before, size, directions, n = d.shape
@@ -244,7 +253,10 @@ def _batch_directions(operands: Sequence[Array], axis: int, **params: Any) -> tu
 
 
 def product(x: Array, d: Array, *arrays: Array, backward: bool, **params: Any) -> Array:
-    """J d or d J: by the Jacobian, where that takes so much less that it repays XLA's product with it."""
+    """J d, or d J if `backward`: by J itself, if there are so many directions that J is cheaper.
+
+    The saving must also pay for XLA's product with J.
+    """
     if d.shape[-2] <= 2 * min(x.shape[-1], n_out_of(arrays, params["biases"])):
         y: Array = product_p.bind(x, d, *arrays, backward=backward, **params)
         return y
@@ -254,17 +266,17 @@ def product(x: Array, d: Array, *arrays: Array, backward: bool, **params: Any) -
 
 
 def times(jacobian: Array, d: Array, backward: bool) -> Array:
-    """J d or d J, of J (..., n_out, n_in) and d (..., directions, n_in or n_out)."""
+    """J d, or d J if `backward`, for J (..., n_out, n_in) and d (..., directions, n_in or n_out)."""
     others = -2 if backward else -1
 
-    def of_row(jacobian: Array, d: Array) -> Array:  # J on the left: under vmap it has the rows
+    def of_row(jacobian: Array, d: Array) -> Array:  # J on the left, so that vmap keeps rows first
         return jnp.moveaxis(jnp.tensordot(jacobian, d, (others, -1), precision=lax.Precision.HIGHEST), 0, 1)
 
-    if jacobian.ndim != d.ndim:  # one of them has members
+    if jacobian.ndim != d.ndim:  # only one of them has an axis of members
         jacobian, d = (a if a.ndim == 4 else a[None] for a in (jacobian, d))
     if d.shape[-3] == 1 and d.ndim == 3:
         return of_row(jacobian[0], d[0])[None]
-    if backward and jacobian.shape[-2] == 1:  # XLA multiplies small matrices one by one
+    if backward and jacobian.shape[-2] == 1:  # XLA would multiply the small matrices one by one
         return d * jacobian
     if not backward and d.shape[-2] == 1:
         return jnp.sum(jacobian * d, axis=-1)[..., None, :]
@@ -275,7 +287,7 @@ def times(jacobian: Array, d: Array, backward: bool) -> Array:
 
 
 def _jvp_by_xla(primitive: Any, by_xla: Callable[..., Any]) -> Callable[..., Any]:
-    """The primitive, and its derivative by XLA's path."""
+    """A JVP rule: the value comes from the primitive, its derivative from XLA's path."""
 
     def jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> tuple[Any, Any]:
         varying = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
@@ -308,7 +320,7 @@ def _transpose_product(
             "the product of a network's Jacobian is linear in the tangents alone; use jax.vjp"
         )
     back = product_p.bind(x, cotangent, *arrays, backward=not backward, **params)
-    if d.aval.ndim < back.ndim:  # all members have it
+    if d.aval.ndim < back.ndim:  # all members share d
         back = back.sum(0)
     return [None, back, *(None for _ in arrays)]
 

@@ -1,6 +1,7 @@
-"""How many threads a call of the CPU kernel out of NumPy may have.
+"""How many threads the CPU kernel may use when NumPy code calls it (host.py).
 
-Calls by XLA have those of its pool: as many as CPUs by affinity, or as the variable NPROC says.
+When XLA calls the kernel, it gives the threads of its pool: one for each CPU that this process may run on, or
+as many as the environment variable NPROC says.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from pathlib import Path
 from jaxneuron._errors import BadType, BadValue
 
 VARIABLE = "JAXNEURON_NUM_THREADS"
-MANY = 2**16  # no limit: the kernel itself stops at the CPUs of this process's affinity
+MANY = 2**16  # means unlimited: the kernel itself uses at most the CPUs of this process's affinity
 ROOT = Path("/")
 
 
 def most_threads(threads: int | None = None) -> int:
-    """`threads`, or what the environment says, or the CPUs that this process's control groups grant it."""
+    """The most threads that a call may use.
+
+    That is `threads` if it is given, otherwise the variable JAXNEURON_NUM_THREADS, and otherwise the number
+    of CPUs that the control groups of this process grant it.
+    """
     if threads is not None:
         try:
             most = operator.index(threads)
@@ -42,7 +47,7 @@ def most_threads(threads: int | None = None) -> int:
 
 @functools.cache
 def granted(root: Path = ROOT) -> int:
-    """The CPUs that the control groups of this process grant it, rounded up; MANY if there is no limit."""
+    """The number of CPUs that this process's control groups grant it, rounded up; MANY if unlimited."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:  # not on Linux
@@ -54,7 +59,7 @@ def granted(root: Path = ROOT) -> int:
             continue
         top = root / "sys/fs/cgroup" / ("cpu" if controllers else "")
         own = top / group.lstrip("/")
-        for folder in (own, *own.parents):  # a limit holds for all groups below it
+        for folder in (own, *own.parents):  # a limit applies to all groups below it
             if not folder.is_relative_to(top):
                 break
             least = min(least, _limit(folder, bool(controllers)))
@@ -62,7 +67,7 @@ def granted(root: Path = ROOT) -> int:
 
 
 def _limit(folder: Path, first_version: bool) -> float:
-    """The CPUs that a control group grants: the microseconds of every period in which its threads may run."""
+    """The number of CPUs that a control group grants: its quota of CPU time, divided by the period."""
     try:
         if first_version:
             quota = (folder / "cpu.cfs_quota_us").read_text().strip()

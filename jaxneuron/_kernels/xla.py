@@ -1,6 +1,6 @@
-"""XLA's own path: each layer a matrix product and its activation.
+"""XLA's own path: each layer is a matrix product, followed by its activation.
 
-On any platform, with any activation, differentiable.
+It works on any platform and with any activation, and JAX can differentiate it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxneuron._errors import BadType, BadValue, inside
 from jaxneuron._kernels.gpu.activations import formula_of
 from jaxneuron._names import NARROW
 
-# Those that XLA computes within a 16-bit product on a GPU, where they are applied to its 16-bit sums.
+# Activations that XLA on a GPU computes within a 16-bit product, applied to its 16-bit sums.
 IN_PRODUCT: dict[Callable[..., Array], Callable[[Array], Array]] = {
     _activations.identity: lambda z: z,
     _activations.relu: jax.nn.relu,
@@ -39,7 +39,7 @@ def forward(
     x: Array,
     on_gpu: bool | None = None,
 ) -> Array:
-    """For every layer, x = activation(x @ w + b); `on_gpu` None if the platform is not known yet."""
+    """Computes x = activation(x @ w + b) for every layer. `on_gpu`: None while the platform is not known."""
     if on_gpu is None and jax.default_backend() != "gpu":
         on_gpu = False
     for i, ((w, b), activation) in enumerate(zip(layers, activations, strict=True)):
@@ -48,7 +48,7 @@ def forward(
         with inside(f"layer {i}") if len(layers) > 1 else contextlib.nullcontext():
             layer = functools.partial(_layer, activation=activation)
             narrow = functools.partial(_layer, activation=activation, narrow=True)
-            # For one row or one unit XLA multiplies vectors, and rounds each product to the dtype of the sum.
+            # For one row or one unit XLA multiplies vectors, and rounds each product to the sum's dtype.
             vector = math.prod(x.shape[:-1]) == 1 or math.prod(w.shape[1:]) == 1
             if on_gpu is False or dtype.itemsize != 2 or vector:
                 x = layer(*operands)
@@ -67,12 +67,12 @@ def _layer(
     activation: Callable[[Array], Array],
     narrow: bool = False,
 ) -> Array:
-    """activation(x @ w + b), of one dtype.
+    """activation(x @ w + b), for operands of one dtype.
 
-    16-bit products are summed in float32, which take the bias and the activation before they are rounded. If
-    `narrow`, the sum is rounded first, and again with its bias: XLA on a GPU writes the sums of a product to
-    memory, and 16-bit ones are written and read in half the time; bias and the activations of IN_PRODUCT it
-    then computes within the product.
+    16-bit products are summed in float32; bias and activation are applied before the sum is rounded. If
+    `narrow`, the sum is rounded first, and once more with its bias: XLA on a GPU writes the sums of a product
+    to memory, and 16-bit sums are written and read in half the time. XLA then computes the bias, and the
+    activations of IN_PRODUCT, within the product.
     """
     z = sums(x, w, b, narrow)
     if narrow and activation in IN_PRODUCT:
@@ -86,19 +86,19 @@ def _layer(
 
 
 def widths_of(x: Any, layers: Sequence[Layer]) -> list[int]:
-    """How many numbers a row has before each layer, and after the last; w (..., n_in, n_out)."""
+    """How many numbers a row has before the first layer and after each layer; w is (..., n_in, n_out)."""
     return [x.shape[-1], *(w.shape[-1] for w, _ in layers)]
 
 
 def sums(x: Array, w: Array, b: Array | None = None, narrow: bool = False) -> Array:
-    """x @ w + b, of one dtype, in the dtype of sums unless `narrow`."""
+    """x @ w + b for operands of one dtype: in that dtype if `narrow`, otherwise in the dtype of sums."""
     z = product(x, w, x.dtype if narrow else sum_dtype(x.dtype), narrow)
     return z if b is None else z + jnp.broadcast_to(b.astype(z.dtype), z.shape)
 
 
 def product(x: Array, w: Array, dtype: np.dtype, narrow: bool = False) -> Array:
     """x (..., n_in) @ w (n_in, *out), summed in `dtype`."""
-    # float32 means float32 on every device; a precision that the user has set is left alone.
+    # float32 is float32 on every device, unless the user has set another precision.
     lowered = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     return lax.dot_general(
         x,
@@ -110,7 +110,7 @@ def product(x: Array, w: Array, dtype: np.dtype, narrow: bool = False) -> Array:
 
 
 def activated(z: Array, activation: Callable[[Array], Array]) -> Array:
-    """activation(z), if that is an array of z's shape."""
+    """activation(z). Raises BadType or BadValue if that is not a real array of z's shape."""
     y: Any = activation(z)
     if not isinstance(y, jax.Array) or not jnp.isrealobj(y):
         kind = f"{y.dtype.name} numbers" if isinstance(y, jax.Array) else type(y).__name__

@@ -1,11 +1,11 @@
 """XLA's own path to a network's derivatives with respect to its inputs: layer by layer, in closed form.
 
     z = x @ w + b,  y = a(z)           a layer
-    J = diag(a'(z)) w^T J_before       forward, from the first layer: n_in rows to each product
-    G = G diag(a'(z)) w^T              backward, from the last: n_out rows
+    J = diag(a'(z)) w^T J_before       forward, from the first layer: each product has n_in rows
+    G = G diag(a'(z)) w^T              backward, from the last layer: each product has n_out rows
     L = a'(z) (w^T L_before) + a''(z) (the sum over the inputs of (dz/dx_i)^2)          the Laplacian
 
-T (..., n_in, units) is J with its axes exchanged, so that its rows stand as those of a batch.
+T (..., n_in, units) is J with its axes exchanged, so that its rows can be multiplied like those of a batch.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Local(NamedTuple):
     """The derivatives of an activation at the z of one layer, (..., units)."""
 
     push: Function  # T of z -> T of y
-    pull: Function  # G, of y -> of z: (..., n_out, units)
-    bend: Callable[[Array, Array], Array]  # T and L of z -> L of y
+    pull: Function  # G of y -> G of z, both (..., n_out, units)
+    bend: Callable[[Array, Array], Array]  # T of z, L of z -> L of y
 
 
 class Layer(NamedTuple):
-    """A layer with its outputs, and what its activation makes of derivatives, which are in w's dtype."""
+    """A layer, its outputs, and its activation's effect on derivatives. Derivatives have w's dtype."""
 
     w: Array  # (n_in, n_out)
     y: Array
@@ -49,7 +49,7 @@ class Layer(NamedTuple):
 def value_and_jacobian(
     layers: Sequence[xla.Layer], activations: Sequence[Function], x: Array
 ) -> tuple[Array, Array]:
-    """The outputs y (..., n_out) of `xla.forward`, and J (..., n_out, n_in)."""
+    """The outputs y (..., n_out), as `xla.forward` returns them, and the Jacobians J (..., n_out, n_in)."""
     done = list(_evaluated(layers, activations, x))
     first, last = done[0], done[-1]
     if backward_is_cheaper(xla.widths_of(x, layers)):
@@ -66,7 +66,7 @@ def value_and_jacobian(
 def laplacian(
     layers: Sequence[xla.Layer], activations: Sequence[Function], x: Array
 ) -> tuple[Array, Array, Array]:
-    """y and J as above, and L (..., n_out), of each output the sum of its second derivatives."""
+    """y and J as `value_and_jacobian` returns them, and the Laplacian L (..., n_out) of each output."""
     steps = _evaluated(layers, activations, x)
     w, y, local = next(steps)
     tangents, second = _for_each_row(w, x), _for_each_row(jnp.zeros(w.shape[1:], w.dtype), x)
@@ -78,7 +78,10 @@ def laplacian(
 
 
 def backward_is_cheaper(widths: Sequence[int]) -> bool:
-    """Whether backward takes fewer products: by the widths, inputs first, never by the number of rows."""
+    """Whether the way from y back to x takes fewer multiplications than the way forward.
+
+    `widths`: the number of inputs, then the units of each layer. The number of rows does not matter.
+    """
     weights = [m * n for m, n in itertools.pairwise(widths)]
     return widths[-1] * sum(weights[:-1]) < widths[0] * sum(weights[1:])
 
@@ -88,7 +91,7 @@ def _for_each_row(a: Array, x: Array) -> Array:
 
 
 def _evaluated(layers: Sequence[xla.Layer], activations: Sequence[Function], x: Array) -> Iterator[Layer]:
-    """The layers in order."""
+    """Evaluates the layers, and yields each with its outputs and derivatives, the first layer first."""
     wide = sum_dtype(result_dtype(x, *jax.tree.leaves(layers)))
     for i, ((w, b), activation) in enumerate(zip(layers, activations, strict=True)):
         dtype = result_dtype(*(a for a in (w, b, x) if a is not None))
@@ -105,7 +108,7 @@ def _in_dtype(formula: Function, dtype: np.dtype, z: Array) -> Array:
 
 
 def _activated(z: Array, activation: Function, function: Function) -> tuple[Array, Local]:
-    """The activation of z, by this function, and its derivatives."""
+    """The value of an activation at z, computed by `function`, and its derivatives there."""
     if activation in (_activations.softmax, _activations.log_softmax):
         y = function(z)
         p = _activations.softmax(z).astype(y.dtype)[..., None, :]
@@ -116,12 +119,12 @@ def _activated(z: Array, activation: Function, function: Function) -> tuple[Arra
 
 
 def with_slope(function: Function) -> Callable[[Array], tuple[Array, Array]]:
-    """z -> f(z), f'(z), of an elementwise f: its own rule (`_math/slopes.py`), or JAX's derivative."""
+    """z -> f(z), f'(z), for an elementwise f: by f's own rule (`_math/slopes.py`), or by JAX's derivative."""
     return lambda z: jax.jvp(function, (z,), (jnp.ones_like(z),))
 
 
 def with_curvature(function: Function) -> Callable[[Array], tuple[Array, Array, Array]]:
-    """z -> f(z), f'(z), f''(z), of an elementwise f."""
+    """z -> f(z), f'(z), f''(z), for an elementwise f."""
 
     def derivatives(z: Array) -> tuple[Array, Array, Array]:
         (y, slope), (_, curvature) = jax.jvp(with_slope(function), (z,), (jnp.ones_like(z),))
@@ -131,7 +134,7 @@ def with_curvature(function: Function) -> Callable[[Array], tuple[Array, Array, 
 
 
 def _of_units(z: Array, function: Function) -> tuple[Array, Local]:
-    """Of an elementwise activation of the package."""
+    """For an elementwise activation of this package: y, and its derivatives by their formulas."""
     y, slope = with_slope(function)(z)
 
     def scale(rows: Array) -> Array:
@@ -145,9 +148,10 @@ def _of_units(z: Array, function: Function) -> tuple[Array, Local]:
 
 
 def _of_rows(p: Array, is_log: bool) -> Local:
-    """Of log_softmax, or softmax; p is softmax (..., 1, units).
+    """For log_softmax, or for softmax. p (..., 1, units) is the value of softmax.
 
-    log_softmax' = I - 1 p^T;  log_softmax'', along a tangent: minus its variance under p;  softmax is its exp
+    The Jacobian of log_softmax is I - 1 p^T. Its second derivative along a tangent is minus the tangent's
+    variance under p. softmax is the exponential of log_softmax, which gives its derivatives.
     """
 
     def less_mean(tangents: Array) -> Array:
@@ -170,7 +174,7 @@ def _of_rows(p: Array, is_log: bool) -> Local:
 
 
 def _of_callable(z: Array, function: Function) -> tuple[Array, Local]:
-    """Of any function of a row of z, by JAX's derivatives."""
+    """For any other function of a row of z: y, and its derivatives by JAX."""
     y, push = jax.linearize(function, z)
 
     def of_each(of_one: Function) -> Function:

@@ -1,8 +1,8 @@
-"""Networks from and to other libraries, a file for each.
+"""Networks from and to other libraries, with one file for each library.
 
-Every `from_` function reads a trained network into an `MLP`. Whatever the source records is read from it:
-orientation of the weights, order of the layers, activations, normalisation. Whatever it does not record is a
-required argument. Nothing is guessed, and no code in a file is run.
+Every `from_` function reads a trained network into an `MLP`. Whatever the source records is read from it: the
+orientation of the weights, the order of the layers, activations, normalisation. Whatever the source does not
+record is a required argument. These functions never guess, and never run code in a file.
 """
 
 from jaxneuron.convert._brax import from_brax

@@ -1,6 +1,7 @@
-"""Activations as other libraries have them: JAX's functions, and those with parameters.
+"""JAX's functions as activations of jaxneuron, with and without parameters.
 
-A name, underscores aside, means the same function in JAX as here, unless `JAX_FUNCTIONS` lists a difference.
+Apart from underscores, a name means the same function in JAX and in jaxneuron, unless `JAX_FUNCTIONS` lists a
+difference.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxneuron._activations import CELU, ELU, HardTanh, LeakyReLU
 from jaxneuron._names import BY_NAME, Activation, Parametric, canonical
 
-SAME = {name.replace("_", ""): name for name in BY_NAME}  # ours, by the name without underscores
+SAME = {name.replace("_", ""): name for name in BY_NAME}  # jaxneuron's names, by the name without underscores
 JAX_FUNCTIONS: dict[Any, str] = {
     **{
         getattr(jax.nn, theirs): SAME[theirs.replace("_", "")]
@@ -26,7 +27,7 @@ JAX_FUNCTIONS: dict[Any, str] = {
     jax.lax.logistic: "sigmoid",
     jax.nn.celu: "elu",  # by default, alpha=1
 }
-# Functions whose parameters functools.partial may hold: ours, and the names of the parameters.
+# Functions whose parameters functools.partial may hold: jaxneuron's class, and the parameters' names.
 WITH_PARAMETERS: dict[Any, tuple[type[Parametric], tuple[str, ...]]] = {
     jax.nn.leaky_relu: (LeakyReLU, ("negative_slope",)),
     jax.nn.elu: (ELU, ("alpha",)),
@@ -36,7 +37,7 @@ WITH_PARAMETERS: dict[Any, tuple[type[Parametric], tuple[str, ...]]] = {
 
 
 def known(function: Activation) -> Activation:
-    """Our name or value for one of JAX's functions or a value of ours; any other activation as it is."""
+    """jaxneuron's name or value for one of JAX's functions; any other activation is returned unchanged."""
     if isinstance(function, Parametric):
         return canonical(function, "activation")
     if isinstance(function, functools.partial) and not function.args:
@@ -46,7 +47,7 @@ def known(function: Activation) -> Activation:
         if family and function.keywords.keys() == set(names):
             try:
                 return known(family(*(function.keywords[name] for name in names)))
-            except (TypeError, ValueError):  # parameters that ours doesn't take
+            except (TypeError, ValueError):  # parameters that jaxneuron doesn't take
                 return function
     try:
         return JAX_FUNCTIONS.get(function, function)

@@ -1,4 +1,4 @@
-"""Members of zip archives from untrusted sources (`.keras`, `.npz`), of bounded size. Nothing is written."""
+"""Reads zip archives from untrusted sources (`.keras`, `.npz`) with bounded sizes. It writes nothing."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import numpy as np
 
 from jaxneuron._errors import BadValue
 
-MOST_DIRECTORY = 2**20  # bytes; the names of ten thousand members
-MOST_EXPANSION = 10  # times the archive; Keras and NumPy store their members as they are
-FLOOR = 2**20  # bytes; any archive may unpack to so many
+MOST_DIRECTORY = 2**20  # bytes: enough for the names of ten thousand members
+MOST_EXPANSION = 10  # times the archive's size; Keras and NumPy don't compress their members
+FLOOR = 2**20  # bytes: any archive may unpack to so many
 
 
 def members(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> dict[str, bytes]:
     """The members of the zip archive at `path` whose names are `wanted`, by name.
 
-    Refuses a file that is not an archive, and archives that no sound program writes: with names that lead
-    out of the folder, or with members that unpack to many times the file's size.
+    Refuses a file that is not an archive, and archives that a sound program would not write: with names that
+    lead out of the folder, or with members that unpack to many times the file's size.
     """
     with open(path, "rb") as file:
         try:
@@ -33,7 +33,7 @@ def members(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> dict
                 listed = archive.infolist()
                 _check_members(listed, os.fstat(file.fileno()).st_size)
                 return {info.filename: archive.read(info) for info in listed if wanted(info.filename)}
-        except Exception as error:  # zlib, lzma and struct have errors of their own
+        except Exception as error:  # zlib, lzma and struct raise errors of their own
             if isinstance(error, OSError) and error.errno not in (
                 None,
                 errno.EINVAL,
@@ -43,7 +43,7 @@ def members(path: str | os.PathLike[str], wanted: Callable[[str], bool]) -> dict
 
 
 def _check_directory(file: Any) -> None:
-    """Python reads the directory before any member: wherever it may find one, it must be small."""
+    """Refuses a large directory, because Python reads the directory before any member."""
     file.seek(-min(os.fstat(file.fileno()).st_size, 2**16 + 22), os.SEEK_END)
     tail = file.read()
     for found in re.finditer(b"PK\x05\x06", tail):
@@ -62,7 +62,7 @@ def _check_members(listed: list[zipfile.ZipInfo], size: int) -> None:
 
 
 def npy_array(content: bytes) -> np.ndarray:
-    """The array in a `.npy` member; ValueError if header and bytes don't fit. Pickles are not opened."""
+    """The array in a `.npy` member. Raises ValueError if header and bytes don't fit. Never opens pickles."""
     stream: Any = io.BytesIO(content)
     formats = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:

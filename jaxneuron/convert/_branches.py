@@ -1,10 +1,10 @@
-"""Branches that read the same inputs side by side, as steps that come one after another.
+"""Turns branches that read the same inputs in parallel into steps that come one after another.
 
     x -> [branch(x) for each branch], joined
       =  x[..., chosen]  ->  (x - mean) * scale + shift  ->  x @ w + b
 
-The choices and the scalings of all branches are joined. If one branch has a layer, the others pass through
-that layer by weights of 1; where none has, there is none.
+The choices of units and the scalings of all branches are joined. If one branch has a layer, the others pass
+through it unchanged, by weights of 1. If all branches are without a layer, so is the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxneuron.convert.steps import Step
 
 
 class _Branch(NamedTuple):
-    """The units that it reads, their scaling, and a layer on them."""
+    """A branch: the units that it reads, their scaling, and the layer that takes them, or None."""
 
     reads: np.ndarray
     scaling: Scaling
@@ -31,7 +31,7 @@ class _Branch(NamedTuple):
 
 
 def side_by_side(branches: Sequence[Sequence[Step]], of: int) -> list[Step]:
-    """The steps of `branches`, each of which begins with the `Units` that it reads `of` so many."""
+    """The steps that do what all `branches` do. Each begins with the `Units` that it reads, out of `of`."""
     if len(branches) == 1:
         return list(branches[0])
     each = [_reduced(branch) for branch in branches]
@@ -46,7 +46,7 @@ def side_by_side(branches: Sequence[Sequence[Step]], of: int) -> list[Step]:
 
 
 def _reduced(branch: Iterable[Step]) -> _Branch:
-    """A branch of affine steps as a choice, a scaling and at most one layer."""
+    """A branch of affine steps, reduced to a choice of units, a scaling and at most one layer."""
     reads, scaling, layer = np.arange(0), Scaling(), None
     for i, step in enumerate(branch):
         if i == 0 and isinstance(step, Units):
@@ -72,7 +72,7 @@ def _reduced(branch: Iterable[Step]) -> _Branch:
 
 
 def _product(one: Affine, two: Affine) -> Affine:
-    """The layer that does `one` and then `two`."""
+    """The layer that does what `one`, followed by `two`, does."""
     w = np.asarray(two.w, np.float64)
     b = 0.0 if one.b is None else np.asarray(one.b, np.float64) @ w
     exact = np.asarray(one.w, np.float64) @ w, b + (0.0 if two.b is None else np.asarray(two.b, np.float64))
@@ -80,7 +80,7 @@ def _product(one: Affine, two: Affine) -> Affine:
 
 
 def _block_diagonal(branches: Sequence[_Branch]) -> Affine:
-    """The layer whose blocks are the branches' layers, or weights of 1."""
+    """The layer whose blocks are the branches' layers; a branch without one has weights of 1."""
     blocks = [
         Affine(np.eye(len(branch.reads), dtype=np.float16)) if branch.layer is None else branch.layer
         for branch in branches

@@ -1,4 +1,4 @@
-"""The policies that Brax trains."""
+"""Reads the policies that Brax trains."""
 
 from __future__ import annotations
 
@@ -34,28 +34,31 @@ def from_brax(
         action = policy((observation - mean) / std)                        normal head
 
     Args:
-      params: `(normalizer, policy, value)` as PPO's training returns it, or `(normalizer, policy)`, SAC's.
-        The normalizer is folded into the first layer. What gives the spread of the actions is left out: the
-        second half of the tanh-normal head's outputs, or a layer or parameters beside the normal head.
-        Brax returns a normalizer also where normalize_observations=False, its default, kept the policy from
-        using it: then pass `types.SimpleNamespace(mean=0.0, std=1.0)` instead.
-      activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
-        sequence with one for each. Brax's own default is "silu" for PPO, "relu" for SAC.
-      obs_key: which observations the policy sees, such as "state", if there are several.
-      dtype: to convert the layers to; None keeps theirs.
-      check: `(observations, actions)` of the deterministic policy, with which the network is compared.
+      params: `(normalizer, policy, value)`, as PPO's training returns it, or `(normalizer, policy)`, as SAC's
+        does. The normalizer is folded into the first layer. The parts that give the spread of the actions are
+        left out: the second half of the tanh-normal head's outputs, or a layer or parameters beside the
+        normal head. Brax also returns a normalizer if normalize_observations=False, its default, kept the
+        policy from using it: then pass `types.SimpleNamespace(mean=0.0, std=1.0)` instead.
+      activation: the activation of the hidden layers: a name such as "tanh", or a hashable callable. One for
+        all hidden layers, or a sequence with one for each. Brax's own default is "silu" for PPO and "relu"
+        for SAC.
+      obs_key: the name of the observations that the policy sees, such as "state", if there are several.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: `(observations, actions)`: observations, and the actions that the deterministic policy computed
+        for them. The network is compared with these.
 
     Returns:
-      An `MLP` of JAX arrays whose final activation is "tanh", or "identity" for the normal head. float64
-      ones stay NumPy arrays while jax_enable_x64 is off, so that no bit is lost.
+      An `MLP` of JAX arrays. Its final activation is "tanh", or "identity" for the normal head. While
+      jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are not rounded.
 
     Raises:
-      ValueError: `params` without a normalizer and a policy, an odd number of outputs, several observations
-        without `obs_key`, actions other than those of `check`, a number too large for `dtype`. TypeError:
-        another dtype.
+      ValueError: `params` lacks a normalizer or a policy; the number of outputs is odd; there are several
+        observations and `obs_key` is not given; a weight is too large for `dtype`; the actions differ from
+        those in `check` by more than rounding explains.
+      TypeError: `dtype` is not one of float64, float32, float16 and bfloat16.
 
-    Numerics: the normalizer is folded in float64 and its layer rounded once; a mean of more than 16
-    deviations is subtracted in a layer of its own. The other weights are the source's, bit for bit. Held by
+    Numerics: the normalizer is folded in float64, and its layer is rounded once. A mean of more than 16
+    deviations is subtracted in a layer of its own. The other weights are the source's, bit for bit. Tested by
     tests/interop/test_brax.py.
 
     Example:

@@ -1,10 +1,10 @@
-"""Compares a network that was read with its source, by a few rows that both evaluate.
+"""Compares an imported network with its source: both evaluate a few rows.
 
     |y_source - y| <= sum over the steps of |dy/ds| e(s)
 
-Here s are the numbers after a step, e(s) bounds the error that rounding adds to them, in the source's dtype
-and in ours, and dy/ds are the network's slopes. The bound holds to first order, and is computed in each row
-for the output that is furthest off. NumPy evaluates our side in float64; nothing is compiled.
+Here s are the numbers after a step; e(s) bounds the error that rounding adds to them, in the source's dtype
+and in the network's; dy/ds are the network's slopes. The bound is true to first order. It is computed in each
+row for the output with the largest difference. NumPy evaluates the network in float64; nothing is compiled.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from jaxneuron.convert.steps import Step
 
 Array = np.ndarray
 Check = bool | tuple[Any, Any] | None  # compare with the source itself, or with (rows, outputs)
-Slopes = Callable[[Array], Array]  # from those with respect to a step's outputs to those of its inputs
+Slopes = Callable[[Array], Array]  # from slopes with respect to a step's outputs to slopes of its inputs
 
-MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 2.0, 8.0, 64.0)  # of the rows; the first shows the biases alone
-BLOCK = 2**20  # weights that are float64 at a time
+MAGNITUDES = (0.0, 2.0**-6, 0.25, 0.5, 1.0, 2.0, 8.0, 64.0)  # of the rows; with 0 only the biases count
+BLOCK = 2**20  # how many weights are converted to float64 at a time
 OF_A_MODULE = (
     "a hook, a subclass or a changed call may do more than the layers say: convert the part without it, "
     "or pass check=False to keep the layers alone"
@@ -54,20 +54,20 @@ def compare(
     computed_in: Iterable[Any] = (),
     remedy: str = OF_A_MODULE,
 ) -> bool:
-    """Refuses `mlp` if the source gives other outputs for eight fixed rows than rounding explains.
+    """Refuses `mlp` if its outputs for eight fixed rows differ from the source's by more than rounding.
 
     Args:
-      mlp: the network that was read.
-      call: the source's forward pass, from float64 rows `(8, n_in)`, whose numbers the source's dtype holds,
-        to outputs `(8, n_out)`. If it raises or gives no numbers, nothing is checked. Its warnings are not
-        shown.
-      argument: the importer's argument that holds the source; opens the message.
-      steps: what `mlp` was assembled from, where scalings were folded, which the source rounds one by one.
-      computed_in: dtypes that the source computes in, where neither its weights nor its outputs show them.
-      remedy: what to do.
+      mlp: the imported network.
+      call: the source's forward pass, from float64 rows `(8, n_in)` to outputs `(8, n_out)`. The source's
+        dtype can hold these rows exactly. If `call` raises, or does not return numbers, nothing is checked.
+        Its warnings are not shown.
+      argument: the importer's argument that holds the source; the message begins with it.
+      steps: the steps that `mlp` was assembled from, if scalings were folded: the source rounds every step.
+      computed_in: the dtypes that the source computes in, if neither its weights nor its outputs have them.
+      remedy: the advice at the end of the message.
 
     Returns:
-      Whether they were compared.
+      Whether both were compared.
     """
     if _traced(mlp):
         return False
@@ -78,7 +78,7 @@ def compare(
         with warnings.catch_warnings(), jax.default_matmul_precision("highest"):
             warnings.simplefilter("ignore")
             outputs, given = _numbers(call(rows.copy()), argument)
-    except Exception:  # of code that isn't ours
+    except Exception:  # from code outside jaxneuron
         return False
     found = _difference(mlp, steps, rows, outputs, _coarsest([dtype, given]))
     if found:
@@ -94,11 +94,16 @@ def compare_given(
     steps: Sequence[Step] | None = None,
     remedy: str = OF_ARRAYS,
 ) -> None:
-    """Refuses `mlp` if it gives other outputs than `check`, `(rows, outputs)` of the source, beyond rounding.
+    """Refuses `mlp` if its outputs differ from those in `check` by more than rounding explains.
 
-    None and False check nothing. Rows `(rows, n_in)` and outputs `(rows, n_out)` are arrays of any library.
-    One row may be `(n_in,)`, its outputs `(n_out,)`, and those of a network with one output `(rows,)`. The
-    `steps` are those of `compare`.
+    Args:
+      mlp: the imported network.
+      check: `(rows, outputs)` of the source, `(rows, n_in)` and `(rows, n_out)`, as arrays of any library.
+        One row may be `(n_in,)` and its outputs `(n_out,)`. The outputs of a network with one output may be
+        `(rows,)`. For None and False nothing is checked.
+      argument: the importer's argument that holds `check`; messages about its form begin with it.
+      steps: the steps that `mlp` was assembled from, if scalings were folded: the source rounds every step.
+      remedy: the advice at the end of the message about different outputs.
     """
     if check is None or check is False:
         return
@@ -136,12 +141,12 @@ def compare_given(
 def _difference(
     mlp: MLP, steps: Sequence[Step] | None, rows: Array, outputs: Array, dtype: np.dtype
 ) -> str | None:
-    """How the `outputs` of a source that computes in `dtype` differ, as words for a message; None if not."""
+    """Says, for a message, how the `outputs` of a source that computes in `dtype` differ; None if equal."""
     wanted = (len(rows), mlp.layers[-1].w.shape[1])
     if outputs.size != wanted[0] * wanted[1]:
         return f"outputs of shape {outputs.shape} instead of {wanted}"
     if not any(isinstance(step, Scaling | Units) for step in steps or ()):
-        steps = None  # the network's own, nothing is folded
+        steps = None  # then the network's own steps are used: scalings were not folded
     ours, theirs = _Rounding.ours(mlp), _Rounding.theirs(dtype)
     both = _Rounding(*(a + b for a, b in zip(ours, theirs, strict=True)))
     try:
@@ -166,7 +171,7 @@ def _difference(
 
 
 class _Rounding(NamedTuple):
-    """What rounding adds, relative to the numbers that are rounded."""
+    """The errors that rounding adds, relative to the numbers that are rounded (`tiny`: absolute)."""
 
     sums: float  # by each addition of a sum
     stored: float  # by storing a sum or its weights
@@ -175,27 +180,30 @@ class _Rounding(NamedTuple):
 
     @staticmethod
     def theirs(dtype: np.dtype) -> _Rounding:
-        """bfloat16 and float16 are summed in float32; sums, parts of sums and biases are then rounded."""
+        """The source's: bfloat16 and float16 are summed in float32, then sums, parts and biases rounded."""
         u, tiny = _unit(dtype), float(ml_dtypes.finfo(dtype).tiny)
         return _Rounding(2.0**-24, 4 * u, u, tiny) if dtype.itemsize == 2 else _Rounding(u, 0.0, u, tiny)
 
     @staticmethod
     def ours(mlp: MLP) -> _Rounding:
-        """float64; weights may have been rounded once. Each formula in _math/float64.py is within 2^-43."""
+        """The network's, in float64; its weights may have been rounded once.
+
+        The relative error of each formula in _math/float64.py is at most 2^-43.
+        """
         return _Rounding(2.0**-53, _unit(_coarsest(_dtypes(_chain(mlp)))), 2.0**-47, 0.0)
 
 
 class _Done(NamedTuple):
-    """What a step made of the rows."""
+    """The result of a step."""
 
-    error: Array  # that rounding may leave in its outputs
+    error: Array  # the error that rounding may leave in its outputs
     slopes: Slopes
-    scale: Array  # the error of the last sum or scaling: how far off is far for an output
-    largest: Array  # number on the way, for each row
+    scale: Array  # the error of the last sum or scaling: the scale on which outputs differ
+    largest: Array  # the largest number on the way, for each row
 
 
 def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Array, list[_Done]]:
-    """The outputs of `steps`, and for each step what the bound needs."""
+    """The outputs of `steps`, and for each step the numbers that the bound needs."""
     trace = [_Done(np.zeros(x.shape), lambda v: v, np.ones(x.shape), np.abs(x).max(1, initial=0.0))]
     parts = np.abs(x)  # a source may have folded a scaling into the layer after it
     for step in steps:
@@ -223,7 +231,7 @@ def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Arra
 
 
 def _bound(trace: Sequence[_Done], slopes: Array) -> tuple[Array, Array]:
-    """For each row: how far `slopes` times the outputs may be off, and the largest number on the way."""
+    """For each row: a bound of the error of `slopes` times the outputs, and the largest number on the way."""
     total = np.zeros(len(slopes))
     for done in reversed(trace):
         total += (np.abs(slopes) * done.error).sum(1)
@@ -232,14 +240,14 @@ def _bound(trace: Sequence[_Done], slopes: Array) -> tuple[Array, Array]:
 
 
 def _put(chosen: Array, n: int, v: Array) -> Array:
-    """Slopes of n units, from those of the units that were chosen of them."""
+    """The slopes of n units, from the slopes of the units that were chosen among them."""
     found = np.zeros((len(v), n))
-    np.add.at(found.T, chosen, v.T)  # one may be chosen twice
+    np.add.at(found.T, chosen, v.T)  # a unit may be chosen twice
     return found
 
 
 def _affine(layer: Affine, x: Array, parts: Array) -> tuple[Array, Array, Slopes]:
-    """x @ w + b; parts @ |w| + |b|, where the parts of x cancelled; and the slopes."""
+    """x @ w + b; parts @ |w| + |b|, where `parts` are the sizes of the terms of x; and the slopes."""
     w = np.asarray(layer.w)
     step = max(1, BLOCK // max(1, w.shape[1]))
 
@@ -259,9 +267,9 @@ def _affine(layer: Affine, x: Array, parts: Array) -> tuple[Array, Array, Slopes
 def _activation(
     function: Activation, z: Array, error: Array, rounding: _Rounding
 ) -> tuple[Array, Array, Slopes]:
-    """The activation at z, which is off by `error`; what its own roundings add; and the slopes.
+    """The activation at z, which has this `error`; the error that its own roundings add; and the slopes.
 
-    A library may compute 1 - p, exp(z) - 1 or z (1 + erf(z)), from numbers as large as 1 or z.
+    A library may compute 1 - p, exp(z) - 1 or z (1 + erf(z)), whose terms are as large as 1 or z.
     """
     u = 16 * rounding.result
     if function in OF_ROWS:
@@ -273,9 +281,9 @@ def _activation(
         return y, error + u * np.abs(y), lambda v: v - p * v.sum(1, keepdims=True)
     try:
         y = _value(function, z)
-    except KeyError:  # no formula of NumPy's
+    except KeyError:  # it does not have a NumPy formula
         return _called(resolve(function), z, u)
-    # To the side where it is steeper: within its error, relu(0) has the slopes 0 and 1.
+    # The slope to the steeper side: within the error of z, relu at 0 has the slopes 0 and 1.
     step = np.maximum(error, 2.0**-20 * np.maximum(1, np.abs(z)))
     up, down = (_value(function, z + step) - y) / step, (y - _value(function, z - step)) / step
     slope = np.where(np.abs(up) > np.abs(down), up, down)
@@ -291,11 +299,11 @@ def _value(function: Activation, z: Array) -> Array:
 
 
 class _NotCalled(Exception):
-    """A function of the user's own raised."""
+    """A user's own function raised an error."""
 
 
 def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, Array, Slopes]:
-    """A function of the user's own: JAX evaluates it, as it does in the source, and gives its slopes."""
+    """A user's own function at z: JAX evaluates it, as in the source, and computes its slopes."""
 
     def slopes(v: Array) -> Array:
         try:
@@ -313,7 +321,7 @@ def _called(function: Callable[[Any], Any], z: Array, u: float) -> tuple[Array, 
 
 
 def _rows(n: int, steps: Iterable[Step], dtype: np.dtype) -> Array:
-    """Eight rows of several magnitudes, in numbers that `dtype` holds; around a mean if one is subtracted."""
+    """Eight rows of several magnitudes, which `dtype` holds exactly, around the mean if one is subtracted."""
     rows = np.random.default_rng(0).standard_normal((len(MAGNITUDES), n)) * np.array(MAGNITUDES)[:, None]
     first, second = [*steps, None, None][:2]
     chosen, scaling = (first.chosen, second) if isinstance(first, Units) else (slice(None), first)
@@ -325,7 +333,7 @@ def _rows(n: int, steps: Iterable[Step], dtype: np.dtype) -> Array:
 
 
 def _numbers(value: Any, argument: str) -> tuple[Array, np.dtype]:
-    """An array of any library in float64, and the float dtype that it came in."""
+    """An array of any library as float64, and the float dtype that it had."""
     if hasattr(value, "detach"):  # PyTorch's
         check_plain(value, argument)
         value = value.detach().cpu()

@@ -1,4 +1,4 @@
-"""Equinox's modules, both ways."""
+"""Equinox modules, both ways."""
 
 from __future__ import annotations
 
@@ -27,27 +27,30 @@ from jaxneuron.convert.steps import Step, assemble, network
 @public
 @concrete
 def from_equinox(module: Any, *, dtype: DTypeLike | None = None, check: Check = True) -> MLP:
-    """A network from an Equinox module; its activations are read from it.
+    """A network from an Equinox module, with its activations.
 
     Args:
       module: an `eqx.nn.MLP`, an `eqx.nn.Linear`, or an `eqx.nn.Sequential` of `Linear` and `Lambda`. Equinox
-        calls a `Lambda` on one row, and an `MLP`'s activations on one unit; functions that have no name here
-        are applied to each row, each unit.
-      dtype: to convert the layers to; None keeps theirs.
-      check: True compares the network with `jax.vmap(module)`, in inference, on eight fixed rows if it can be
-        called on them, and False does not. `(rows, outputs)`, of the source, compares with those.
+        calls a `Lambda` on one row, and an `MLP`'s activations on one unit. A function that has no name in
+        jaxneuron is applied in the same way, to each row or to each unit.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: True compares the network with `jax.vmap(module)`, in inference, on eight fixed rows, if the
+        module can be called on them. False does not. `(rows, outputs)` compares it with these outputs of the
+        source.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded.
 
     Raises:
-      ValueError: a module with other layers, or whose `__call__` is not the library's; an ensemble, for which
-        `eqx.filter_vmap(from_equinox)(ensemble)` gives a stack of networks; activations with parameters;
-        outputs that differ from the module's by more than rounding explains; a number too large for `dtype`.
-        TypeError: another dtype. ImportError: Equinox is not installed.
+      ValueError: the module has other layers, or a `__call__` that is not the library's; it is an ensemble,
+        for which `eqx.filter_vmap(from_equinox)(ensemble)` gives a stack of networks; an activation has
+        parameters; the network's outputs differ from the module's by more than rounding explains; a weight is
+        too large for `dtype`.
+      TypeError: `dtype` is not one of float64, float32, float16 and bfloat16.
+      ImportError: Equinox is not installed.
 
-    Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. Held by
+    Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. Tested by
     tests/interop/test_equinox.py.
 
     Example:
@@ -71,7 +74,7 @@ def _library() -> Any:
 
 
 def _forward(module: Any, rows: np.ndarray, equinox: Any) -> Any:
-    """The module's outputs for each row in inference, where nothing is dropped."""
+    """The module's outputs for each row, in inference mode, without dropout."""
     first = module
     while hasattr(first, "layers"):
         first = first.layers[0]
@@ -114,7 +117,7 @@ def _is(module: Any, kind: Any) -> bool:
 
 
 def _layers(mlp: Any) -> list[Any]:
-    """The layers of an `eqx.nn.MLP`; scan=True has stacked those between the first and the last."""
+    """The layers of an `eqx.nn.MLP`. With scan=True those between the first and the last are stacked."""
     if not getattr(mlp, "scan", False) or mlp.depth == 0:
         return list(mlp.layers)
     first, stack, last = mlp.layers
@@ -191,13 +194,15 @@ def to_equinox(mlp: MLP) -> Any:
       mlp: an `MLP`.
 
     Returns:
-      An `eqx.nn.Sequential` of `Linear` and `Lambda`, for one row; `jax.vmap` it over a batch.
+      An `eqx.nn.Sequential` of `Linear` and `Lambda`, which takes one row. Apply `jax.vmap` to it for a
+      batch.
 
     Raises:
-      TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks. ImportError: Equinox is
-        not installed.
+      TypeError: `mlp` is not an `MLP`.
+      ValueError: `mlp` is a stack of networks.
+      ImportError: Equinox is not installed.
 
-    Numerics: the weights are the network's transposed, bit for bit. Held by tests/interop/test_equinox.py.
+    Numerics: the weights are the network's transposed, bit for bit. Tested by tests/interop/test_equinox.py.
 
     Example:
       `jax.vmap(to_equinox(jaxneuron.gates.XOR))(rows)`

@@ -1,4 +1,4 @@
-"""Files of networks, by suffix: what reads and writes each kind, and what `jaxneuron info` says of it."""
+"""The kinds of network files, by suffix: how to read, write and describe each (`jaxneuron info`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jaxneuron.convert.steps import assemble, chain
 
 
 class Kind(NamedTuple):
-    """What reads a kind of file, what writes it, and the options for what such a file does not record."""
+    """How a kind of file is read and written, and which options give what such a file does not record."""
 
     read: Callable[..., MLP] | None
     write: Callable[..., object] | None
@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 
 
 def described(path: Path, output: str | None = None) -> str:
-    """The summary of the network in a file, or the names and shapes of its arrays if it records no more."""
+    """A summary of the network in a file, or the names and shapes of its arrays if it records only these."""
     kind = kind_of(path)
     if output is not None and kind != ".onnx":
         raise ValueError(f"info: --output is for .onnx files, got {path.name}; leave it out")
@@ -70,9 +70,9 @@ def described(path: Path, output: str | None = None) -> str:
 
 
 def kind_of(path: Path) -> str:
-    """The key of `KINDS` for a file: what it is, whatever its name; its suffix where nothing else tells it.
+    """The key of `KINDS` for a file: by its contents if they tell the kind, otherwise by its suffix.
 
-    "torch" is a safetensors file of another program, "weights" an HDF5 file without the model of Keras.
+    "torch" is a safetensors file of another program; "weights" is an HDF5 file without a Keras model.
     """
     kind = f".{kind_of_file(path) or path.suffix[1:]}"
     if kind == ".hdf5":
@@ -84,7 +84,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_any(path: Path, given: dict[str, Any]) -> MLP:
-    """The network in a file; `given` holds the options that `TAKES` lists for its kind, and `dtype`."""
+    """The network in a file. `given` holds the options that `TAKES` lists for this kind, and `dtype`."""
     reader = KINDS[kind_of(path)].read
     if reader is None:
         raise ValueError(f"{path}: can't be read as a network; read the file it was made from")

@@ -36,45 +36,49 @@ def from_flax(
     """A network from the parameters of a Flax linen module.
 
     Args:
-      params: `{"params": {"Dense_0": {"kernel", "bias"}, ...}}` or its value, nested to any depth. Layers
-        are taken in the order of the numbers in their names, `Dense_10` after `Dense_9`. Flax numbers layers
-        without a name as they are created, which is not always the order in which they are called. With
-        BatchNorms, `{"params": ..., "batch_stats": ...}`.
-      activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
-        hashable callable; one for all, or a sequence with one for each. With BatchNorms a sequence with one
-        for each module in `layers` but the last, "identity" where none stands after it.
-      final_activation: of the last layer.
-      layers: the names of the network's layers in order, such as "block/Dense_0"; what is not named is left
-        out, such as a critic. BatchNorms are named among them, and folded into the layers beside them. None
-        takes all layers, in the order of their numbers.
-      epsilon: of the BatchNorms, which the parameters do not record: 1e-5, Flax's default, or another; None
-        where there are none.
+      params: `{"params": {"Dense_0": {"kernel", "bias"}, ...}}` or its value, nested to any depth. Layers are
+        taken in the order of the numbers in their names: `Dense_10` comes after `Dense_9`. Flax numbers
+        layers without a name in the order in which they are created, which is not always the order in which
+        they are called. With BatchNorms, `{"params": ..., "batch_stats": ...}`.
+      activation: the activation of the hidden layers, which the parameters do not record: a name such as
+        "tanh", or a hashable callable. One for all hidden layers, or a sequence with one for each. With
+        BatchNorms, a sequence with one for each module in `layers` except the last; "identity" where an
+        activation does not follow the module.
+      final_activation: the activation of the last layer, likewise.
+      layers: the names of the network's layers in order, such as "block/Dense_0". Layers that are not named,
+        such as a critic, are left out. Name BatchNorms among them: they are folded into the layers beside
+        them. None takes all layers, in the order of their numbers.
+      epsilon: the epsilon of the BatchNorms, which the parameters do not record: 1e-5, Flax's default, or
+        another number. None if there are no BatchNorms.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
-        deviations; None keeps all.
-      stacked: what the first axis of kernels `(n, n_in, n_out)` is: "members", which `nn.vmap` or `jax.vmap`
-        of `init` makes, or "layers", which `nn.scan` makes; None if there is none. The arrays of
-        BatchNorms, `(n, n_out)`, have the same axis.
-      dtype: to convert the layers to; None keeps theirs.
-      check: `(rows, outputs)` of the source, with which the network is compared.
+        deviations. None keeps all.
+      stacked: the meaning of the first axis of kernels `(n, n_in, n_out)`: "members", if `nn.vmap` or
+        `jax.vmap` of `init` made it, or "layers", if `nn.scan` did. None if kernels have two axes. The arrays
+        of BatchNorms, `(n, n_out)`, have the same first axis.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: `(rows, outputs)`: inputs, and the outputs that the source computed for them. The network is
+        compared with these.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost. With `stacked="members"` a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded. With `stacked="members"`, a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
 
     Raises:
-      ValueError: parameters of other than dense layers and BatchNorms, names that tell no order, layers that
-        do not chain, kernels of three axes without `stacked`, BatchNorms without `layers`, `epsilon` or an
-        activation for each, an unknown activation, outputs other than those of `check`, no `outputs`, a
-        number too large for `dtype`. TypeError: `params` that are not a mapping, another dtype.
+      ValueError: `params` holds other layers than dense layers and BatchNorms; the names don't tell the order
+        of the layers; the layers do not chain; kernels have three axes and `stacked` is not given; there are
+        BatchNorms, but `layers`, `epsilon` or an activation for each module is missing; an activation is
+        unknown; `outputs` does not name a unit; a weight is too large for `dtype`; the outputs differ from
+        those in `check` by more than rounding explains.
+      TypeError: `params` is not a mapping, or `dtype` is not one of float64, float32, float16 and bfloat16.
 
     Warns:
-      UserWarning: without `layers` and `check`, of layers that Flax numbered and that would chain in another
-        order too; without `check`, of normalisations, WeightNorm and LoRA beside the layers in `layers`,
-        which are left out.
+      UserWarning: without `layers` and `check`, if Flax numbered the layers and they would chain in another
+        order too; without `check`, if there are normalisations, WeightNorm or LoRA beside the layers in
+        `layers`, which are left out.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
-    float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is
-    subtracted in a layer of its own. Held by tests/interop/test_flax.py and test_batch_norm.py.
+    float64, and its layer is rounded once. A mean of more than 16 deviations that comes after an activation
+    is subtracted in a layer of its own. Tested by tests/interop/test_flax.py and test_batch_norm.py.
 
     Example:
       >>> params = {"params": {"Dense_0": {"kernel": np.ones((3, 2)), "bias": np.zeros(2)}}}
@@ -107,12 +111,12 @@ def from_flax(
 
 
 def numbered_by_flax(names: Sequence[str]) -> bool:
-    """Whether Flax gives such names by itself: that of the class, and a number."""
+    """Whether Flax gives such names by itself: the name of the class, and a number."""
     return all(re.fullmatch(r"[A-Z]\w*_\d+", name) for name in names)
 
 
 def _unboxed(leaf: Any) -> Any:
-    """The array in a box that says how it is divided among devices."""
+    """The array in a box of Flax's, which records how the array is divided among devices."""
     if not hasattr(leaf, "unbox"):
         return leaf
     if type(leaf).__module__.startswith("flax.") and type(leaf).__name__ in PARTITIONED:
@@ -132,13 +136,14 @@ def to_flax_params(mlp: MLP) -> dict[str, Any]:
       mlp: an `MLP`.
 
     Returns:
-      `{"params": {"Dense_0": {"kernel", "bias"}, ...}}`, the same arrays. The activations are not among
-      a linen module's parameters: the module has its own. Flax is not needed.
+      `{"params": {"Dense_0": {"kernel", "bias"}, ...}}`, with the same arrays. The parameters of a linen
+      module do not contain its activations: the module has its own. Flax is not needed.
 
     Raises:
-      TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks.
+      TypeError: `mlp` is not an `MLP`.
+      ValueError: `mlp` is a stack of networks.
 
-    Numerics: the weights are the network's, bit for bit. Held by tests/convert/test_flax.py.
+    Numerics: the weights are the network's, bit for bit. Tested by tests/convert/test_flax.py.
 
     Example:
       >>> to_flax_params(jaxneuron.gates.XOR)["params"]["Dense_1"]["bias"].shape

@@ -37,45 +37,49 @@ def from_haiku(
 
     Args:
       params: `{"mlp/~/linear_0": {"w", "b"}, ...}`. Layers are taken in the order of the numbers in their
-        names, `linear` before `linear_1` and `linear_10` after `linear_9`. Haiku numbers layers of one name
-        as they are created, which is not always the order in which they are called.
-      activation: of the hidden layers, which the parameters do not record: a name such as "tanh" or a
-        hashable callable; one for all, or a sequence with one for each. With BatchNorms a sequence with one
-        for each module in `layers` but the last, "identity" where none stands after it.
-      final_activation: of the last layer.
+        names: `linear` comes before `linear_1`, and `linear_10` after `linear_9`. Haiku numbers layers of one
+        name in the order in which they are created, which is not always the order in which they are called.
+      activation: the activation of the hidden layers, which the parameters do not record: a name such as
+        "tanh", or a hashable callable. One for all hidden layers, or a sequence with one for each. With
+        BatchNorms, a sequence with one for each module in `layers` except the last; "identity" where an
+        activation does not follow the module.
+      final_activation: the activation of the last layer, likewise.
       state: the moving averages of BatchNorms, `{"batch_norm/~/mean_ema": {"average", ...}, ...}`, as
-        `hk.transform_with_state` keeps them; None where there are none.
-      layers: the names of the network's layers in order, such as "mlp/~/encoder"; what is not named is left
-        out, such as a critic. BatchNorms are named among them, and folded into the layers beside them. None
-        takes all layers, in the order of their numbers.
-      epsilon: of the BatchNorms, which the parameters do not record: 1e-5, Haiku's default, or another; None
-        where there are none.
+        `hk.transform_with_state` keeps them. None if there are no BatchNorms.
+      layers: the names of the network's layers in order, such as "mlp/~/encoder". Layers that are not named,
+        such as a critic, are left out. Name BatchNorms among them: they are folded into the layers beside
+        them. None takes all layers, in the order of their numbers.
+      epsilon: the epsilon of the BatchNorms, which the parameters do not record: 1e-5, Haiku's default, or
+        another number. None if there are no BatchNorms.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
-        deviations; None keeps all.
-      stacked: what the first axis of weights `(n, n_in, n_out)` is: "members", which `hk.vmap` or `jax.vmap`
-        of `init` makes, or "layers", which `hk.experimental.layer_stack` makes; None if there is none.
-        The arrays of BatchNorms, `(n, n_out)`, have the same axis.
-      dtype: to convert the layers to; None keeps theirs.
-      check: `(rows, outputs)` of the source, with which the network is compared.
+        deviations. None keeps all.
+      stacked: the meaning of the first axis of weights `(n, n_in, n_out)`: "members", if `hk.vmap` or
+        `jax.vmap` of `init` made it, or "layers", if `hk.experimental.layer_stack` did. None if weights have
+        two axes. The arrays of BatchNorms, `(n, n_out)`, have the same first axis.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: `(rows, outputs)`: inputs, and the outputs that the source computed for them. The network is
+        compared with these.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost. With `stacked="members"` a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded. With `stacked="members"`, a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
 
     Raises:
-      ValueError: parameters of other than dense layers and BatchNorms, names that tell no order, layers that
-        do not chain, weights of three axes without `stacked`, BatchNorms without `layers`, `epsilon` or an
-        activation for each, an unknown activation, outputs other than those of `check`, no `outputs`, a
-        number too large for `dtype`. TypeError: `params` that are not a mapping, another dtype.
+      ValueError: `params` holds other layers than dense layers and BatchNorms; the names don't tell the order
+        of the layers; the layers do not chain; weights have three axes and `stacked` is not given; there are
+        BatchNorms, but `layers`, `epsilon` or an activation for each module is missing; an activation is
+        unknown; `outputs` does not name a unit; a weight is too large for `dtype`; the outputs differ from
+        those in `check` by more than rounding explains.
+      TypeError: `params` is not a mapping, or `dtype` is not one of float64, float32, float16 and bfloat16.
 
     Warns:
-      UserWarning: without `layers` and `check`, of layers that Haiku numbered and that would chain in another
-        order too (those of `hk.nets.MLP` are numbered from 0, in the order of the calls); without `check`,
-        of normalisations and biases beside the layers in `layers`, which are left out.
+      UserWarning: without `layers` and `check`, if Haiku numbered the layers and they would chain in another
+        order too (layers of `hk.nets.MLP` are numbered from 0, in the order of the calls); without `check`,
+        if there are normalisations or biases beside the layers in `layers`, which are left out.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. A BatchNorm is folded in
-    float64 and its layer rounded once; a mean of more than 16 deviations that comes after an activation is
-    subtracted in a layer of its own. Held by tests/interop/test_haiku.py and test_batch_norm.py.
+    float64, and its layer is rounded once. A mean of more than 16 deviations that comes after an activation
+    is subtracted in a layer of its own. Tested by tests/interop/test_haiku.py and test_batch_norm.py.
 
     Example:
       >>> params = {"mlp/~/linear_0": {"w": np.ones((3, 2))}, "mlp/~/linear_1": {"w": np.ones((2, 1))}}
@@ -106,7 +110,7 @@ def from_haiku(
 
 
 def _average(path: Path) -> Path | None:
-    """`batch_norm/~/mean_ema/average` is `batch_norm/mean`; beside it are numbers that training needs."""
+    """`batch_norm/mean` for `batch_norm/~/mean_ema/average`; None for numbers that only training needs."""
     found = {"~/mean_ema": "mean", "~/var_ema": "var"}.get("/".join(path[-3:-1]))
     if found is None:
         return path

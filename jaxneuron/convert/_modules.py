@@ -1,4 +1,4 @@
-"""Modules of Equinox and NNX, which are read as their class computes."""
+"""Checks modules of Equinox and NNX, which are read as their class computes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from jaxneuron._errors import BadValue
 
 
 def is_a(module: Any, kind: Any, library: str, prefix: str) -> bool:
-    """Whether `module` computes what a `kind` does: a subclass may be called in another way.
+    """Whether `module` computes what a `kind` does. A subclass with a call of its own does not.
 
-    `library` and `prefix`, such as "Equinox" and "eqx.nn.", say in messages whose the class is.
+    `library` and `prefix`, such as "Equinox" and "eqx.nn.", name the owner of the class in messages.
     """
     if isinstance(module, kind) and type(module).__call__ is not kind.__call__:
         raise BadValue(

@@ -1,9 +1,10 @@
 """Layers found by their names in nested parameters: `{"Dense_0": {"kernel": ..., "bias": ...}, ...}`.
 
-Layers are ordered by the numbers in their names, and only if the names differ in one place and there by the
-number alone: `Dense_10` comes after `Dense_9`. Nothing else is taken for an order. Numbers that a library
-gave the layers as they were created don't tell the order of the calls: in `Dense(2)(tanh(Dense(8)(x)))` the
-last layer is `Dense_0`. Where the shapes don't tell it either, a warning says so.
+Layers are ordered by the numbers in their names: `Dense_10` comes after `Dense_9`. That requires that the
+names differ in one place, and there only by the number. Nothing else is taken as an order. If a library
+numbered the layers as they were created, the numbers don't tell the order of the calls: in
+`Dense(2)(tanh(Dense(8)(x)))` the last layer is `Dense_0`. If the shapes don't tell it either, a warning says
+so.
 """
 
 from __future__ import annotations
@@ -40,19 +41,22 @@ def named_layers(
     """The layers in `tree`, in order.
 
     Args:
-      tree: nested mappings; the innermost ones hold a layer's weights and bias under `names`.
-      argument: the importer's argument that holds the tree; opens the messages about it.
-      separator: stands between the places of a name.
-      layers: the names of the network's layers in order; all others are left out. None takes all that
-        `tree` holds, in the order of their numbers.
-      remedy: for a tree that holds other arrays.
-      first: the number that a name without a number stands for, where the library gives such names.
+      tree: nested mappings. The innermost ones hold a layer's weights and bias under `names`.
+      argument: the importer's argument that holds the tree. Messages about the tree begin with it.
+      names: the names of a layer's weights and of its bias in the tree.
+      separator: the text between the parts of a name.
+      layers: the names of the network's layers in order; all others are left out. None takes all layers in
+        `tree`, in the order of their numbers.
+      remedy: the advice for a tree that holds other arrays.
+      first: the number that a name without a number stands for, if the library gives such names.
       array: converts a leaf to an array.
-      stacked: what a leading axis of the weights is, if that was said; False where it can't be said.
-      by_creation: whether a library gives such names to layers by itself, as they are created; None where
-        the order is checked.
-      compared: whether the network will be compared with outputs of its source. If not, a warning names what
-        `layers` leaves out though it may change what they compute, but for modules `elsewhere`.
+      stacked: the meaning of a leading axis of the weights, if the user gave it; False if the importer does
+        not have this argument.
+      by_creation: tells whether a library gives such names to layers by itself, as they are created; None if
+        the order is checked in another way.
+      compared: whether the network will be compared with outputs of its source. If not, a warning names the
+        arrays that `layers` leaves out although they may change the outputs.
+      elsewhere: the paths of modules that this warning leaves out.
     """
     weight, bias = names
     found: dict[Path, dict[str, Any]] = {}
@@ -108,7 +112,7 @@ def named_layers(
 
 
 def of_layers(names: Iterable[str], layers: Any, separator: str = ".") -> list[str]:
-    """Those of the arrays' names that belong to `layers`; all, if these are not chosen."""
+    """The names of the arrays that belong to `layers`; all names if `layers` is not given."""
     if not isinstance(layers, (tuple, list)):
         return list(names)
     return [name for name in names if name.startswith(tuple(f"{layer}{separator}" for layer in layers))]
@@ -123,13 +127,13 @@ def _warn_of_others(
     elsewhere: Container[Path],
     stacked: bool,
 ) -> None:
-    """Warns of numbers beside the chosen layers that are no layer's: of a normalisation, of LoRA."""
+    """Warns of arrays beside the chosen layers that are not a layer's, but a normalisation's or LoRA's."""
     beside = {path[:-1] for path in chosen}
-    modules: dict[Path, bool] = {}  # whether they hold layers of their own, as a critic does
+    modules: dict[Path, bool] = {}  # whether each holds layers of its own, as a critic does
     for path, leaf in leaves.items():
         module = next((path[: n + 1] for n in range(len(path), -1, -1) if path[:n] in beside), path)
         is_lora = any("lora" in name.lower() for name in path[len(module) - 1 :])
-        is_bare = module == path  # as the deviations of a policy's actions
+        is_bare = module == path  # such as the deviations of a policy's actions
         if module in chosen or module in elsewhere or "float" not in str(getattr(leaf, "dtype", "")):
             continue
         if path[: len(module) - 1] in beside and (is_lora or not is_bare):
@@ -145,7 +149,7 @@ def _warn_of_others(
 
 
 def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) -> None:
-    """Refuses, or warns of, the order in which layers were created where it may not be that of the calls."""
+    """Refuses, or warns of, an order of creation that may not be the order of the calls."""
     for i, (one, two) in enumerate(pairwise(layers)):
         if one.w.shape[-1] != two.w.shape[-2]:
             raise BadValue(
@@ -167,10 +171,11 @@ def _check_order(argument: str, layers: Sequence[Affine], names: Sequence[str]) 
 def fits_otherwise(widths: Sequence[int]) -> bool:
     """Whether layers of these widths, `n_in` first, would chain in another order too, or make two networks.
 
-    Any chain can be had from any other with the same ends by exchanging the layers between one pair of equal
-    widths and those between another (Ukkonen 1992, Pevzner 1995, of Eulerian paths). There is another
-    where a width stands in three places, or two widths in turn: a, b, a, b. The first width again, after a
-    hidden layer, may be the end of the chain, which can then begin anywhere, or the inputs of a network.
+    Any chain can be turned into any other chain with the same ends, by exchanging the layers between one pair
+    of equal widths with those between another pair (Ukkonen 1992 and Pevzner 1995, on Eulerian paths). So
+    there is another chain if a width occurs in three places, or if two widths alternate: a, b, a, b. If the
+    first width occurs again after a hidden layer, it may be the end of the chain, which can then begin
+    anywhere, or the inputs of a second network.
     """
     if widths[0] in widths[2:] or any(widths.count(width) > 2 for width in widths):
         return True
@@ -195,7 +200,7 @@ def leaves(tree: Any, argument: str, separator: str, path: Path = ()) -> Iterato
 
 
 def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]:
-    """`paths` in the order of the numbers in the one place where they differ."""
+    """`paths` in the order of the numbers in the only place where the paths differ."""
     if len(paths) == 1:
         return paths
     even = len({len(path) for path in paths}) == 1
@@ -215,7 +220,7 @@ def _numeric(paths: list[Path], separator: str, first: int | None) -> list[Path]
 
 
 def paths_of(layers: Sequence[str], separator: str) -> list[Path]:
-    """The paths of `layers`, the names of a network's layers in order."""
+    """The paths for `layers`, the names of a network's layers in order."""
     if not isinstance(layers, (tuple, list)) or not all(isinstance(name, str) for name in layers):
         raise BadType(
             f"layers must be a list of names, got {type(layers).__name__}; pass strings, in the layers' order"

@@ -1,4 +1,4 @@
-"""Flax NNX's modules and their states."""
+"""Flax NNX modules and their states."""
 
 from __future__ import annotations
 
@@ -47,42 +47,47 @@ def from_nnx(
 
     Args:
       module: an `nnx.Sequential` of `nnx.Linear`, `nnx.BatchNorm` and activations, read as it computes in
-        evaluation; or another module that holds `nnx.Linear`s, or the `nnx.State` of one. In place of an
-        `nnx.Linear`, an `nnx.LoRALinear`, or an `nnx.LoRA` around one, whose `a @ b` is added to the kernel.
-      activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
-        sequence with one for each. Read from an `nnx.Sequential`, required otherwise. A callable is given
-        all rows at once, as NNX does.
-      final_activation: of the last layer. Read from an `nnx.Sequential`, required otherwise.
-      layers: the names of the network's layers in order, such as "block/linear_0"; what is not named is left
-        out, such as a critic. None takes all layers, in the order of their numbers.
+        evaluation mode; another module that holds `nnx.Linear`s; or the `nnx.State` of such a module. In
+        place of an `nnx.Linear` it may have an `nnx.LoRALinear`, or an `nnx.LoRA` around one, whose `a @ b`
+        is added to the kernel.
+      activation: the activation of the hidden layers: a name such as "tanh", or a hashable callable. One for
+        all hidden layers, or a sequence with one for each. It is read from an `nnx.Sequential`, and required
+        otherwise. A callable is given all rows at once, as NNX does.
+      final_activation: the activation of the last layer. It is read from an `nnx.Sequential`, and required
+        otherwise.
+      layers: the names of the network's layers in order, such as "block/linear_0". Layers that are not named,
+        such as a critic, are left out. None takes all layers, in the order of their numbers.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
-        deviations; None keeps all.
-      stacked: what the first axis of kernels `(n, n_in, n_out)` is: "members", which `nnx.vmap` of the
-        constructor makes, or "layers", which `nnx.scan` calls in turn; None if there is none.
-      dtype: to convert the layers to; None keeps theirs.
-      check: True compares the network with a module, in evaluation mode, on eight fixed rows if it can be
-        called on them, and False does not. `(rows, outputs)`, of the source, compares with those, whatever
-        the source is.
+        deviations. None keeps all.
+      stacked: the meaning of the first axis of kernels `(n, n_in, n_out)`: "members", if `nnx.vmap` of the
+        constructor made it, or "layers", if `nnx.scan` calls them in turn. None if kernels have two axes.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: True compares the network with a module, in evaluation mode, on eight fixed rows, if the module
+        can be called on them. False does not. `(rows, outputs)` compares it with these outputs of the source,
+        whatever the source is.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost. With `stacked="members"` a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded. With `stacked="members"`, a stack of networks: `jax.vmap(mlp_forward, (0, None))(mlp, x)`.
 
     Raises:
-      ValueError: a module with other layers, or with subclasses of them that are called in another way;
-        names that tell no order, layers that do not chain, kernels of three axes without `stacked`,
-        activations missing or given twice, outputs that differ from the source's by more than rounding
-        explains, a number too large for `dtype`. TypeError: a `module` that is neither a module nor a
-        state, another dtype. ImportError: Flax is not installed.
+      ValueError: the module has other layers, or subclasses of these layers that are called in another way;
+        the names don't tell the order of the layers; the layers do not chain; kernels have three axes and
+        `stacked` is not given; activations are missing, or given though the source has them; the network's
+        outputs differ from the source's by more than rounding explains; a weight is too large for `dtype`.
+      TypeError: `module` is neither a module nor a state, or `dtype` is not one of float64, float32, float16
+        and bfloat16.
+      ImportError: Flax is not installed.
 
     Warns:
-      UserWarning: of a module that gives no outputs for rows alone, so that it can't be compared; of a state,
-        without `check`, of normalisations and LoRA beside the layers in `layers`, which are left out.
+      UserWarning: if a module does not return outputs for rows alone, so that it can't be compared; for a
+        state without `check`, if there are normalisations or LoRA beside the layers in `layers`, which are
+        left out.
 
     Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. LoRA's `kernel + a @ b`
-    is summed in float64 and rounded once; a BatchNorm is folded likewise, its mean of more than 16 deviations
-    in a layer of its own where it comes after an activation. Held by tests/interop/test_nnx.py,
-    test_nnx_lora.py and test_batch_norm.py.
+    is summed in float64 and rounded once. A BatchNorm is folded in float64, and its layer is rounded once.
+    Its mean, if more than 16 deviations, is subtracted in a layer of its own if it comes after an activation.
+    Tested by tests/interop/test_nnx.py, test_nnx_lora.py and test_batch_norm.py.
 
     Example:
       `from_nnx(nnx.Sequential(nnx.Linear(4, 8, rngs=rngs), nnx.relu, nnx.Linear(8, 2, rngs=rngs)))`
@@ -100,7 +105,7 @@ def from_nnx(
             if stacked == "layers":
                 steps = [step for layer in members(steps) for step in layer]
     else:
-        called = check is not True or isinstance(module, nnx.Module)  # so that the order is checked
+        called = check is not True or isinstance(module, nnx.Module)  # then the outputs check the order
         found = named_layers(
             _tree(module, layers, nnx),
             "module",
@@ -135,7 +140,7 @@ def from_nnx(
 
 
 def _forward(module: Any, rows: np.ndarray, nnx: Any) -> Any:
-    """The outputs of a copy of the module in evaluation mode, for one row at a time: none may see another."""
+    """The outputs of a copy of the module in evaluation mode, row by row, so that rows can't interact."""
     copy = nnx.clone(module)
     copy.eval()
     x = jnp.asarray(rows, jnp.result_type(*jax.tree.leaves(nnx.state(copy, nnx.Param))))
@@ -181,7 +186,7 @@ def _batch_norm(part: Any, nnx: Any) -> Scaling:
 
 
 def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
-    """The arrays of a module by their paths, all in layers or not among `layers`; a state as it is."""
+    """The arrays of a module by their paths; a state is returned unchanged."""
     if isinstance(module, Mapping) and not isinstance(module, nnx.Module):
         return module
     if not isinstance(module, nnx.Module):
@@ -203,7 +208,7 @@ def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
             continue
         owner = next(o for i in range(len(path), -1, -1) if isinstance(o := parts.get(path[:i]), nnx.Module))
         name = "/".join(map(str, path))
-        of_linen = type(owner) is nnx.bridge.ToNNX  # whose parameters are those of a linen module
+        of_linen = type(owner) is nnx.bridge.ToNNX  # its parameters are a linen module's
         if of_layers([name], layers, "/") and not of_linen:
             raise BadValue(
                 f"module must hold its weights in nnx.Linear, got {name!r:.80} of a "
@@ -214,7 +219,7 @@ def _tree(module: Any, layers: Sequence[str] | None, nnx: Any) -> Any:
 
 
 def _affine(part: Any, nnx: Any) -> Affine | None:
-    """The layer that an `nnx.Linear` is, with the LoRA around it and in it; None for anything else."""
+    """The layer of an `nnx.Linear`, with the LoRA around it and in it; None for other modules."""
     added, base = [], part
     while _is(base, nnx.LoRA):
         added.append(base)
@@ -247,7 +252,7 @@ def _of_linear(linear: Any, nnx: Any) -> Affine:
 
 
 def _with_lora(layer: Affine | None, added: Sequence[Any], nnx: Any) -> Affine:
-    """x @ w + b, with x @ lora_a @ lora_b of each: the weights are summed in float64 and rounded once."""
+    """x @ w + b plus x @ lora_a @ lora_b of each LoRA: the weights are summed in float64 and rounded once."""
     arrays = [] if layer is None else [np.asarray(layer.w)]
     exact: Any = 0.0 if layer is None else arrays[0].astype(np.float64)
     for lora in added:
@@ -266,7 +271,7 @@ def _with_lora(layer: Affine | None, added: Sequence[Any], nnx: Any) -> Affine:
 
 
 def _computes_plainly(part: Any, nnx: Any) -> None:
-    """Refuses a layer that multiplies or converts its weights by a function of the user's."""
+    """Refuses a layer that multiplies or converts its weights by a user's own function."""
     plain = {"dot_general": jax.lax.dot_general, "promote_dtype": nnx.nn.dtypes.promote_dtype}
     for name, function in plain.items():
         if getattr(part, name, function) is not function:
@@ -277,12 +282,12 @@ def _computes_plainly(part: Any, nnx: Any) -> None:
 
 
 def _array(value: Any, nnx: Any) -> Any:
-    """What a layer finds in a variable."""
+    """The array that a layer reads from a variable."""
     if not isinstance(value, nnx.Variable):
         return value
     try:
         return value[...]
-    except Exception:  # of a value that isn't an array
+    except Exception:  # the value isn't an array
         raise BadType(
             f"module must hold arrays, got a {type(value).__name__} that holds none; "
             f"pass a module whose weights are arrays, which are not quantised"

@@ -16,7 +16,7 @@ from jaxneuron.convert._archives import members, npy_array
 
 
 def read_pairs(path: Path) -> list[Affine]:
-    """The layers in a file, which must hold nothing else."""
+    """The layers in a file. Refuses a file that holds anything else."""
     check_kind(path, "npz", "an .npz archive of w0, b0, w1, b1, ...")
     found = members(path, lambda name: True)
     arrays = {}

@@ -1,4 +1,4 @@
-"""Layers as pairs of arrays, `(w, b)`: for every source without an importer of its own."""
+"""Reads layers as pairs of arrays, `(w, b)`: for every source that does not have an importer of its own."""
 
 from __future__ import annotations
 
@@ -29,25 +29,29 @@ def from_pairs(
     """A network from a list of `(w, b)` pairs.
 
     Args:
-      pairs: `(w, b)` for every layer, `b (n_out,)` or None.
-      orientation: "in_out" for `w (n_in, n_out)`, "out_in" for `w (n_out, n_in)`. A square layer fits
-        both ways, so it is never guessed.
-      activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
-        sequence with one for each. A callable is given all rows at once, `(..., n_out)`.
-      final_activation: of the last layer.
-      dtype: to convert the layers to; None keeps theirs.
-      check: `(rows, outputs)` of the source, with which the network is compared.
+      pairs: `(w, b)` for every layer; b is `(n_out,)` or None.
+      orientation: "in_out" for `w (n_in, n_out)`, "out_in" for `w (n_out, n_in)`. A square layer fits both
+        ways, so the orientation is never guessed.
+      activation: the activation of the hidden layers: a name such as "tanh", or a hashable callable. One for
+        all hidden layers, or a sequence with one for each. A callable is given all rows at once,
+        `(..., n_out)`.
+      final_activation: the activation of the last layer, likewise.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: `(rows, outputs)`: inputs, and the outputs that the source computed for them. The network is
+        compared with these.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded.
 
     Raises:
-      ValueError: another orientation, layers that do not fit, an unknown activation, outputs other than
-        those of `check`, a number too large for `dtype`. TypeError: anything that is not a pair of arrays of
-        numbers, another dtype.
+      ValueError: `orientation` is neither of the two; the layers do not fit together; an activation is
+        unknown; a weight is too large for `dtype`; the outputs differ from those in `check` by more than
+        rounding explains.
+      TypeError: an element of `pairs` is not a pair of arrays of numbers, or `dtype` is not one of float64,
+        float32, float16 and bfloat16.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Held by
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Tested by
     tests/convert/test_pairs.py.
 
     Example:

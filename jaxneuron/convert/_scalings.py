@@ -57,12 +57,12 @@ def composed(one: Scaling, two: Scaling) -> Scaling:
 
 
 def chosen(scaling: Scaling, index: np.ndarray) -> Scaling:
-    """The scaling of some units."""
+    """The scaling of the units `index` alone."""
     return Scaling(*(array[index] if np.size(array) > 1 else array for array in map(np.asarray, scaling)))
 
 
 def after(layer: Affine, scaling: Scaling) -> Affine:
-    """The layer that does `scaling` after `layer`."""
+    """The layer that does what `layer`, followed by `scaling`, does."""
     mean, scale, shift = scaling
     w = np.asarray(layer.w, np.float64)
     b = np.broadcast_to(-mean if layer.b is None else np.asarray(layer.b, np.float64) - mean, w.shape[1:])
@@ -71,9 +71,9 @@ def after(layer: Affine, scaling: Scaling) -> Affine:
 
 
 def before(layer: Affine, scaling: Scaling, biased: bool, inputs: Units | None = None) -> Affine:
-    """The layer that does `scaling` before `layer`; `biased` if it has a bias even of 0.
+    """The layer that does what `scaling`, followed by `layer`, does. If `biased`, it has a bias, even of 0.
 
-    `inputs` are the units that the scaling reads, where that is a choice; the layer then reads all of them.
+    `inputs`: the choice of units that the scaling reads, if there is one. The result reads all units.
     """
     mean, scale, shift = (np.broadcast_to(a, len(layer.w)) for a in scaling)
     w = np.asarray(layer.w, np.float64)
@@ -81,7 +81,7 @@ def before(layer: Affine, scaling: Scaling, biased: bool, inputs: Units | None =
     offset = shift - mean * scale
     with np.errstate(all="ignore"):
         exact, bias = w * scale[:, None], b + offset @ w
-        if inputs is not None:  # in float64: a unit may be read twice
+        if inputs is not None:  # in float64, because a unit may be read twice
             exact, layer = spread(inputs, exact), reading(inputs, layer)
         folded = rounded(exact, bias, like=layer)
     return folded if biased or offset.any() or layer.b is not None else Affine(folded.w)

@@ -17,7 +17,7 @@ from jaxneuron.convert._check import Check, compare, compare_given
 from jaxneuron.convert._sklearn_transformers import backwards, class_of, does_nothing, fitted, forwards
 from jaxneuron.convert.steps import Step, assemble, chain, with_names
 
-# scikit-learn's names that are not ours; the others are the same in both.
+# scikit-learn's names that differ from jaxneuron's; the others are the same in both.
 DIFFERENT: dict[str, Activation] = {"logistic": "sigmoid"}
 SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 
@@ -25,34 +25,36 @@ SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "Halvin
 @public
 @concrete
 def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check = True) -> MLP:
-    """A network from a fitted scikit-learn estimator, activations and scalings included.
+    """A network from a fitted scikit-learn estimator, with its activations and scalings.
 
     Args:
-      estimator: an `MLPClassifier` or `MLPRegressor`; a `Pipeline` of affine transformers and one of them; a
-        `TransformedTargetRegressor` of either, with targets that affine transformers scale or that exp or
-        expm1 undoes; a search such as `GridSearchCV`, for its best estimator; or affine transformers alone.
-        Affine are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`, `RobustScaler`, `PCA`,
-        `IncrementalPCA`, `TruncatedSVD`, random projections, selections of features,
+      estimator: an `MLPClassifier` or `MLPRegressor`; a `Pipeline` of affine transformers and one of these; a
+        `TransformedTargetRegressor` of either, if affine transformers scale its targets or exp or expm1
+        transforms them back; a search such as `GridSearchCV`, for its best estimator; or affine transformers
+        alone. Affine transformers are `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`, `RobustScaler`,
+        `PCA`, `IncrementalPCA`, `TruncatedSVD`, random projections, selections of features,
         `FunctionTransformer()`, and `ColumnTransformer` and `FeatureUnion` of these.
-      dtype: to convert the layers to; None keeps theirs, float64 unless it was fitted on float32.
-      check: True compares the network with the estimator's own outputs on eight fixed rows, `(rows, outputs)`
-        with outputs that are given, and False does not.
+      dtype: the dtype to convert the layers to. None keeps theirs: float64, or float32 if the estimator was
+        fitted on float32.
+      check: True compares the network with the estimator's own outputs on eight fixed rows. False does not.
+        `(rows, outputs)` compares it with these outputs of the source.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost. Its outputs are those of `predict` for a regressor, always with an axis of units, and those
-      of `predict_proba` for a classifier: two columns, 1 - p and p, for two classes; one column for each of
-      more classes, or for each label. Its inputs have the names of the data frame's columns that the
-      estimator was fitted on, its outputs those of classes that are strings.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded. For a regressor its outputs are those of `predict`, always with an axis of units. For a
+      classifier they are those of `predict_proba`: two columns, 1 - p and p, for two classes; otherwise one
+      column for each class, or for each label. Its inputs have the names of the data frame's columns that the
+      estimator was fitted on. Its outputs have the names of the classes, if these are strings.
 
     Raises:
-      ValueError: an estimator of another kind, a subclass among them, or one that is not fitted; a number too
-        large for `dtype`; outputs that differ from the estimator's by more than rounding. TypeError: another
-        dtype.
+      ValueError: the estimator is of another kind, which includes subclasses, or is not fitted; a weight is
+        too large for `dtype`; the network's outputs differ from the estimator's by more than rounding
+        explains.
+      TypeError: `dtype` is not one of float64, float32, float16 and bfloat16.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
-    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
-    own, and so is a minimum of more than 16 ranges. Held by tests/interop/test_sklearn.py and
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded into
+    a layer in float64, and the layer is rounded once. A mean of more than 16 deviations is subtracted in a
+    layer of its own, and so is a minimum of more than 16 ranges. Tested by tests/interop/test_sklearn.py and
     tests/interop/test_sklearn_pipelines.py.
 
     Example:
@@ -71,7 +73,7 @@ def from_sklearn(estimator: Any, *, dtype: DTypeLike | None = None, check: Check
 
 
 def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
-    """predict_proba of a classifier, predict of a regressor, transform of a scaler."""
+    """The estimator's forward pass: predict_proba of a classifier, predict of a regressor, or transform."""
     names = ("predict_proba", "predict", "transform")
     call = next(getattr(estimator, name) for name in names if hasattr(estimator, name))
     columns = _of_inputs(estimator, "feature_names_in_")
@@ -83,7 +85,7 @@ def _forward(estimator: Any) -> Callable[[np.ndarray], Any]:
 
 
 def _of_inputs(estimator: Any, attribute: str) -> Any:
-    """What an estimator knows of its inputs, a pipeline by its first step that does anything."""
+    """An attribute that describes an estimator's inputs; for a pipeline, its first non-empty step's."""
     first = next((part for _, part in getattr(estimator, "steps", ()) if not does_nothing(part)), None)
     return getattr(estimator, attribute, None) if first is None else _of_inputs(first, attribute)
 
@@ -109,7 +111,7 @@ def _steps(estimator: Any) -> Iterator[Step]:
             Affine(w, b) for w, b in zip(fitted(estimator, "coefs_"), estimator.intercepts_, strict=True)
         ]
         if name == "MLPClassifier" and estimator.n_outputs_ == 1:
-            # predict_proba has a column for either class: sigmoid(-z) = 1 - sigmoid(z)
+            # predict_proba has a column for each of the two classes: sigmoid(-z) = 1 - sigmoid(z)
             layers[-1] = Affine(*(np.concatenate([-a, a], axis=-1) for a in layers[-1]))
         hidden, final = (DIFFERENT.get(a, a) for a in (estimator.activation, estimator.out_activation_))
         yield from chain(layers, hidden, final)

@@ -1,10 +1,10 @@
-"""scikit-learn's affine transformers, forwards before a network and backwards after one.
+"""scikit-learn's affine transformers: forwards before a network, and backwards after one.
 
     scalers         x -> (x - mean) * scale + shift, and clipped if they clip
     selections      x -> x[..., chosen]
     projections     x -> (x - mean) @ components.T, and scaled if they whiten
 
-A Pipeline has them one after another, a ColumnTransformer and a FeatureUnion side by side.
+A Pipeline applies them one after another, a ColumnTransformer and a FeatureUnion in parallel.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def forwards(part: Any) -> Iterator[Step]:
 
 
 def backwards(part: Any) -> Iterator[Step]:
-    """The steps of `part.inverse_transform`, by which a scaled target is undone after the network."""
+    """The steps of `part.inverse_transform`, which undo the scaling of a target after the network."""
     name = class_of(part)
     if does_nothing(part):
         return
@@ -98,24 +98,24 @@ def does_nothing(part: Any) -> bool:
 
 
 def class_of(estimator: Any) -> str:
-    """The name of a class of scikit-learn's own; of any other, a subclass among them, with its module's."""
+    """The name of an estimator's class; with the module's name unless the class is scikit-learn's own."""
     kind = type(estimator)
     return kind.__name__ if kind.__module__.startswith("sklearn.") else f"{kind.__module__}.{kind.__name__}"
 
 
 def fitted(estimator: Any, attribute: str) -> Any:
-    """An attribute that fitting makes."""
+    """An attribute that fitting sets. Refuses an estimator that is not fitted."""
     if not hasattr(estimator, attribute):
         raise BadValue(f"{type(estimator).__name__} must be fitted; call fit first")
     return getattr(estimator, attribute)
 
 
 def _scalings(scaler: Any) -> tuple[Scaling, Scaling]:
-    """What a scaler does, and what undoes it."""
+    """The scaling that a scaler does, and the scaling that undoes it."""
     name, scale = class_of(scaler), fitted(scaler, "scale_")
     scale = np.asarray(1.0 if scale is None else scale, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):  # a scale of 0 is refused where it is folded
-        if name == "MinMaxScaler":  # x * scale + min, written so that a far minimum is subtracted first
+        if name == "MinMaxScaler":  # x * scale + min, with a distant minimum subtracted first
             low = scaler.feature_range[0]
             least = (low - np.asarray(scaler.min_, np.float64)) / scale
             return Scaling(least, scale, low), Scaling(low, 1 / scale, least)
@@ -129,7 +129,7 @@ def _projection(part: Any) -> Iterator[Step]:
     components = fitted(part, "components_")
     w = (components.toarray() if hasattr(components, "toarray") else components).T
     if getattr(part, "mean_", None) is not None:
-        # A mean is measured in deviations (MOST_DEVIATIONS). Powers of 2 leave the components their bits.
+        # Means are measured in deviations (MOST_DEVIATIONS). Powers of 2 don't change the components' bits.
         variance = w**2 @ part.explained_variance_ + part.noise_variance_
         unit = np.ldexp(np.ones(len(w), w.dtype), np.frexp(np.sqrt(variance))[1])
         yield Scaling(part.mean_, 1 / unit)
@@ -144,7 +144,7 @@ def _whitens(part: Any) -> bool:
 
 
 def _deviations(part: Any) -> Any:
-    """Of the components of a PCA, as it divides by them."""
+    """The deviations of a PCA's components, by which whitening divides."""
     deviations = np.sqrt(part.explained_variance_)
     return np.maximum(deviations, np.finfo(deviations.dtype).eps).astype(np.float64)
 
@@ -171,7 +171,7 @@ def _function(function: Any, arguments: Any) -> Sequence[Step]:
 
 
 def _joined(branches: Sequence[tuple[str, Any, Any]], part: Any, n: int) -> list[Step]:
-    """The steps of `(name, transformer, columns)` side by side."""
+    """The steps of the transformers in `(name, transformer, columns)`, applied in parallel."""
     found: list[list[Step]] = []
     for name, each, reads in branches:
         if isinstance(each, str) and each == "drop":
@@ -187,14 +187,14 @@ def _joined(branches: Sequence[tuple[str, Any, Any]], part: Any, n: int) -> list
 
 
 def _indices(columns: Any, part: Any, n: int) -> np.ndarray:
-    """The places of a ColumnTransformer's columns: names, numbers, a mask, or a slice of names or numbers."""
+    """The indices of a ColumnTransformer's columns, given by names, numbers, a mask, or a slice of either."""
     names = list(getattr(part, "feature_names_in_", ()))
     if isinstance(columns, slice):
         first, last = columns.start, columns.stop
         if isinstance(first, str):
             first = names.index(first)
         if isinstance(last, str):
-            last = names.index(last) + 1  # a slice of names ends with its last
+            last = names.index(last) + 1  # a slice of names includes its last name
         return np.arange(n)[first : last : columns.step]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of the remainder's, in scikit-learn before 1.7

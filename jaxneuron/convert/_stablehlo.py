@@ -1,4 +1,4 @@
-"""Networks as programs in StableHLO, which run where jaxneuron is not installed."""
+"""Writes networks as StableHLO programs, which run where jaxneuron is not installed."""
 
 from __future__ import annotations
 
@@ -32,18 +32,23 @@ def export(mlp: MLP, path: str | os.PathLike[str], *, weights: str = "inside") -
 
     Args:
       mlp: an `MLP`, with any activations.
-      path: the file. An existing one is replaced, in one step, once the new one is complete.
-      weights: "inside" the program; or "arguments", and it is called as `.call(arrays, x)`, where arrays
-        is the list `jax.tree.leaves(mlp)`, of any network of these shapes.
+      path: the file. An existing file is replaced, in one step, once the new one is complete.
+      weights: "inside" stores the weights in the program. With "arguments" the program is called as
+        `.call(arrays, x)`, where `arrays` is the list `jax.tree.leaves(mlp)` of any network with these
+        shapes.
 
-    The program takes `x (batch, n_in)` of the network's dtype, one row or more, and runs on cpu, cuda and
-    tpu. A float64 network needs `jax_enable_x64` where it runs, and jax.export needs flatbuffers.
+    The program takes `x (batch, n_in)` of the network's dtype, with one row or more, and runs on cpu, cuda
+    and tpu. A float64 network needs `jax_enable_x64` where it runs. To run a program, jax.export needs
+    flatbuffers.
 
     Raises:
-      ValueError: another `weights`, a stack of networks. TypeError: an `mlp` that is not an `MLP`. OSError:
-        what the file system says. ImportError: without the extra `export`.
+      ValueError: `weights` is neither of the two, or `mlp` is a stack of networks.
+      TypeError: `mlp` is not an `MLP`.
+      OSError: the file can't be written.
+      ImportError: the extra `export` is not installed.
 
-    Numerics: those of `mlp_forward` on XLA's own path. Held by tests/convert/test_stablehlo.py.
+    Numerics: the program computes what `mlp_forward` does on XLA's own path, with the same promises. Tested
+    by tests/convert/test_stablehlo.py.
 
     Example:
       >>> export(jaxneuron.gates.XOR, "xor.stablehlo")
@@ -85,20 +90,22 @@ def _lowered(function: Callable[..., Array], *shapes: Any) -> Any:
 
 @public
 def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
-    """The function in a file that `export` wrote.
+    """Load the function in a file that `export` wrote.
 
     Args:
-      path: the file. It is a program: run those of people you trust.
+      path: the file. It is a program: run only files from people you trust.
 
     Returns:
-      A function of `x (batch, n_in)`, or of `(arrays, x)` if its weights are arguments, which can't be
-      differentiated. `x` may be anything array-like; it is converted to the network's dtype.
+      A function of `x (batch, n_in)`, or of `(arrays, x)` if its weights are arguments. JAX can't
+      differentiate it. `x` may be anything array-like; it is converted to the network's dtype.
 
     Raises:
-      OSError: what the file system says. ValueError: a file that `export` did not write, or that is not
-        whole. ImportError: without the extra `export`.
+      OSError: the file can't be read.
+      ValueError: `export` did not write the file, or it is incomplete.
+      ImportError: the extra `export` is not installed.
 
-    Numerics: those of `mlp_forward` on XLA's own path. Held by tests/convert/test_stablehlo.py.
+    Numerics: the function computes what `mlp_forward` does on XLA's own path, with the same promises. Tested
+    by tests/convert/test_stablehlo.py.
 
     Example:
       >>> export(jaxneuron.gates.XOR, "xor.stablehlo")
@@ -128,7 +135,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
                 raise BadValue(
                     f"x must have shape (batch, {inputs.shape[1]}) for this program, got {x.shape}; pass rows"
                 )
-            if not len(x):  # jax.export takes a symbolic size for 1 at least
+            if not len(x):  # jax.export assumes that a symbolic size is at least 1
                 return jnp.zeros((0, *program.out_avals[0].shape[1:]), program.out_avals[0].dtype)
             cast = (
                 [[jnp.asarray(a, aval.dtype) for a, aval in zip(arrays[0], weights, strict=True)]]
@@ -137,7 +144,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
             )
             return program.call(*cast, jnp.asarray(x, inputs.dtype))
 
-    run.__qualname__ = "load_exported"  # which its refusals open with
+    run.__qualname__ = "load_exported"  # its error messages begin with this name
     return public(run)
 
 
@@ -149,7 +156,7 @@ def read_exported(path: str | os.PathLike[str]) -> Any:
     content = path.read_bytes()
     try:
         return jax_export.deserialize(bytearray(content))
-    except Exception as error:  # of many kinds, on bytes that are not such a file
+    except Exception as error:  # of many types, if the file is not an exported program
         raise BadValue(
             f"{path} is not a whole file of jaxneuron's export ({str(error)[:100]}); write it again"
         ) from None

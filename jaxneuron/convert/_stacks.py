@@ -1,10 +1,10 @@
-"""Weights with a leading axis: the members of an ensemble, or layers that a scan calls in turn.
+"""Weights with a leading axis: members of an ensemble, or layers that a scan calls one after another.
 
     w (members, n_in, n_out)    jax.vmap of init over keys, nn.vmap, nnx.vmap, hk.vmap
     w (layers, n, n)            nn.scan, nnx.scan, hk.layer_stack
 
-The arrays of BatchNorms are stacked in the same way, and have two axes instead of one. The arrays don't tell
-members from layers: the user says which they are, by `stacked=`.
+The arrays of BatchNorms are stacked in the same way, and have two axes instead of one. The arrays don't show
+whether they hold members or layers, so the user says it by `stacked=`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STACKED = (
 
 
 def check_stacked(stacked: Any, check: Any) -> None:
-    """Refuses another `stacked`, and outputs of one network where there are many."""
+    """Refuses an unknown `stacked`, and a `check` with the outputs of one network if there are members."""
     if not (stacked is None or (isinstance(stacked, str) and stacked in ("members", "layers"))):
         raise BadValue(
             f"stacked must be 'members' for the members of an ensemble, 'layers' for layers called in turn, "
@@ -43,7 +43,7 @@ def check_stacked(stacked: Any, check: Any) -> None:
 
 
 def in_turn(layers: Sequence[T]) -> list[T]:
-    """`layers`, with the one stack among them replaced by its layers."""
+    """`layers`, with a stack among them replaced by the layers in it."""
     stacks = sum(map(_is_stack, layers))
     if stacks != 1:
         raise BadValue(
@@ -55,7 +55,7 @@ def in_turn(layers: Sequence[T]) -> list[T]:
 
 
 def members(steps: Iterable[Any]) -> list[list[Any]]:
-    """The steps of each member, of steps whose `Affine`s are all stacked."""
+    """The steps of each member, from steps whose `Affine`s are all stacked."""
     steps = list(steps)
     layers = [step for step in steps if isinstance(step, (Affine, Scaling))]
     lengths = {step[0].shape[0] if _is_stack(step) else 0 for step in layers}
@@ -71,7 +71,7 @@ def members(steps: Iterable[Any]) -> list[list[Any]]:
 
 
 def stack(networks: Sequence[MLP]) -> MLP:
-    """Networks of one structure as one whose leaves have a leading axis."""
+    """One network whose leaves have a leading axis, from networks of the same structure."""
 
     def along_first(*arrays: Any) -> Any:
         return (jnp if any(isinstance(a, jax.Array) for a in arrays) else np).stack(arrays)
@@ -96,5 +96,5 @@ def _each(layer: Any) -> list[Any]:
 
 
 def on_host(array: Any, dtype: Any = None) -> Any:
-    """NumPy's array; None and tracers as they are."""
+    """The array as a NumPy array; None and tracers are returned unchanged."""
     return array if array is None or isinstance(array, jax.core.Tracer) else np.asarray(array, dtype)

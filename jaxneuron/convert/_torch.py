@@ -1,4 +1,4 @@
-"""PyTorch: a state_dict, both ways, a file of one, and an `nn.Sequential`. Pickles are not opened."""
+"""PyTorch: reads a state_dict, a file of one, or an `nn.Sequential`, but not pickles; writes a state_dict."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from jaxneuron.convert.steps import (
     required,
 )
 
-# torch.nn's modules that are not called as our activation, or hold parameters.
+# torch.nn's modules whose names differ from jaxneuron's, or that hold parameters.
 DIFFERENT: dict[str, Callable[[Any], Step]] = {
     "Dropout": lambda module: "identity",
     "LeakyReLU": lambda module: LeakyReLU(module.negative_slope),
@@ -55,7 +55,8 @@ DIFFERENT: dict[str, Callable[[Any], Step]] = {
     "ReLU6": lambda module: "relu6",
     "GELU": lambda module: "gelu" if module.approximate == "none" else "gelu_tanh",
 }
-# Names in a state_dict of what weight_norm, spectral_norm, prune and parametrizations make weights from.
+# Names in a state_dict of the tensors from which weight_norm, spectral_norm, prune and parametrizations
+# compute weights.
 MADE = re.compile(r"(weight|bias)_(g|v|u|orig|mask)$|(^|\.)parametrizations\.")
 
 
@@ -72,43 +73,49 @@ def from_torch(
     dtype: DTypeLike | None = None,
     check: Check = True,
 ) -> MLP:
-    """A network from PyTorch: a state_dict, a safetensors file of one, or an `nn.Sequential`.
+    """A network from PyTorch: from a state_dict, from a safetensors file of one, or from an `nn.Sequential`.
 
     Args:
-      source: a state_dict, of tensors or of arrays; the path of a `.safetensors` file, for which PyTorch
-        is not needed; or an `nn.Sequential`, read as it computes in `eval()`: weights that weight_norm,
-        spectral_norm, prune or a parametrization make are made anew.
-      activation: of the hidden layers, a name such as "tanh" or a hashable callable; one for all, or a
-        sequence with one for each. Read from an `nn.Sequential`, required otherwise.
-      final_activation: of the last layer. Read from an `nn.Sequential`, required otherwise.
+      source: a state_dict of tensors or of arrays; the path of a `.safetensors` file, for which PyTorch is
+        not needed; or an `nn.Sequential`, read as it computes in `eval()`. Weights that weight_norm,
+        spectral_norm, prune or a parametrization compute are computed anew.
+      activation: the activation of the hidden layers: a name such as "tanh", or a hashable callable. One for
+        all hidden layers, or a sequence with one for each. It is read from an `nn.Sequential`, and required
+        otherwise.
+      final_activation: the activation of the last layer. It is read from an `nn.Sequential`, and required
+        otherwise.
       prefix: the part of the names before the network's own, such as "actor.net.".
-      layers: the names of the network's layers in order, such as "fc1", after the prefix; what is not named
-        is left out, such as a critic or `log_std`. None takes all, in the order of their numbers.
+      layers: the names of the network's layers in order, without the prefix, such as "fc1". Everything that
+        is not named, such as a critic or `log_std`, is left out. None takes all layers, in the order of their
+        numbers.
       outputs: the units of the last layer to keep, such as `slice(0, 6)` for an actor's means without their
-        deviations; None keeps all.
-      dtype: to convert the layers to; None keeps theirs.
-      check: True compares the network with an `nn.Sequential`'s own outputs on eight fixed rows, and False
-        does not. `(rows, outputs)`, of the source, compares with those, whatever the source is.
+        deviations. None keeps all.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: True compares the network with an `nn.Sequential`'s own outputs on eight fixed rows. False does
+        not. `(rows, outputs)` compares it with these outputs of the source, whatever the source is.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded.
 
     Raises:
-      ValueError: a file that is not whole or not a safetensors file, tensors of other than linear layers,
-        names that tell no order, layers that do not chain, activations missing or given twice, a number too
-        large for `dtype`; a module that is not of torch.nn's own class, or has hooks or a forward of its own;
-        outputs that differ from the source's by more than rounding. TypeError: another kind of source,
-        another dtype. OSError: what the file system says. ImportError: without the extra `files`, for a file.
+      ValueError: the file is incomplete, or not a safetensors file; there are tensors of other layers than
+        linear ones; the names don't tell the order of the layers; the layers do not chain; activations are
+        missing, or given though the source has them; a weight is too large for `dtype`; a module's class is
+        not torch.nn's own, or a module has hooks or a forward method of its own; the network's outputs differ
+        from the source's by more than rounding explains.
+      TypeError: `source` is of another type, or `dtype` is not one of float64, float32, float16 and bfloat16.
+      OSError: the file can't be read.
+      ImportError: `source` is a file, and the extra `files` is not installed.
 
     Warns:
-      UserWarning: of a state_dict or a file, without `check`, of normalisations, LoRA and running means
-        beside the layers in `layers`, which are left out.
+      UserWarning: for a state_dict or a file without `check`, if there are normalisations, LoRA or running
+        means beside the layers in `layers`, which are left out.
 
-    Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. BatchNorm1d
-    is folded in float64 and its layer rounded once; a mean of more than 16 deviations is subtracted in a
-    layer of its own. Softplus is log(1 + exp(z)) everywhere; PyTorch's own is z above 20, 2e-9 less. Held by
-    tests/convert/test_torch.py and tests/interop/test_torch.py.
+    Numerics: the weights are the source's transposed, bit for bit, or rounded once to `dtype`. BatchNorm1d is
+    folded in float64, and its layer is rounded once. A mean of more than 16 deviations is subtracted in a
+    layer of its own. Softplus is log(1 + exp(z)) everywhere; above 20 PyTorch's own is z, which is 2e-9 less.
+    Tested by tests/convert/test_torch.py and tests/interop/test_torch.py.
 
     Example:
       >>> state = {"net.0.weight": np.ones((2, 3)), "net.2.weight": np.ones((1, 2)), "net.2.bias": np.ones(1)}
@@ -176,7 +183,7 @@ def from_torch(
 
 
 def _is_module(source: Any) -> bool:
-    torch = sys.modules.get("torch")  # which has been imported, if there is a module
+    torch = sys.modules.get("torch")  # it has been imported if `source` is a module
     return torch is not None and isinstance(source, torch.nn.Module)
 
 
@@ -187,7 +194,7 @@ def _check_prefix(prefix: str) -> None:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """A safetensors file of any kind, open. Its header is checked before the library trusts it."""
+    """Opens any safetensors file. Its header is checked before the safetensors library reads it."""
     library = safetensors_library()
     if is_ours(header(path)):
         raise BadValue(f"{path} is a file of jaxneuron.save; read it with jaxneuron.load")
@@ -201,7 +208,10 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 def _tensors(
     path: str | os.PathLike[str], prefix: str, layers: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The tensors whose names begin with `prefix`, by what follows it; of other layers, only their shapes."""
+    """The tensors whose names begin with `prefix`, by the rest of the name.
+
+    Tensors of layers that are not among `layers` are not read: a shape stands in for each.
+    """
     found: dict[str, Any] = {}
     with opened(path) as file:
         for name in file.keys():  # noqa: SIM118 # not a mapping
@@ -225,12 +235,12 @@ def _array(tensor: Any, name: str) -> Any:
     if not hasattr(tensor, "detach"):
         return tensor
     tensor = plain(tensor, name).detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":  # which NumPy and PyTorch do not exchange
+    if str(tensor.dtype) == "torch.bfloat16":  # NumPy and PyTorch can't exchange it
         import torch
 
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     try:
-        return tensor.numpy(force=True)  # of a view whose signs are to be changed, too
+        return tensor.numpy(force=True)  # also for a view with a pending negation
     except TypeError:
         raise BadType(f"{name!r:.80} must hold floats, got {tensor.dtype}; pass tensor.float()") from None
 
@@ -257,13 +267,13 @@ def _module_steps(module: Any, path: str = "") -> Iterator[Step]:
 
 
 def _activation(name: str, module: Any) -> Step | None:
-    """The activation that torch.nn's module of this name is; None if it is not one of ours."""
+    """The activation that a torch.nn module of this name is; None if jaxneuron does not have it."""
     try:
         if name in DIFFERENT:
             return DIFFERENT[name](module)
         if name == "Softplus" and module.threshold >= 20 and module.beta > 0:
             return Softplus(module.beta)  # above its threshold, 20, PyTorch omits log1p(exp(-20)) = 2e-9
-    except (TypeError, ValueError):  # parameters that ours doesn't take
+    except (TypeError, ValueError):  # parameters that jaxneuron doesn't take
         return None
     if name in ("Softmax", "LogSoftmax") and module.dim in (-1, 1):
         return "softmax" if name == "Softmax" else "log_softmax"
@@ -272,10 +282,10 @@ def _activation(name: str, module: Any) -> Step | None:
 
 
 def _computed_in(module: Any) -> Iterator[str]:
-    """What a call is as exact as, where it is less exact than its dtype."""
+    """The dtypes whose rounding a call is as exact as, if it is less exact than its own dtype."""
     yield from torch_precision()
     if any(type(part).__name__ == "Softplus" for part in module.modules()):
-        yield "float32"  # whose rounding is more than the 2e-9 that it omits
+        yield "float32"  # its rounding exceeds the 2e-9 that PyTorch omits
 
 
 def _batch_norm(module: Any, path: str) -> Scaling:
@@ -296,17 +306,18 @@ def to_torch_state_dict(mlp: MLP, prefix: str = "") -> dict[str, Any]:
 
     Args:
       mlp: an `MLP`.
-      prefix: put before each name, such as "net.".
+      prefix: the text to put before each name, such as "net.".
 
     Returns:
-      `{"0.weight": tensor (n_out, n_in), "0.bias": ..., "2.weight": ...}`: each layer has an index, and so
-      has the activation after it unless that is the identity. The activations are not in a state_dict.
+      `{"0.weight": tensor (n_out, n_in), "0.bias": ..., "2.weight": ...}`. Each layer has an index, and so
+      has the activation after it unless it is the identity. A state_dict does not contain activations.
 
     Raises:
-      TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks. ImportError: PyTorch is not
-        installed.
+      TypeError: `mlp` is not an `MLP`.
+      ValueError: `mlp` is a stack of networks.
+      ImportError: PyTorch is not installed.
 
-    Numerics: the weights are the network's transposed, bit for bit. Held by tests/interop/test_torch.py.
+    Numerics: the weights are the network's transposed, bit for bit. Tested by tests/interop/test_torch.py.
 
     Example:
       `module.load_state_dict(to_torch_state_dict(mlp))`
@@ -318,7 +329,7 @@ def to_torch_state_dict(mlp: MLP, prefix: str = "") -> dict[str, Any]:
         raise Missing("needs PyTorch; pip install torch") from None
     state = {}
     for name, array in torch_arrays(mlp, prefix).items():
-        if array.dtype == ml_dtypes.bfloat16:  # which NumPy and PyTorch do not exchange
+        if array.dtype == ml_dtypes.bfloat16:  # NumPy and PyTorch can't exchange it
             state[name] = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         else:
             state[name] = torch.from_numpy(array)

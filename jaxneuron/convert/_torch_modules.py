@@ -1,4 +1,4 @@
-"""PyTorch's modules as they compute when they are called: weights made then, hooks, subclasses."""
+"""PyTorch modules, read as they compute when they are called: with computed weights, hooks and subclasses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from jaxneuron._errors import BadValue
 
 @contextlib.contextmanager
 def evaluating(module: Any) -> Iterator[None]:
-    """All parts of `module` in eval mode, afterwards each in its own again; without gradients."""
+    """Puts all parts of `module` into eval mode, without gradients; afterwards each part has its old mode."""
     import torch
 
     modes = [(part, part.training) for part in module.modules()]
     try:
         for part, _ in modes:
-            part.training = False  # not by eval(), which a subclass may override
+            part.training = False  # a subclass may override eval()
         with torch.no_grad():
             yield
     finally:
@@ -31,8 +31,9 @@ def evaluating(module: Any) -> Iterator[None]:
 def as_called(module: Any, path: str) -> tuple[str, Any]:
     """The name of `module`'s class in torch.nn, or "", and a copy of it with the weights that a call uses.
 
-    weight_norm, spectral_norm and prune make them anew before each call, by hooks that are run here on the
-    copy. Parametrizations make them whenever they are read. Whatever else changes a call is refused.
+    weight_norm, spectral_norm and prune compute the weights before each call, by hooks; here these run on the
+    copy. Parametrizations compute weights whenever they are read. Anything else that changes a call is
+    refused.
     """
     import torch
     from torch.nn.utils import parametrize
@@ -52,13 +53,13 @@ def as_called(module: Any, path: str) -> tuple[str, Any]:
         )
     made = object.__new__(type(module))
     vars(made).update(vars(module))
-    for hook in [*module._forward_pre_hooks.values()] * 2:  # one may need what a later one makes
+    for hook in [*module._forward_pre_hooks.values()] * 2:  # a hook may need the result of a later one
         hook(made, ())
     return name, made
 
 
 def changed(module: Any) -> str:
-    """What makes a call of `module` other than its class's forward, if anything does."""
+    """Says why a call of `module` may not compute its class's forward; "" if it does."""
     from torch.nn.modules import module as everywhere
     from torch.nn.utils import prune
     from torch.nn.utils.spectral_norm import SpectralNorm
@@ -84,7 +85,7 @@ def described(module: Any) -> str:
 
 
 def advice(module: Any) -> str:
-    """What to do with a module that can't be read: pass its state_dict, if that may say all there is."""
+    """Advice for a module that can't be read: to pass its state_dict, if that may record everything."""
     import torch
 
     if hasattr(module, "_orig_mod"):
@@ -102,7 +103,7 @@ def advice(module: Any) -> str:
 
 
 def plain(tensor: Any, name: str) -> Any:
-    """`tensor`, which must hold numbers and nothing else."""
+    """`tensor`. Refuses one that is not a plain tensor of numbers."""
     import torch
 
     if torch.nn.parameter.is_lazy(tensor):
@@ -112,13 +113,13 @@ def plain(tensor: Any, name: str) -> Any:
 
 
 def forward(module: Any) -> Callable[[np.ndarray], Any]:
-    """The module's own forward pass on NumPy rows, on its device and in its dtype; RNG states stay."""
+    """The module's own forward pass on NumPy rows, on its device, in its dtype. RNG states are restored."""
     import torch
 
     tensor = next(iter([*module.parameters(), *module.buffers()]), torch.zeros(0))
     device = tensor.device
     kind, others = ("cuda", []) if device.type == "cpu" else (device.type, [device])
-    compiled = any(part._compiled_call_impl for part in module.modules())  # which would compile now
+    compiled = any(part._compiled_call_impl for part in module.modules())  # a call would compile now
 
     def call(rows: np.ndarray) -> Any:
         with (
@@ -137,6 +138,6 @@ def torch_precision() -> list[str]:
 
     try:
         whole = torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # it was set for one backend
+    except RuntimeError:  # it was set for one backend only
         whole = False
     return [] if whole else ["bfloat16"]

@@ -1,7 +1,7 @@
-"""The network in a tree of parameters by name, which records no activations: Flax linen's, Haiku's.
+"""Reads the network in a tree of named parameters, which does not record activations: Flax linen's, Haiku's.
 
-A BatchNorm has a scale and a shift in that tree; its statistics are in another. Modules are taken in the
-order of `layers`, each with its activation after it:
+The tree holds a BatchNorm's scale and shift; another tree holds its statistics. Modules are taken in the
+order of `layers`, each followed by its activation:
 
     Dense_0  identity  BatchNorm_0  relu  Dense_1  identity
 """
@@ -29,15 +29,15 @@ from jaxneuron.convert.steps import Activations, Step, assemble, chain
 
 
 class Convention(NamedTuple):
-    """How a library names what its layers and BatchNorms hold."""
+    """How a library names the arrays of its layers and BatchNorms."""
 
     weights: tuple[str, str]
-    scale: str  # of a BatchNorm, which may have none, as it may have no shift
+    scale: str  # of a BatchNorm; both scale and shift may be absent
     shift: str
-    statistics: str  # what holds them, in messages
-    by_creation: Callable[[Sequence[str]], bool]  # as in `named_layers`
+    statistics: str  # the tree that holds them, for messages
+    by_creation: Callable[[Sequence[str]], bool]  # see `named_layers`
     first: int | None = None
-    with_rows: bool = False  # whether a BatchNorm's arrays have axes of length 1 for those of the batch
+    with_rows: bool = False  # whether a BatchNorm's arrays keep the batch's axes, with length 1
     array: Callable[[Any], Any] = lambda leaf: leaf
 
 
@@ -48,8 +48,10 @@ def statistics(tree: Any, argument: str, at: Callable[[Path], Path | None] = lam
     """The mean and the variance of each BatchNorm, by its path.
 
     Args:
-      at: from the path of an array to that of its BatchNorm, with "mean" or "var" at its end; None for an
-        array that is not used in inference.
+      tree: nested mappings with the statistics.
+      argument: the importer's argument that holds the tree. Messages about the tree begin with it.
+      at: maps the path of an array to the path of its BatchNorm, with "mean" or "var" at the end, or to None
+        if the array is not used in inference.
     """
     found: dict[Path, dict[str, Any]] = {}
     for place, leaf in leaves(tree, argument, "/"):
@@ -84,7 +86,7 @@ def from_tree(
     dtype: DTypeLike | None,
     check: Check,
 ) -> MLP:
-    """The network in `params`; the other arguments are the public importer's own."""
+    """The network in `params`; the other arguments are the same as the public importer's."""
     check_stacked(stacked, check)
     if norms and layers is None:
         raise BadValue(
@@ -126,7 +128,7 @@ def from_tree(
 
 
 def _warn_of_others(norms: Norms, chosen: Sequence[Path]) -> None:
-    """Warns of BatchNorms beside the layers that are chosen, which the network may call too."""
+    """Warns of BatchNorms beside the chosen layers, because the network may call these too."""
     beside = {path[:-1] for path in chosen}
     if left := ["/".join(path) for path in norms if path[:-1] in beside and path not in chosen]:
         warn(
@@ -160,7 +162,7 @@ def _scaling(
     stacked: str | None,
     convention: Convention,
 ) -> Scaling:
-    """The scaling that the BatchNorm at `path` is in inference."""
+    """The scaling that the BatchNorm at `path` does in inference."""
     given = {at[len(path) :]: leaf for at, leaf in leaves(params, "params", "/") if at[: len(path)] == path}
     known: dict[Path, str] = {(convention.scale,): "scale", (convention.shift,): "shift"}
     name = "/".join(path)
@@ -189,7 +191,7 @@ def _scaling(
 
 
 def _without_rows(array: np.ndarray, stacked: str | None) -> np.ndarray:
-    """`array` without its axes of length 1 before the last, apart from a stack's."""
+    """`array` without its axes of length 1 before the last; the axis of a stack stays."""
     stack = stacked == "members" or (stacked == "layers" and array.shape[:1] != (1,))
     rows = array.shape[stack:-1]
     return array.reshape(array.shape[:stack] + array.shape[-1:]) if set(rows) == {1} else array

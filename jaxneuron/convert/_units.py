@@ -1,4 +1,4 @@
-"""Some of a layer's units: the step that importers yield for them, and `outputs=`."""
+"""Choices of a layer's units: the step that importers yield for a choice, and `outputs=`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._params import MLP, Affine, as_mlp
 from jaxneuron._scaling import rounded
 
-MOST_ZEROS = 2**22  # that are added to the first layer, for inputs that it does not read
+MOST_ZEROS = 2**22  # the most zeros added to the first layer, for inputs that it does not read
 
 
 class Units(NamedTuple):
-    """x[..., chosen]: some of its units, in this order.
+    """x[..., chosen]: some units of x, in this order.
 
-    The columns of the layer before it that are not named are left out. Where there is none, the inputs that
-    are not named get weights of 0 in the layer after it.
+    If a layer comes before, its other columns are left out. Otherwise the inputs that are not chosen get
+    weights of 0 in the layer after it.
     """
 
     chosen: Any  # integers, or a slice
-    of: int | None = None  # how many units x has, needed where no layer tells it
+    of: int | None = None  # how many units x has; needed if there is not a layer before it
 
 
 def with_outputs(mlp: MLP, outputs: Any) -> MLP:
-    """The network that computes only these units of the last layer."""
+    """The network that computes only the units `outputs` of the last layer."""
     if not isinstance(outputs, slice):
         raise BadType(
             f"outputs must be a slice, got {type(outputs).__name__}; pass slice(0, 3) for the first 3"
@@ -58,7 +58,7 @@ def columns(layer: Affine, index: Any) -> Affine:
 
 
 def reading(inputs: Units, layer: Affine) -> Affine:
-    """The layer that reads `inputs.of` units, of which `layer` reads some."""
+    """`layer`, changed to read all `inputs.of` units, with weights of 0 for those that it did not read."""
     w = spread(inputs, layer.w)
     if w.dtype == layer.w.dtype:
         return Affine(w, layer.b)
@@ -67,7 +67,7 @@ def reading(inputs: Units, layer: Affine) -> Affine:
 
 
 def spread(inputs: Units, w: np.ndarray) -> np.ndarray:
-    """The weights of all `inputs.of` units: those of a unit that is read twice are added, in float64."""
+    """The weights of all `inputs.of` units. If a unit is read twice, its weights are added, in float64."""
     index, n = inputs.chosen, inputs.of or 0
     if len(index) != len(w):
         raise BadValue(

@@ -40,10 +40,10 @@ from jaxneuron.convert._scalings import Scaling, after, before, checked, chosen,
 from jaxneuron.convert._stacks import members, on_host, stack
 from jaxneuron.convert._units import Units, columns, reading, with_outputs
 
-# A mean of up to so many deviations is folded: x @ w' and b' then cancel, which costs log2 of it, four bits
-# at most. A larger mean is subtracted in a layer of its own, where only the mean itself is rounded.
+# A mean of up to so many deviations is folded. x @ w' and b' then cancel, which costs log2 of this number in
+# bits: four at most. A larger mean is subtracted in a layer of its own, where only the mean is rounded.
 MOST_DEVIATIONS = 16.0
-MOST_UNITS = 2048  # of all the layers made here: nearly all of their weights are zeros
+MOST_UNITS = 2048  # of all layers made here together, because nearly all of their weights are zeros
 
 
 Step = Affine | Scaling | Units | str | Callable[..., Any]
@@ -63,12 +63,12 @@ def assemble(
     """The network that performs `steps` in order.
 
     Args:
-      steps: found by an importer.
-      argument: the importer's argument that they were found in; opens every message about them.
-      n_in: the number of inputs, if the source records it; needed if there is no layer.
-      like: the dtype of a network that has no layer from the source.
-      dtype: to convert all layers to; None keeps theirs.
-      stacked: "members" for steps whose layers are stacks of members; the network is a stack too.
+      steps: the steps that an importer found.
+      argument: the importer's argument in which it found them. Every message about them begins with it.
+      n_in: the number of inputs, if the source records it. Required if there is not a layer.
+      like: the dtype of a network without a layer from the source.
+      dtype: the dtype to convert all layers to; None keeps the dtypes that they have.
+      stacked: "members" if the layers of the steps are stacks of members; then the network is a stack too.
       outputs: the units of the last layer to keep; None keeps all.
     """
     narrow = None if dtype is None else _checked_dtype(dtype)
@@ -77,20 +77,20 @@ def assemble(
         done = [step for step in named if not _does_nothing(step)]
         each = members(done) if stacked == "members" else [done]
         networks = [_joined(member, n_in, like, narrow) for member in each]
-        if len(set(map(jax.tree.structure, networks))) > 1:  # some need a layer that others do without
+        if len(set(map(jax.tree.structure, networks))) > 1:  # some members need a layer that others don't
             networks = [_joined(member, n_in, like, narrow, apart=True) for member in each]
     if outputs is not None:
         networks = [with_outputs(network, outputs) for network in networks]
     mlp = stack(networks) if stacked == "members" else networks[0]
     _warn_of_nan(mlp)
-    # Arrays that stay NumPy's may be the source's own, which may go on training.
+    # NumPy arrays may be the source's own, and training may go on to change them.
     return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
 
 
 def _joined(
     steps: list[Step], n_in: int | None, like: DTypeLike, narrow: np.dtype | None, apart: bool = False
 ) -> MLP:
-    if narrow is not None:  # folded in float64, and rounded to it alone
+    if narrow is not None:  # folded in float64, then rounded once to this dtype
         like, steps = np.float64, [_wide(step) if isinstance(step, Affine) else step for step in steps]
     steps, inputs = _first_units(steps)
     network = _Network(steps, n_in if inputs is None else len(inputs.chosen), like, apart, inputs)
@@ -116,7 +116,7 @@ def _joined(
 
 
 def chain(layers: Sequence[Step], activation: Activations, final_activation: Activation) -> list[Step]:
-    """Steps for layers and BatchNorms whose activations the source does not record, and for these."""
+    """The steps for layers and BatchNorms with these activations, which the source does not record."""
     if isinstance(activation, Sequence) and not isinstance(activation, str):
         activation = tuple(known(a) for a in activation)
     else:
@@ -136,7 +136,7 @@ def chain(layers: Sequence[Step], activation: Activations, final_activation: Act
 def required(
     holder: str, activation: Activations | None, final_activation: Activation | None
 ) -> tuple[Activations, Activation]:
-    """Both activations, which of all sources only a `holder` records."""
+    """Both activations. Refuses None, because only a `holder` records its activations itself."""
     if activation is None or final_activation is None:
         raise BadValue(
             f"activation and final_activation must be given, because only {holder} records them; "
@@ -146,7 +146,7 @@ def required(
 
 
 def refused(holder: str, *given: Any) -> None:
-    """Refuses options whose values a `holder` records itself."""
+    """Refuses options, if given, whose values a `holder` records itself."""
     if any(value is not None for value in given):
         raise BadValue(
             f"activations and names must not be given for {holder}, which records them; leave them out"
@@ -154,14 +154,14 @@ def refused(holder: str, *given: Any) -> None:
 
 
 def network(mlp: Any) -> MLP:
-    """`mlp` for an exporter, checked: what a transform of JAX returns may be a stack of networks."""
+    """Checks `mlp` for an exporter. Refuses a stack of networks, which JAX's transforms may return."""
     check_one(mlp)
     with inside("mlp"):
         return with_layers(mlp, mlp.layers)
 
 
 def with_names(mlp: MLP, inputs: Any, outputs: Any) -> MLP:
-    """The network with its source's names, where these are distinct strings, one for each unit."""
+    """The network with the source's names for its units, if these are distinct strings, one for each unit."""
     n_in, n_out = mlp.layers[0].w.shape[-2], mlp.layers[-1].w.shape[-1]
     names = (_distinct(inputs, n_in), _distinct(outputs, n_out))
     return as_mlp(mlp.layers, mlp.activation, mlp.final_activation, *names)
@@ -174,10 +174,11 @@ def _distinct(names: Any, count: int) -> list[str] | None:
 
 
 class _Network:
-    """The layers so far and their activations, None before one has come; and a scaling to be folded.
+    """The layers so far, their activations (None until there is one), and a scaling that waits to be folded.
 
-    `apart`: no scaling is left out or folded into the layer after it because of its numbers, so that those of
-    members make networks of one structure. `inputs`: the choice of units that the first layer reads, if any.
+    `apart`: the numbers of a scaling don't decide whether it is left out or folded into the layer after it,
+    so that all members of a stack get the same structure. `inputs`: the choice of units that the first layer
+    reads, if there is one.
     """
 
     def __init__(
@@ -191,10 +192,10 @@ class _Network:
         affines = [step for step in steps if isinstance(step, Affine)]
         dtypes = (np.dtype(step.w.dtype) for step in affines)
         self._dtype = next((d for d in dtypes if d.name in FLOATS), jnp.dtype(like))
-        # Of the steps before the first layer, only a choice of units changes their number.
+        # Before the first layer, only a choice of units changes the number of units.
         begun = next((step for step in steps if isinstance(step, (Affine, Units))), None)
         self._first = begun.w.shape[0] if isinstance(begun, Affine) and begun.w.ndim else None
-        self._own = 0  # weights in layers made here
+        self._own = 0  # how many weights the layers made here have
 
     def affine(self, step: Affine) -> None:
         name = f"layer {len(self.layers)}"
@@ -220,11 +221,11 @@ class _Network:
 
     def scaling(self, step: Scaling) -> None:
         step = checked(step, self._width(step))
-        # Folded once all of them have come, so that they are rounded once.
+        # All scalings in a row are folded together, so that the layer is rounded once.
         self._waiting = step if self._waiting is None else composed(self._waiting, step)
 
     def units(self, step: Units) -> None:
-        """Leave out columns of the last layer, past its activation and the scaling that waits."""
+        """Leaves out columns of the last layer, although an activation and a scaling may follow it."""
         self._settle()
         if self.activations[-1] in OF_ROWS:
             raise BadValue(
@@ -248,7 +249,7 @@ class _Network:
             self.layers[0] = reading(self._inputs, self.layers[0])
 
     def _settle(self) -> None:
-        """Fold the waiting scaling into the layer before it, if that has no activation yet."""
+        """Folds the waiting scaling into the layer before it, if that does not have an activation yet."""
         if self._waiting is not None and not self._apart and does_nothing(self._waiting):
             self._waiting = None
         if self._waiting is not None and self.layers and self.activations[-1] is None:
@@ -286,7 +287,7 @@ class _Network:
             self._push(rounded(w, b, like=Affine(np.zeros(w.shape, dtype))))
 
     def _width(self, step: Scaling | None = None) -> int | None:
-        """The number of units here, if anything says it; `step` scales them."""
+        """The number of units at this place, if a layer or `step`, which scales them, tells it."""
         if self.layers:
             return int(self.layers[-1].w.shape[1])
         if self._first is not None:
@@ -308,7 +309,7 @@ def _does_nothing(step: Step) -> bool:
 
 
 def _first_units(steps: list[Step]) -> tuple[list[Step], Units | None]:
-    """The steps without the choices of units before the first layer, and all of these in one."""
+    """The steps without the choices of units before the first layer, and these choices combined into one."""
     inputs: Units | None = None
     done: list[Step] = []
     for i, step in enumerate(steps):

@@ -1,4 +1,4 @@
-"""Layers to read, and what steps do in 200 bits."""
+"""Layers to read, and the exact result of steps, in 200 bits."""
 
 import jax
 import numpy as np
@@ -25,7 +25,7 @@ def dense(n_in, n_out, **extra):
 
 
 def run(steps, x):
-    """The steps one after the other, in mpmath; and the same with every sign positive."""
+    """The result of the steps in mpmath, and the result if every number had a positive sign."""
     exact = np.vectorize(oracle.MP.mpf, otypes=[object])
     wide = lambda a: exact(np.asarray(a, np.float64))  # noqa: E731
     x = wide(x)
@@ -37,6 +37,6 @@ def run(steps, x):
         elif isinstance(step, Scaling):
             mean, scale, shift = map(wide, step)
             x, size = (x - mean) * scale + shift, (size + abs(mean)) * abs(scale) + abs(shift)
-        else:  # never steeper than 1, nor above 1 but where z is
+        else:  # its slope is at most 1, and it exceeds 1 only if z does
             x, size = np.vectorize(oracle.FORMULAS[step], otypes=[object])(x), np.maximum(size, 1)
     return x.astype(np.float64), size.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Activations as other libraries have them."""
+"""JAX's functions as activations of jaxneuron."""
 
 import functools
 

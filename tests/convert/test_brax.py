@@ -1,4 +1,4 @@
-"""The policies that Brax trains, without Brax; with it: tests/interop/test_brax.py."""
+"""The policies that Brax trains, tested without Brax; tests/interop/test_brax.py tests them with it."""
 
 import itertools
 import re
@@ -15,7 +15,7 @@ from tests.convert.networks import bits, dense, normal, run
 
 
 class Normalizer:
-    """The two fields of Brax's RunningStatisticsState that its normalisation reads."""
+    """The two fields of Brax's RunningStatisticsState that Brax's normalisation reads."""
 
     def __init__(self, mean, std):
         self.mean, self.std = mean, std
@@ -47,7 +47,7 @@ def test_brax_policy():
     "spread", [{"std_param": {"value": normal(2)}}, {"std_logparam": {"log_value": normal(2)}}, {"Dense_1": dense(5, 2)}]
 )  # fmt: skip
 def test_the_normal_head(spread):
-    """distribution_type="normal": the actions are the outputs of a layer of its own, without a tanh."""
+    """With distribution_type="normal" the actions are the outputs of a separate layer, without a tanh."""
     hidden, mean = policy(3, 5, 5)["params"], dense(5, 2)
     params = {"params": {"MLP_0": hidden, "Dense_0": mean, **spread}}
     unscaled = types.SimpleNamespace(mean=0.0, std=1.0)
@@ -65,7 +65,7 @@ def test_the_normal_head(spread):
 
 
 def test_a_normalizer_that_the_policy_does_not_use_is_found_by_actions():
-    """Brax returns one also where normalize_observations=False, its default."""
+    """Brax returns a normalizer also if normalize_observations=False, its default."""
     params, rows = policy(3, 5, 4), 1 + normal(6, 3)
     given = (Normalizer(1 + normal(3), 1 + normal(3) ** 2), params)
     unscaled = (types.SimpleNamespace(mean=0.0, std=1.0), params)

@@ -1,4 +1,4 @@
-"""Networks beside their sources, played by functions of NumPy and by networks of our own: no false alarm, and no miss."""
+"""The comparison of networks with their sources: not a false alarm, and not a miss. The sources are simulated."""
 
 import itertools
 import re
@@ -44,7 +44,7 @@ def network(name, sizes, dtype, seed=2):
 
 
 def forward(mlp):
-    """The network itself as a source, in the dtype of its weights."""
+    """The forward pass of a source that is the network itself, in the dtype of its weights."""
 
     def call(rows):
         with jax.enable_x64(True):
@@ -67,7 +67,7 @@ def test_no_network_differs_from_itself(mlp):
     assert says(mlp, forward(mlp)) is None
 
 
-# ids: the same in every process of xdist
+# The ids are the same in every process of xdist.
 @pytest.mark.parametrize(
     "name", [*ACTIVATIONS, *OTHERS], ids=lambda each: getattr(each, "__name__", str(each))
 )
@@ -75,7 +75,7 @@ def test_no_network_differs_from_itself(mlp):
 def test_a_layer_that_is_off_is_found(name, dtype):
     mlp = network(name, (2, 5, 3), dtype, seed=2)
     assert says(mlp, forward(mlp)) is None
-    # float32 shows one percent; bfloat16, of 8 bits, another sign.
+    # In float32 a change of one percent is found; in bfloat16, which has 8 bits, a changed sign.
     first = Affine(mlp.layers[0].w * BITS[dtype](1.01 if dtype == "float32" else -1), mlp.layers[0].b)
     found = says(MLP([first, mlp.layers[1]], mlp.activation, mlp.final_activation), forward(mlp))
     assert re.match(
@@ -86,13 +86,13 @@ def test_a_layer_that_is_off_is_found(name, dtype):
 
 
 def test_wide_and_deep_networks_are_still_told_apart():
-    """Bounds of |w| alone, without the signs, would allow here more than the outputs themselves."""
+    """Bounds computed from |w| alone, without the signs, would exceed the outputs themselves here."""
     mlp = init_mlp(jax.random.key(0), (8, *[256] * 5, 3), activation="relu", final_activation="identity")
     call = forward(mlp)
     assert says(mlp, call) is None
     assert says(mlp, lambda rows: 1.05 * call(rows))
     hidden = [*mlp.layers]
-    hidden[2], hidden[3] = hidden[3], hidden[2]  # of equal widths: the shapes chain
+    hidden[2], hidden[3] = hidden[3], hidden[2]  # their widths are equal, so the shapes chain
     assert says(MLP(hidden, "relu", "identity"), call)
 
 
@@ -161,7 +161,7 @@ def test_outputs_that_are_not_the_network_s():
     assert says(mlp, lambda rows: rows).startswith(
         "source must compute what its layers say, got outputs of shape (8, 3) instead of (8, 2); a hook"
     )
-    # Rows and weights that overflow in the source's dtype tell nothing.
+    # Rows and weights that overflow in the source's dtype show nothing.
     huge = MLP([Affine(np.full((3, 2), 6e4, np.float16))], final_activation="identity")
     with np.errstate(over="ignore"):
         assert says(huge, lambda rows: rows.astype(np.float16) @ huge.layers[0].w) is None

@@ -1,4 +1,4 @@
-"""Flax's parameters, without Flax; with it: tests/interop/test_flax.py."""
+"""Flax's parameters, tested without Flax; tests/interop/test_flax.py tests them with it."""
 
 import re
 

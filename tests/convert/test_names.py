@@ -64,7 +64,7 @@ HAIKU = ("w", "b")
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=6))
 def test_whether_layers_chain_in_another_order(widths):
-    """By trying all orders of the layers; and where the first width comes again, they may be two networks."""
+    """The test tries all orders of the layers. If the first width occurs again, there may be two networks."""
     layers = list(enumerate(pairwise(widths)))
     orders = sum(
         all(one[1] == two[0] for (_, one), (_, two) in pairwise(order)) for order in permutations(layers)
@@ -77,7 +77,7 @@ def test_whether_layers_chain_in_another_order(widths):
     [
         (from_flax, tree((2, 2, 2))),
         (from_flax, tree((3, 5, 3))),  # an autoencoder, or its parts the other way round
-        (from_flax, tree((3, 5, 3, 6, 1))),  # an actor and a critic, where there are as many actions as observations
+        (from_flax, tree((3, 5, 3, 6, 1))),  # an actor and a critic, with as many actions as observations
         (from_flax, {"params": {"net": tree((2, 4, 4, 4, 1), "MLPBlock_{}")}}),
         (from_haiku, {"linear": tree((2, 2), names=HAIKU)["Dense_0"], "linear_1": tree((2, 2), names=HAIKU)["Dense_0"]}),
         (from_haiku, {f"net/~/dense_{i}": tree((2, 2), names=HAIKU)["Dense_0"] for i in (2, 1)}),  # a part
@@ -102,9 +102,9 @@ def test_layers_that_chain_in_another_order_and_are_numbered_by_a_library(read, 
         (from_flax, tree((2, 3, 1))),
         (from_flax, tree((3, 64, 64, 2))),
         (from_flax, tree((2, 2, 2), "fc{}")),  # numbered by a person
-        (from_flax, tree((2, 2, 2), "layers_{}")),  # places in a list or an nn.Sequential
+        (from_flax, tree((2, 2, 2), "layers_{}")),  # indices in a list or an nn.Sequential
         (from_flax, tree((2, 2, 2), "hidden_{}")),
-        (from_haiku, tree((2, 2, 2), "mlp/~/linear_{}", HAIKU)),  # of hk.nets.MLP
+        (from_haiku, tree((2, 2, 2), "mlp/~/linear_{}", HAIKU)),  # hk.nets.MLP gives these names
         (from_haiku, tree((2, 2, 2), "fc{}", HAIKU)),
     ],
 )
@@ -116,7 +116,7 @@ def test_the_wrong_order_is_found_by_outputs():
     params = tree((2, 2, 2))
     (w0, b0), (w1, b1) = (params[f"Dense_{i}"].values() for i in range(2))
     x = normal(4, 2)
-    check = x, np.maximum(x @ w1 + b1, 0) @ w0 + b0  # as Dense_0 is called last
+    check = x, np.maximum(x @ w1 + b1, 0) @ w0 + b0  # because Dense_0 is called last
     with pytest.raises(
         ValueError, match=r"from_flax: check must hold what the network gives, got outputs that differ by"
     ):
@@ -158,7 +158,7 @@ def test_refused_params(params, options, message):
 
 
 def test_layers_that_are_named_are_read_and_no_others():
-    """What is beside them is not even looked at: a critic, `log_std`, an embedding."""
+    """Everything beside them is not even looked at: a critic, `log_std`, an embedding."""
     params = {
         "torso": {"fc": dense(3, 4)},
         "mean": dense(4, 2),

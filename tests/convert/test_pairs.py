@@ -24,7 +24,7 @@ def test_weights_pass_bit_for_bit(mlp):
 
 
 def test_dtype_converts_and_rounds_once():
-    w = np.array([[1 + 2**-8 + 2**-30]])  # in bfloat16 above the tie; through float32 it would be the tie
+    w = np.array([[1 + 2**-8 + 2**-30]])  # just above a tie of bfloat16; in float32 it is the tie
     mlp = from_pairs([(w, [0.1])], orientation="in_out", dtype="bfloat16", **RELU)
     assert mlp.layers[0].w.dtype == mlp.layers[0].b.dtype == jnp.bfloat16
     assert float(mlp.layers[0].w[0, 0]) == 1 + 2**-7

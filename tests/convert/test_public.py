@@ -1,4 +1,4 @@
-"""The public names, and what they say where a library is missing."""
+"""The public names, and their errors if a library is missing."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The import of the README, run as it stands there."""
+"""The import example of the README, run as it is printed there."""
 
 import re
 from pathlib import Path

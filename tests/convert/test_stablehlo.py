@@ -1,4 +1,4 @@
-"""Exported programs: any batch, weights inside or beside, and no jaxneuron where they run."""
+"""Exported programs take any batch, have weights inside or as arguments, and run without jaxneuron."""
 
 import os
 import re

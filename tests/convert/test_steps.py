@@ -1,4 +1,4 @@
-"""Networks put together from steps: layers, scalings and activations."""
+"""Networks assembled from steps: layers, scalings and activations."""
 
 import re
 
@@ -49,7 +49,7 @@ def test_a_network_does_what_its_steps_do(steps):
             mlp_forward(assemble(steps, "source", n_in=2, dtype="float64"), x.astype(np.float64))
         )
     truth, size = run(steps, x)
-    # Each step is folded by at most 8 roundings, summed over 2 inputs and applied by 4, its activation is off by 16.
+    # Roundings of a step: at most 8 to fold it, 2 to sum its inputs, 4 to apply it, and 16 for its activation.
     _assert_within(found, truth, 30 * (len(steps) + 1) * oracle.U["float64"] * size, np.inf)
 
 
@@ -84,7 +84,7 @@ def test_scalings_go_before_they_come_after():
     mlp = assemble(steps, "source")
     assert [layer.w.shape for layer in mlp.layers] == [(2, 2), (2, 1)]
     assert mlp.activations == ("tanh", "identity")
-    assert mlp.layers[1].b is None  # nothing is shifted
+    assert mlp.layers[1].b is None  # because no step shifts
 
 
 def test_what_finds_no_layer_becomes_one():
@@ -103,7 +103,7 @@ def test_a_mean_of_many_deviations_stays_by_itself(mean, layers):
     assert len(mlp.layers) == layers
     x = np.float32(mean * std + std * RNG.normal(size=(9, 2)))
     truth = np.tanh((x.astype(np.float64) - mean * std) / std @ w.astype(np.float64) + b)
-    if layers == 2:  # nothing is lost but mean's own rounding: as exact as numbers of ordinary size
+    if layers == 2:  # only the mean is rounded: as exact as with numbers of ordinary size
         lost = abs(np.float32(mean * std) - mean * std) / std * np.abs(w).sum(0)
         _, error = oracle.mlp([(w / np.float32(std), b)], ["tanh"], x - np.float32(mean * std), "float32")
         assert (np.abs(np.asarray(mlp_forward(mlp, x)) - truth) <= error * 4 / 3 + lost).all()

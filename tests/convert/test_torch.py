@@ -1,4 +1,4 @@
-"""The files that PyTorch writes, without PyTorch; with it: tests/interop/test_torch.py."""
+"""The files that PyTorch writes, tested without PyTorch; tests/interop/test_torch.py tests them with it."""
 
 import re
 
@@ -13,7 +13,7 @@ from tests.convert.networks import RELU, bits, normal
 
 
 def torch_file(path, **tensors):
-    """As safetensors.torch writes: plain rows, bfloat16 by its bits, and `format`."""
+    """A file in the form that safetensors.torch writes: plain rows, bfloat16 as bits, and `format`."""
     path.write_bytes(safetensors.numpy.save(tensors, {"format": "pt"}))
     return path
 
@@ -55,4 +55,4 @@ def test_pickles_are_not_opened(tmp_path, name):
         ValueError,
         match=f"from_torch: source must be a .safetensors file, got '{name}', which may hold a pickle, and opening a pickle can run code",
     ):
-        from_torch(tmp_path / name, **RELU)  # which is not even there
+        from_torch(tmp_path / name, **RELU)  # the file does not even exist

@@ -1,4 +1,4 @@
-"""The other libraries, as their users have them: JAX's strictness is ours, not theirs."""
+"""In these tests JAX has its default settings, as the libraries' users have; in other tests it is strict."""
 
 import os
 

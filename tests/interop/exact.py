@@ -1,4 +1,4 @@
-"""What "exact" means for a network from another library: its numbers bit for bit, its outputs within the bound."""
+"""Assertions that an imported network is exact: its numbers bit for bit, and its outputs within the bound."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from jaxneuron.testing._laws import _assert_within
 
 
 def assert_bits(mlp, *arrays):
-    """The leaves of `mlp` are these arrays, to the bit."""
+    """Asserts that the leaves of `mlp` are these arrays, bit for bit."""
     leaves = jax.tree.leaves(mlp)
     assert len(leaves) == len(arrays)
     for leaf, array in zip(leaves, arrays, strict=True):
@@ -20,10 +20,10 @@ def assert_bits(mlp, *arrays):
 
 
 def assert_outputs(mlp, x, y64, *, folded=False):
-    """`mlp`, evaluated in its own dtype and in float64, is within the error bound of the source's float64 outputs.
+    """Asserts that the outputs of `mlp`, in its dtype and in float64, are near the source's float64 outputs.
 
-    A folded scaling rounds each number of its layer once more: u (|x| @ |w| + |b|), to the layer's own
-    (n_in + 2) u. In float64 the folding also sums n_in products, and the source sums its own.
+    The bound is (n_in + 2) u for a layer. A folded scaling rounds each number of its layer once more, which
+    adds u (|x| @ |w| + |b|). In float64 the folding also sums n_in products, and the source sums its own.
     """
     y64, x = np.asarray(y64), np.asarray(x)
     assert y64.dtype == np.float64
@@ -44,7 +44,7 @@ def assert_outputs(mlp, x, y64, *, folded=False):
 
 
 def trained(loss, params, steps=30, rate=0.1):
-    """`params` after a few steps downhill: no longer an initialisation."""
+    """`params` after a few steps of gradient descent, so that they differ from an initialisation."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         step = jax.jit(lambda p: jax.tree.map(lambda a, g: a - rate * g, p, jax.grad(loss)(p)))
         for _ in range(steps):
@@ -53,7 +53,7 @@ def trained(loss, params, steps=30, rate=0.1):
 
 
 def network(name="tanh", sizes=(4, 6, 6, 2)):
-    """A network with this activation in every layer that takes it, one layer without a bias."""
+    """A network with this activation in every layer that can have it, and with one layer without a bias."""
     mlp = init_mlp(
         jax.random.key(0),
         sizes,

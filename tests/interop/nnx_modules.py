@@ -1,4 +1,4 @@
-"""What the tests of `from_nnx` share."""
+"""Modules that the tests of `from_nnx` share."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Arrays of other libraries that carry more than numbers: NumPy would drop it, so they are refused."""
+"""Arrays of other libraries that hold more than numbers. NumPy would drop the rest, so they are refused."""
 
 import jax
 import numpy as np

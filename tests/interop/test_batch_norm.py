@@ -1,4 +1,4 @@
-"""BatchNorms of Flax linen and Haiku, whose statistics lie beside the parameters, and of NNX."""
+"""BatchNorms of Flax linen and Haiku, which keep statistics beside the parameters, and of NNX."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ EPSILON = 1e-3
 
 
 class Normed(linen.Module):
-    """BatchNorms between a layer and its activation, or after that; one without a scale, one without a shift."""
+    """BatchNorms before and after activations; one is without a scale, and one without a shift."""
 
     before: bool = True
 
@@ -35,7 +35,7 @@ class Normed(linen.Module):
 
 
 def trained(tree, seed=0):
-    """`tree` with numbers as training might leave them: variances positive, scales and means anything."""
+    """`tree` with numbers that training could produce: positive variances, any scales and means."""
     rng = np.random.default_rng(seed)
 
     def numbers(path, array):
@@ -94,7 +94,7 @@ def test_flax_within_a_sequential_before_any_layer_and_alone():
 
 def test_members_with_batch_norms():
     many = [variables(seed=seed) for seed in range(3)]
-    # Of one member alone a mean is so large that it is subtracted in a layer of its own.
+    # Only one member has a mean so large that it is subtracted in a layer of its own.
     many[1]["batch_stats"]["BatchNorm_0"]["mean"] += 100
     source = jax.tree.map(lambda *arrays: np.stack(arrays), *many)
     for before, activation in ((True, BEFORE), (False, AFTER)):
@@ -191,7 +191,7 @@ def test_batch_norms_that_are_not_named():
     parts["batch_stats"] = {"critic": source["batch_stats"]}
     parts["params"]["actor"] = {name: source["params"][name] for name in options["layers"]}
     options["layers"] = [f"actor/{name}" for name in options["layers"]]
-    assert from_flax(parts, **options)  # the critic's are another network's
+    assert from_flax(parts, **options)  # the critic's BatchNorms belong to another network
     with pytest.raises(ValueError, match=r"^from_flax: check must hold what the network gives"):
         from_flax(source, check=(X, Normed().apply(source, X)), **{**options, "layers": NAMES[::2]})
 

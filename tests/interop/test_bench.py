@@ -1,4 +1,4 @@
-"""The bench's peers, each as its library has it, compute what the cases say."""
+"""Every peer in the bench computes what its case says."""
 
 import jax
 import pytest
@@ -8,7 +8,7 @@ from bench.cases import POLICY, Case, network
 from bench.contenders import PEERS
 from bench.truth import as_numpy, check, truth
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, as it imports itself
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch raises it when it is imported
 CASES = (
     Case((4, 7, 3), "sigmoid", "softmax", 5, "a classifier"),
     Case((4, 7, 1), "sigmoid", "sigmoid", 5, "a classifier of two classes"),
@@ -27,7 +27,7 @@ def test_peers_compute_what_the_case_says(case, name):
     with jax.enable_x64(case.dtype == "float64"):
         mlp, x = network(case)
         try:
-            call = PEERS[name](case, mlp, x)  # kept: its outputs may lie in memory that it owns
+            call = PEERS[name](case, mlp, x)  # kept, because its outputs may be in memory that it owns
             found = as_numpy(call())
         except ImportError as missing:
             pytest.skip(str(missing))

@@ -1,4 +1,4 @@
-"""Brax's own networks, normaliser and deterministic policy, where it is installed (.ci/run does, once)."""
+"""Brax's own networks, normaliser and deterministic policy, if Brax is installed (.ci/run installs it)."""
 
 import types
 
@@ -66,7 +66,7 @@ def test_policy(agent, activation):
     unscaled = (types.SimpleNamespace(mean=0.0, std=1.0), params)
     with pytest.raises(ValueError, match="check must hold what the network gives"):
         from_brax(unscaled, activation=activation, check=(rows, actions))
-    plain = make(6, 3, **{sizes: (16, 16, 8)})  # as with normalize_observations=False
+    plain = make(6, 3, **{sizes: (16, 16, 8)})  # like normalize_observations=False
     actions, _ = inference(plain)(given, deterministic=True)(rows, jax.random.key(0))
     assert from_brax(unscaled, activation=activation, check=(rows, actions))
     with pytest.raises(ValueError, match="check must hold what the network gives"):

@@ -1,4 +1,4 @@
-"""Files of strangers with some bytes changed: every reader gives a network or a ValueError."""
+"""Files with some bytes changed: every reader returns a network or raises ValueError."""
 
 import io
 import random
@@ -46,7 +46,7 @@ READERS = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    """One sound file of each kind, of the same network, by name."""
+    """One intact file of each kind, by name, all of the same network."""
     folder = tmp_path_factory.mktemp("sound")
     mlp = init_mlp(jax.random.key(0), (3, 4, 4, 2), **GIVEN)
     save(folder / "ours.safetensors", mlp)
@@ -88,12 +88,12 @@ def mutated(rng, content):
 
 
 def mutated_or_cut(rng, name, content):
-    """HDF5 is only cut off: changed bytes can keep its library busy for ever."""
+    """The file mutated or cut off. HDF5 is only cut off: changed bytes can make its library run for ever."""
     return content[: rng.randrange(len(content))] if name.endswith(".h5") else mutated(rng, content)
 
 
 def mutated_inside(rng, content):
-    """An archive with one of its members mutated, its checksums right."""
+    """An archive with one mutated member and correct checksums."""
     written = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(written, "w") as changed:
         chosen = rng.choice(archive.namelist())
@@ -105,7 +105,7 @@ def mutated_inside(rng, content):
 
 @pytest.mark.filterwarnings(
     "ignore:.* holds NaN, which is kept:UserWarning"
-)  # which a changed byte may well be
+)  # a changed byte may well cause it
 @settings(max_examples=1000)
 @given(name=st.sampled_from(sorted(READERS)), seed=st.integers(0, 2**32))
 def test_any_bytes_give_a_network_or_a_value_error(sound, tmp_path_factory, name, seed):

@@ -1,8 +1,9 @@
 """ONNX's own tests of its operators, and its converted PyTorch models, through from_onnx.
 
-A case passes if the MLP gives the outputs that the case demands, at the case's own tolerance. In the operator
-tests every value is an input: the first becomes the network's input, the others constants. A case that is refused
-must be refused for one of the reasons below, and the reason is checked against the case.
+A case passes if the MLP computes the outputs that the case demands, within the case's own tolerance. In the
+operator tests every value is an input: the first becomes the network's input, the others become constants. A
+case may be refused only for one of the reasons below, and the test checks that the reason is true of the
+case.
 """
 
 import math
@@ -48,7 +49,7 @@ def outputs(case):
     return case.data_sets[0][1]
 
 
-# reason -> what must be true of a case that is refused for it
+# reason -> a condition that must be true of every case that is refused for this reason
 TRUE = {
     "it transposes its input (transA)": lambda c: any(a.name == "transA" and a.i for a in node(c).attribute),
     "its weights must have two axes": lambda c: inputs(c)[1].ndim != 2,
@@ -69,7 +70,7 @@ TRUE = {
     "it splits": lambda c: inputs(c)[0].size == 0,
     "it sums over axis": lambda c: [a.i for a in node(c).attribute] != [inputs(c)[0].ndim - 1],
     "its slopes differ": lambda c: len(np.unique(inputs(c)[1])) > 1,
-    "its first input is a constant": lambda c: node(c).op_type == "Less",  # of a max and x
+    "its first input is a constant": lambda c: node(c).op_type == "Less",  # it compares a max with x
     "x 10000 weights": lambda c: inputs(c)[0].shape == (10000,),  # an activation alone needs a layer
     "it is not affine": lambda c: (
         any(n.op_type in ("Max", "Min", "Pow", "Less") for n in c.model.graph.node)
@@ -81,7 +82,7 @@ TRUE = {
 
 
 def with_constants(case):
-    """The case's model, all inputs but the first made initialisers."""
+    """The case's model, with all inputs except the first turned into initialisers."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     for value, array in list(zip(model.graph.input, inputs(case), strict=True))[1:]:
@@ -90,7 +91,7 @@ def with_constants(case):
 
 
 def verdict(case, model, xs, ys):
-    """None if it passes, otherwise why it was refused; an AssertionError if its outputs are wrong."""
+    """None if the case passes, otherwise why it was refused. Raises AssertionError if outputs are wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -99,7 +100,7 @@ def verdict(case, model, xs, ys):
         return str(refusal)
     x, y = np.asarray(xs[0]), np.asarray(ys[0])
     n_in = mlp.layers[0].w.shape[0]
-    found = np.asarray(mlp_forward(mlp, x.reshape(-1, n_in)))  # several axes may be those of one row
+    found = np.asarray(mlp_forward(mlp, x.reshape(-1, n_in)))  # a row may have several axes
     assert found.size == y.size, case.name
     found = found.reshape(y.shape)
     np.testing.assert_allclose(found.astype(y.dtype), y, rtol=case.rtol, atol=case.atol, err_msg=case.name)
@@ -108,7 +109,7 @@ def verdict(case, model, xs, ys):
 
 def operator_cases():
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ONNX's own, while it builds all of its cases
+        warnings.simplefilter("ignore")  # ONNX raises them while it builds its cases
         cases = load_model_tests(kind="node")
     for case in cases:
         single = len(case.model.graph.node) == 1 and node(case).op_type in IN_SCOPE

@@ -1,4 +1,4 @@
-"""Equinox, as installed."""
+"""Networks from and to the installed Equinox."""
 
 import functools
 
@@ -214,7 +214,7 @@ def test_functions_of_one_unit(out_size):
 
 
 def test_equal_functions_give_equal_structures():
-    """So that a network that is read again is not compiled again."""
+    """Otherwise a network that is read a second time would be compiled again."""
     module = nn.Sequential([nn.Linear(4, 3, key=KEY), nn.Lambda(unit_length)])
     other = nn.Sequential([nn.Linear(4, 3, key=jax.random.key(1)), nn.Lambda(unit_length)])
     mlps = from_equinox(module), from_equinox(other)
@@ -292,7 +292,7 @@ def test_tracers_and_concrete_arrays_inside_jit():
         return mlp_forward(from_equinox(equinox.combine(arrays, rest)), x), mlp_forward(kept[0], x)
 
     right = jax.vmap(module)(ROWS)
-    for y in (*forward(arrays, ROWS), mlp_forward(kept[0], ROWS)):  # the last with what was built inside
+    for y in (*forward(arrays, ROWS), mlp_forward(kept[0], ROWS)):  # kept[0] was built inside the trace
         np.testing.assert_allclose(y, right, rtol=1e-5, atol=1e-6)
 
 

@@ -20,7 +20,7 @@ GIVEN = {"activation": "tanh", "final_activation": "identity"}
 
 
 def advice(path, rows=False):
-    """What is advised for a file, which its reader says as well."""
+    """The advice for a file, which its reader gives as well."""
     said = remedy(path, kind_of(path), rows)
     if not rows:
         with pytest.raises(ValueError, match="load: ") as caught:
@@ -34,7 +34,7 @@ def close(mlp, theirs):
 
 
 def command(said, folder):
-    """Executes the first command in an advice."""
+    """Runs the first command in an advice."""
     words = shlex.split(said.split("`")[1].replace("NAME", "tanh"))
     assert words[0] == "jaxneuron"
     subprocess.run([sys.executable, "-m", *words], check=True, cwd=folder, capture_output=True)

@@ -1,4 +1,4 @@
-"""Flax linen, as installed."""
+"""Networks from and to the installed Flax linen."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def forward64(apply, params, x):
 
 
 class Wide(linen.Module):
-    """Twelve layers, some square, some not: names from Dense_0 to Dense_11."""
+    """Twelve layers, some of them square, named Dense_0 to Dense_11."""
 
     @linen.compact
     def __call__(self, x):
@@ -98,7 +98,7 @@ GIVEN = {"activation": "tanh", "final_activation": "identity"}
 
 
 class Outer(linen.Module):
-    """Its last layer is made first, and is Dense_0."""
+    """The last layer is created first, so it is Dense_0."""
 
     sizes: tuple[int, int]
 
@@ -241,7 +241,7 @@ def test_arrays_in_boxes():
 
 
 def test_what_no_parameters_say_is_found_by_outputs():
-    """Weights that are normalised when the module is called, a residual, another activation."""
+    """Cases: weights that are normalised when the module is called, a residual, another activation."""
 
     class Normed(linen.Module):
         @linen.compact

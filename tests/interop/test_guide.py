@@ -1,4 +1,4 @@
-"""The table of docs/guides/import.md: what it says of each library's refusals is what the readers say."""
+"""The table of docs/guides/import.md: what it says about refusals of each library is what the readers do."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Haiku, as installed."""
+"""Networks from the installed Haiku."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Keras 3 on its JAX backend, as installed: models in memory, and the files it writes."""
+"""The installed Keras 3 on its JAX backend: models in memory, and the files that it writes."""
 
 import functools
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @pytest.fixture(params=["model", "model.keras", "model.h5"])
 def read(request, tmp_path):
-    """from_keras of a model, or of the file it is saved to."""
+    """Reads a model with from_keras, in memory or from the file to which it is saved."""
 
     def read(model, **options):
         if request.param == "model":
@@ -47,7 +47,7 @@ def fitted(model):
 def forward64(model, x):
     """The model's outputs with every weight and every sum in float64.
 
-    Keras computes tanh in float32 even so (on every backend but TensorFlow's): these models use others.
+    Keras still computes tanh in float32, except on TensorFlow's backend: these models use other activations.
     """
     with jax.enable_x64(True):
         config = keras.saving.serialize_keras_object(model)
@@ -118,7 +118,7 @@ def test_normalization_given_and_inverted(read):
         layers.Dense(3, "sigmoid"), layers.Dense(1), layers.Normalization(mean=2.0, variance=9.0, invert=True),
     ])  # fmt: skip
     x = X.copy()
-    x[:, 2] = 3.000001  # of an input that never varied, divided by Keras's epsilon
+    x[:, 2] = 3.000001  # this input never varied; Keras divides it by its epsilon
     mlp = read(model)
     assert_outputs(mlp, x, forward64(model, x), folded=True)
 
@@ -250,7 +250,7 @@ def test_lora_is_added_to_the_kernel(read):
         layer.enable_lora(2)
         layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.5))  # it begins at 0
     first, second = model.layers
-    if read.is_h5:  # which holds the parts, and Keras doesn't add them when it saves it
+    if read.is_h5:  # it holds LoRA's parts; Keras does not add them when it saves
         with pytest.raises(
             ValueError,
             match="the layer 'Dense' must have 2 arrays, got 4; quantised layers are not read, nor LoRA's",
@@ -308,7 +308,7 @@ def patched():
     (lambda: chain(layers.SpectralNormalization(layers.Dense(4))), "the layer 'SpectralNormalization' can't be part of an MLP"),
 ])  # fmt: skip
 def test_layers_that_compute_something_else(read, model, message):
-    if read.is_h5:  # which names no modules
+    if read.is_h5:  # it does not name modules
         message = (
             message.split(";")[0]
             .replace("Registered", "tests>Registered")
@@ -383,7 +383,7 @@ def test_the_check_finds_what_nothing_records(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_the_check_allows_what_a_policy_rounds(policy):
-    """Weights and the last layer in float32, the products of the others in 16 bits."""
+    """The policy keeps weights and the last layer in float32, and computes other products in 16 bits."""
     model = chain(
         layers.Normalization(mean=300.0, variance=4.0, dtype=policy),
         layers.Dense(64, "tanh", dtype=policy, kernel_constraint="non_neg"),

@@ -37,7 +37,7 @@ def dense(*widths, **options):
 
 @pytest.mark.parametrize("name", ["2_13_model.keras", "2_15_model.keras", "2_15_model.h5"])
 def test_models_of_keras_2(name):
-    """Nested, partly frozen, with hard_sigmoid, which was another function, and BatchNormalization over axis 1."""
+    """Nested, partly frozen models, with Keras 2's own hard_sigmoid, and BatchNormalization over axis 1."""
     truth = np.load(FOLDER / f"{name[:4]}.npz")
     mlp = from_keras(FOLDER / name, check=(truth["rows"], truth["model"]))
     assert mlp.activations[1:] == ("tanh", "identity", HardTanh(0, 1), ELU(0.5), "identity")
@@ -58,7 +58,7 @@ def test_weights_of_keras_2(name):
 def test_weights_in_the_order_of_their_numbers(tmp_path):
     model = dense(*(4,) * 12, use_bias=False)  # dense_10 comes after dense_9
     model.compile("adam", "mse")
-    model.fit(X, X, verbose=0)  # whose state is in the file too
+    model.fit(X, X, verbose=0)  # the optimizer's state is in the file too
     model.save_weights(tmp_path / "m.weights.h5")
     assert_bits(from_keras(tmp_path / "m.weights.h5", **GIVEN), *model.get_weights())
     mlp = from_keras(tmp_path / "m.weights.h5", **GIVEN, layers=["layers/dense_3", "layers/dense"])
@@ -234,7 +234,7 @@ def test_rows_are_flattened_in_front_also_behind_a_rescaling(part, shape):
 
 
 @pytest.mark.parametrize(("parts", "shape", "message"), [
-    ((layers.Masking(), layers.Dense(2)), (4,), "the layer 'Masking' can't be part of an MLP"),  # it zeroes rows, and hides them from a Softmax
+    ((layers.Masking(), layers.Dense(2)), (4,), "the layer 'Masking' can't be part of an MLP"),  # it sets rows to 0, and hides them from a Softmax
     ((layers.Dense(3), layers.Reshape((6,))), (2, 2), "Reshape must stand in front of an MLP, or flatten rows, got one after other layers; convert the part after it"),
     ((layers.Rescaling([1.0, 2.0]), layers.Flatten(), layers.Dense(2)), (2, 2), "Flatten must stand in front"),
     ((layers.Dense(4), layers.Reshape((2, 2))), (4,), "the layer 'Reshape' can't be part of an MLP"),
@@ -261,7 +261,7 @@ def test_every_name_of_keras_activations_is_read_or_not_ours():
     assert names - set(READ) <= NOT_OURS
     for name in sorted(names & set(READ)):  # test_keras.py compares their values
         assert from_keras(chain(layers.Dense(4, name))).activations == from_keras(chain(layers.Dense(4), layers.Activation(name))).activations  # fmt: skip
-    for name in sorted(names - set(READ) - {"glu"}):  # which has half as many outputs
+    for name in sorted(names - set(READ) - {"glu"}):  # glu has half as many outputs
         with pytest.raises(ValueError, match=f"activations must be one of .*, got {name!r}"):
             from_keras(chain(layers.Dense(4, name)))
 

@@ -1,4 +1,4 @@
-"""Flax NNX, as installed: modules, states and stacks of them."""
+"""The installed Flax NNX: modules, states and stacks of them."""
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ def test_members_of_an_ensemble():
             from_nnx(source, **given)
         stack = from_nnx(source, stacked="members", **given)
         np.testing.assert_allclose(jax.vmap(mlp_forward, (0, None))(stack, X), y, rtol=1e-5, atol=1e-6)
-    in_turn = from_nnx(ensemble, stacked="layers")  # the same module, called in turn
+    in_turn = from_nnx(ensemble, stacked="layers")  # the same module, as layers
     x = X
     for i in range(3):
         x = nnx.merge(nnx.graphdef(ensemble), jax.tree.map(lambda a, i=i: a[i], nnx.state(ensemble)))(x)

@@ -1,4 +1,4 @@
-"""Flax NNX's LoRA, whose weights are added to the kernel."""
+"""LoRA of Flax NNX: its weights are added to the kernel."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Modules of Flax NNX that mean more than their arrays: refused by name, or found by their outputs."""
+"""Flax NNX modules that compute more than their arrays show: refused by name, or found by their outputs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""ONNX, there and back: the library, its reference evaluator in float64, and ONNX Runtime, as installed."""
+"""To ONNX and back, with the installed onnx, its reference evaluator in float64, and ONNX Runtime."""
 
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def test_qlknn_up_to_its_last_layer():
     assert mlp.activations == ("tanh",) * 5 + ("identity",)
     with np.load(make_qlknn.WEIGHTS) as file:
         assert_bits(MLP(mlp.layers[1:5]), *(file[f"{name}{i}"] for i in range(1, 5) for name in "wb"))
-    # Folded in float64 and rounded once: the float64 folding of the published numbers, rounded to float32.
+    # Scalings are folded in float64 and rounded once, as in this folding of the published numbers.
     folded = make_qlknn.folded_qlknn()
     for i in (0, 5):
         for found, wide in zip(mlp.layers[i], folded.layers[i], strict=True):
@@ -107,7 +107,7 @@ def test_qlknn_whole_is_no_mlp():
 
 @pytest.mark.parametrize(("name", "unit"), [("efiITG", 0), ("efeTEM", 2), ("efeETG", 5), ("gamma_max", 7)])
 def test_qlknn_one_flux(name, unit):
-    """A Gather of one unit and a Clip fold into the last layer, of which one column is left."""
+    """A Gather of one unit and a Clip fold into the last layer, which keeps one column."""
     whole, mlp = from_onnx(QLKNN, output="/Add_output_0"), from_onnx(QLKNN, output=name)
     assert mlp.final_activation == "relu"
     assert_bits(MLP(mlp.layers[:5]), *jax.tree.leaves(whole.layers[:5]))
@@ -229,7 +229,7 @@ def test_to_onnx_runs_in_onnx_runtime(tmp_path, name):
 
 
 def assert_outputs_of(theirs, mlp, x):
-    """ONNX Runtime's outputs are within the bound that rounding leaves them, thrice: its exp is coarser than XLA's."""
+    """Asserts ONNX Runtime's outputs within three times the rounding bound: its exp is coarser than XLA's."""
     from jaxneuron._math import oracle
 
     exact, error = oracle.mlp(mlp.layers, mlp.activations, x, "float32")
@@ -272,7 +272,7 @@ def test_float64_runs_in_float64(tmp_path):
             ValueError, match=f"to_onnx: {name!r} must be in a network of float32 or less, got float64"
         ):
             to_onnx(MLP(mlp.layers, name, "identity"), tmp_path / "n.onnx")
-    for unknown in (jax.numpy.cos, "cr_tanh"):  # what ONNX has isn't correctly rounded
+    for unknown in (jax.numpy.cos, "cr_tanh"):  # ONNX's tanh isn't correctly rounded
         with pytest.raises(
             ValueError,
             match=r"to_onnx: activations must be one of elu, .*, or a value .*, got .*; export writes",
@@ -322,7 +322,7 @@ def test_refusals(nodes, constants, message):
 LAYER = [("Gemm", ["x", "w", "b"], ["z"], {}), ("Relu", ["z"], ["a"], {})]
 SECOND = [*LAYER, ("Gemm", ["a", "w", "b"], ["s"], {})]
 ENDS = {
-    # An activation in several nodes, of which the first are scalings and activations of ours.
+    # An activation in several nodes, of which the first are scalings and activations that jaxneuron has.
     "x - tanh x": ([*SECOND, ("Tanh", ["s"], ["t"], {}), ("Sub", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "x tanh(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Tanh", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "x sin(c x)": ([*LAYER[:1], ("Mul", ["z", "c"], ["m"], {}), ("Sin", ["m"], ["t"], {}), ("Mul", ["z", "t"], ["y"], {})], "'z' to end before it, at layer 1 without its activation"),

@@ -1,6 +1,6 @@
 """ONNX models as exporters write them: PyTorch's two, JAX's, scikit-learn's, and TensorFlow's form of robots' policies.
 
-The files in tests/data/exporters hold every activation once; tests/make_exporters.py says who wrote them.
+The files in tests/data/exporters hold every activation once; tests/make_exporters.py says how they were made.
 """
 
 import itertools
@@ -24,7 +24,8 @@ from tests.interop.test_onnx import ReferenceEvaluator, forward64, model, widene
 RNG = generator()
 X = RNG.normal(size=(40, 4)).astype(np.float32) * 3
 
-# 1.702 scales the layers beside it; then all outputs are off by one factor. log_sigmoid is written as -softplus(-z).
+# 1.702 scales the layers beside the activation; then all outputs have one wrong factor. log_sigmoid is
+# written as -softplus(-z).
 SCALED = {"silu(beta z)": "silu", "-softplus(-z)": "softplus"}
 PYTORCH = [
     *(
@@ -103,7 +104,7 @@ def test_every_activation(name):
                 expected, most = SCALED[expected], np.abs(wanted).argmax()
                 factor = wanted.flat[most] / y.flat[most]
             assert found == expected
-            # The file's numbers are rounded to float32, those of the activations are not.
+            # The file's numbers are rounded to float32; the parameters of jaxneuron's activations are not.
             close = 1e-6 * np.abs(wanted).max()
             np.testing.assert_allclose(y * factor, wanted, rtol=1e-5, atol=close, err_msg=str(found))
 
@@ -122,7 +123,7 @@ def test_the_exporters_of_today(name):
 
 @pytest.mark.parametrize(("dynamo", "opset"), [(False, 17), (True, 18)])
 def test_a_policy_of_pytorch(dynamo, opset):
-    """A row of several axes, a shape made of the batch's size, a BatchNorm, and a part of the outputs."""
+    """Rows of several axes, a shape computed from the batch size, a BatchNorm, and a part of the outputs."""
     torch = pytest.importorskip("torch", reason="torch is in the extra bench")
     if dynamo:
         pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnxscript")
@@ -157,7 +158,7 @@ def test_a_policy_of_pytorch(dynamo, opset):
 
 
 def test_a_policy_of_mujoco_playground():
-    """The nodes of go1_policy.onnx in google-deepmind/mujoco_playground, which tf2onnx wrote; weights are random."""
+    """The nodes of go1_policy.onnx in google-deepmind/mujoco_playground, by tf2onnx, with random weights."""
     sizes, constants = (6, 8, 8, 6), {"m": normal(6), "s": 1 + normal(6) ** 2}
     nodes = [("Sub", ["x", "m"], ["sub"], {}), ("Mul", ["sub", "s"], ["a0"], {})]
     for i, shape in enumerate(itertools.pairwise(sizes)):
@@ -203,7 +204,7 @@ def pipelines():
     yield "LinearRegression", make_pipeline(StandardScaler(), LinearRegression())
 
 
-@pytest.mark.filterwarnings("ignore")  # that 20 steps are few
+@pytest.mark.filterwarnings("ignore")  # scikit-learn warns that 20 steps are few
 def test_pipelines_of_scikit_learn():
     skl2onnx = pytest.importorskip("skl2onnx", reason="skl2onnx writes ONNX from scikit-learn")
     x = RNG.normal(size=(60, 5)) * (1, 2, 3, 0.5, 1) + (0, 1, 0, -2, 0)

@@ -1,4 +1,4 @@
-"""ONNX's operators that keep rows apart, that choose units, and that fold away, by graphs of a few nodes."""
+"""ONNX operators that don't mix rows, that choose units, or that fold away, in graphs of a few nodes."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def sizes(*numbers):
 
 # --- rows that are kept apart ---
 
-# Nodes from z (batch, 6) to h, of the same rows; their constants; an opset in which they are written so.
+# Nodes from z (batch, 6) to h with the same rows; their constants; an opset that has them in this form.
 KEPT = {
     "Flatten": ([("Flatten", ["z"], ["h"], {})], {}, 20),
     "Flatten, axis -1": ([("Flatten", ["z"], ["h"], {"axis": -1})], {}, 20),
@@ -56,13 +56,13 @@ def test_rows_that_stay_rows(name):
     proto = model([LAYER, *nodes, AND_ONE_MORE], {"w": W, "b": B, "v": V, **constants}, opset=opset)
     mlp = from_onnx(proto)
     assert_bits(mlp, W, B, V)
-    if opset > 6 and "Cast" not in name:  # what ONNX's own evaluator reads
+    if opset > 6 and "Cast" not in name:  # ONNX's own evaluator reads these
         assert_outputs(mlp, X, forward64(proto, X))
 
 
 @pytest.mark.parametrize("shape", [["n", 2, 4], ["n", 1, 1, 8], [1, 1, 1, 8], ["n", 2, 2, 2]])
 def test_rows_of_several_axes_are_taken_flattened(shape):
-    """As the networks of ACAS Xu: the mean of an image is subtracted before it is flattened."""
+    """ACAS Xu's networks have this form: the mean of an image is subtracted before it is flattened."""
     w, mean = normal(8, 3), normal(*shape[1:])
     nodes = [("Sub", ["x", "m"], ["c"], {}), ("Flatten", ["c"], ["f"], {}), ("MatMul", ["f", "w"], ["y"], {})]
     mlp = from_onnx(proto := model(nodes, {"m": mean, "w": w}, shape=shape))
@@ -229,7 +229,7 @@ def test_constants_are_computed_in_advance():
 
 @pytest.mark.parametrize("doubling", [("Concat", ["c", "c"], {"axis": 0}), ("Mul", ["c", "t"], {})])
 def test_constants_that_grow_are_refused(doubling):
-    """Thirty nodes would ask for 2^30 numbers and more."""
+    """Thirty nodes would need 2^30 numbers and more."""
     operation, read, attributes = doubling
     nodes, name = [], "c"
     for i in range(30):
@@ -307,7 +307,7 @@ def test_a_bound_on_one_side(operation, end):
 
 @pytest.mark.parametrize("chosen", [[0, 3], [3, 1], [1, 1], [-1, 0]])
 def test_units_chosen_after_an_activation_of_the_inputs(chosen):
-    """The first layer does not tell how many inputs there are."""
+    """The first layer does not show how many inputs there are."""
     nodes = [
         ("Tanh", ["x"], ["s"], {}),
         ("Gather", ["s", "i"], ["g"], {"axis": -1}),

@@ -1,7 +1,7 @@
-"""State dicts as collections of trained policies write them: an actor beside a critic and deviations.
+"""State dicts in the form of collections of trained policies: an actor beside a critic and deviations.
 
-The modules have the names and shapes of stable-baselines3's, CleanRL's and RSL-RL's; their own actors, called by
-PyTorch, give the actions that the network has to give.
+The modules have the names and shapes of stable-baselines3's, CleanRL's and RSL-RL's. Their own actors, called
+by PyTorch, compute the actions that the network must compute too.
 """
 
 from itertools import pairwise
@@ -25,7 +25,7 @@ ROWS = np.random.default_rng(0).normal(size=(6, N_OBS)).astype(np.float32)
 
 
 def mlp(*sizes, activation=nn.Tanh, last=True):
-    """Linear layers with activations between them, and after the last unless it gives the outputs."""
+    """Linear layers with activations between them, and after the last one unless `last`."""
     parts = [part for pair in pairwise(sizes) for part in (nn.Linear(*pair), activation())]
     return nn.Sequential(*(parts[:-1] if last else parts))
 
@@ -106,7 +106,7 @@ class RSLRL(nn.Module):
 
 
 class RSLRLModel(nn.Module):
-    """Newer: the actor by itself, in `actor_state_dict`."""
+    """The newer form: the actor alone, in `actor_state_dict`."""
 
     layers = ("mlp.0", "mlp.2")
     activations = ("elu", "identity")

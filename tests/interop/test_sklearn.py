@@ -1,4 +1,4 @@
-"""scikit-learn, as installed, on its own data."""
+"""The installed scikit-learn, on its own data."""
 
 import warnings
 
@@ -96,7 +96,7 @@ def test_a_mean_of_many_deviations_is_a_layer_of_its_own():
     mlp = from_sklearn(model, dtype="float32")
     assert [layer.w.shape for layer in mlp.layers] == [(10, 10), (10, 5), (5, 1)]
     assert np.array_equal(mlp.layers[0].w, np.eye(10))
-    # Folded all the same, float32 would lose the digits of the mean: 100 of those kept here.
+    # If the mean were folded all the same, the error in float32 would be 100 times the error here.
     import jaxneuron
 
     truth = model.predict(far)
@@ -155,7 +155,7 @@ def test_refusals():
 
 @pytest.mark.parametrize("place", ["network", "scaler", "pipeline", "target"])
 def test_subclasses_with_the_name_of_their_class(place):
-    """As imblearn's Pipeline is one of scikit-learn's, of the same name."""
+    """For example, imblearn's Pipeline is a subclass of scikit-learn's with the same name."""
 
     def same_name(estimator):
         return type(type(estimator).__name__, (type(estimator),), {"__module__": __name__})
@@ -175,7 +175,7 @@ def test_subclasses_with_the_name_of_their_class(place):
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_the_check_allows_what_scikit_learn_rounds(activation, kind):
-    """Means of many deviations, sums up to a thousand, 1 - p."""
+    """Cases: means of many deviations, sums up to a thousand, 1 - p."""
     x, labels = (X + 1e4).astype(kind), np.stack([Y > 100, Y > 150], axis=1)
     options = {"hidden_layer_sizes": (9, 9), "activation": activation, "max_iter": 20, "random_state": 0}
     for y in (Y > 140, Y // 60, labels):

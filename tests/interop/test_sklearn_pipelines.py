@@ -1,4 +1,4 @@
-"""scikit-learn's affine transformers before a network and after it, as installed, on its own data."""
+"""The installed scikit-learn's affine transformers before a network and after it, on its own data."""
 
 import warnings
 
@@ -73,7 +73,7 @@ def before(*parts):
 
 
 def assert_same(model, x=X, y=Y):
-    """The network computes what the estimator predicts, and the check would have found another prediction."""
+    """Asserts that the network computes what the estimator does, and that the check finds other outputs."""
     model = fit(sklearn.base.clone(model), x, y)
     mlp = from_sklearn(model)
     rows = x[ROWS]
@@ -146,12 +146,12 @@ def test_a_projection_is_a_layer_with_the_bits_of_its_components():
 
 @pytest.mark.parametrize("scaler", [MinMaxScaler(), RobustScaler(), StandardScaler(), PCA(4)], ids=kind)
 def test_what_is_far_from_0_is_subtracted_first(scaler):
-    """Inputs near 1e5: folded, float32 would lose 5 of its 7 digits."""
+    """Inputs are near 1e5: if the mean were folded, float32 would lose 5 of its 7 decimal digits."""
     far = X + 1e5
     model = fit(before(scaler), far)
     single = from_sklearn(model, dtype="float32")
     assert single.layers[0].w.shape == (10, 10)
-    rows = far[:50]  # whose numbers float32 rounds by 2^-8, small beside their deviations
+    rows = far[:50]  # float32 rounds their numbers by 2^-8, which is small beside their deviations
     rows = rows.astype(np.float32)
     found = np.asarray(jaxneuron.mlp_forward(single, rows))[:, 0]
     truth = model.predict(rows.astype(np.float64))
@@ -211,7 +211,7 @@ def test_columns(columns, remainder):
     mlp = assert_same(model, FRAME)
     assert mlp.inputs == NAMES
     if columns is COLUMNS["names"] and remainder == "drop":
-        assert not np.asarray(mlp.layers[0].w)[[1, 3]].any()  # sex and bp, which it doesn't read
+        assert not np.asarray(mlp.layers[0].w)[[1, 3]].any()  # sex and bp, which the network doesn't read
         assert mlp.layers[0].w.shape == (10, 5)
 
 
@@ -261,7 +261,7 @@ def test_names_of_columns_and_classes():
     assert mlp.outputs == ("setosa", "versicolor", "virginica")
     assert_outputs(mlp, frame.to_numpy()[ROWS], model.predict_proba(frame[ROWS]), folded=True)
     two = from_sklearn(fit(model, frame.to_numpy(), words == "setosa"))
-    assert two.inputs is two.outputs is None  # True and False are no names, and 0, 1, 2 are none
+    assert two.inputs is two.outputs is None  # True and False are not names, nor are 0, 1 and 2
     assert from_sklearn(fit(model, frame, kinds)).outputs is None
     assert from_sklearn(fit(model, frame, np.where(words == "setosa", "yes", "no"))).outputs == ("no", "yes")
     model = make_pipeline(

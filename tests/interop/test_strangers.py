@@ -1,4 +1,4 @@
-"""Files that are made to harm: every reader gives a ValueError, soon, in little memory, and runs nothing."""
+"""Files made to do harm: every reader raises ValueError, quickly, in little memory, and never runs code."""
 
 import io
 import json

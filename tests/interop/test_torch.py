@@ -1,4 +1,4 @@
-"""PyTorch, where it is installed: the extra bench brings it."""
+"""Networks from and to PyTorch, if it is installed: the extra bench installs it."""
 
 import copy
 import re
@@ -104,7 +104,7 @@ def test_dtypes_are_kept(dtype):
 def test_activations_are_pytorchs(module):
     z = np.linspace(-6, 6, 48, dtype=np.float32).reshape(12, 4)
     mlp = from_torch(nn.Sequential(nn.Linear(4, 4), module))
-    assert len(mlp.layers) == 1  # nothing is folded: a value has the parameters
+    assert len(mlp.layers) == 1  # not folded: a value has the parameters
     eye = jaxneuron.MLP([(np.eye(4, dtype=np.float32), None)], final_activation=mlp.final_activation)
     np.testing.assert_allclose(
         jaxneuron.mlp_forward(eye, z), module(torch.tensor(z)).numpy(), rtol=40 * 2**-24, atol=40 * 2**-24
@@ -113,7 +113,7 @@ def test_activations_are_pytorchs(module):
 
 def old_weight_norm(layer, **options):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # deprecated, and in many a saved model
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, but in many saved models
         return utils.weight_norm(layer, **options)
 
 
@@ -133,7 +133,7 @@ MADE = {
 
 @pytest.mark.parametrize("made", MADE.values(), ids=MADE)
 def test_weights_that_a_call_makes(made):
-    """A fresh module with a trained state: what lies in `weight` is the fresh one's until it is called."""
+    """A fresh module with a trained state: until it is called, `weight` still holds the fresh weights."""
 
     def net(seed):
         torch.manual_seed(seed)
@@ -156,7 +156,7 @@ def test_weights_that_a_call_makes(made):
 
 
 def test_weights_that_change_from_call_to_call():
-    """weight_norm that runs before the pruning of what it norms uses the mask of the call before."""
+    """If weight_norm runs before pruning, it uses the mask from the call before."""
     torch.manual_seed(0)
     trained = nn.Sequential(old_weight_norm(nn.Linear(3, 3)))
     prune.l1_unstructured(trained[0], "weight_v", amount=0.4)
@@ -300,9 +300,9 @@ def test_the_state_dict_of_weights_that_a_call_makes(made):
 
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning"
-)  # torch's own, where compile is first used
+)  # torch raises it when compile is first used
 def test_what_does_not_change_a_call_is_read():
-    """Hooks of gradients, a layer that stands there twice, compilation by module.compile(), autocast."""
+    """Cases: hooks of gradients, a layer that occurs twice, compilation by module.compile(), autocast."""
     layer = nn.Linear(4, 4)
     module = nn.Sequential(layer, nn.Tanh(), layer)
     layer.register_full_backward_hook(lambda *arguments: None)
@@ -343,7 +343,7 @@ def test_the_check_allows_pytorch_s_softplus_and_its_precision():
         lambda: torch.set_float32_matmul_precision("medium"),
         lambda: setattr(
             torch.backends.mkldnn.matmul, "fp32_precision", "bf16"
-        ),  # the other one can't be asked then
+        ),  # the old API can't be asked then
     ):
         coarser()
         try:

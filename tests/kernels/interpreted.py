@@ -1,7 +1,8 @@
 """The fused GPU kernel in Pallas' interpret mode, with its races detected: `NPROC=32 python -m tests.kernels.interpreted`.
 
-A process of its own, started by test_gpu.py: interpretation blocks a thread of XLA's pool for each warpgroup,
-and the pool's size is fixed when JAX is imported. Each line says whether a network agrees with the oracle.
+test_gpu.py starts it as a process of its own: interpretation blocks a thread of XLA's pool for each
+warpgroup, and the size of the pool is fixed when JAX is imported. Each line says whether a network agrees
+with the oracle.
 """
 
 import contextlib
@@ -21,12 +22,12 @@ from jaxneuron._math.activations import ACTIVATIONS, facts_of
 from jaxneuron._names import BY_NAME, resolve
 from jaxneuron.testing import _sweeps as sweeps
 
-ULP = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # relative, at most
-# Every activation, those that a hidden layer can have and those at the end; the cases take them in turn.
+ULP = {"bfloat16": 2.0**-7, "float16": 2.0**-10}  # the largest relative size of an ULP
+# Every activation that a hidden layer can have, then those for the last layer. The cases take them in turn.
 HIDDEN = itertools.cycle(
     [*(name for name, facts in ACTIVATIONS.items() if not facts.of_rows), *sweeps.VALUES]
 )
-# widths, the activation at the end if it is one of rows, rows, dtype, biases
+# widths, the last activation if it takes whole rows, the number of rows, dtype, whether there are biases
 CASES = (
     ((64, 64, 64), None, 1216, "bfloat16", True),
     ((32, 32, 32, 32, 32, 32), None, 250, "float16", True),
@@ -43,7 +44,7 @@ CASES = (
 
 
 def take_rows_from_registers() -> None:
-    """Interpretation takes the left operand of a product from shared memory alone: let it be an array too."""
+    """Lets the left operand of a product be an array too: Pallas interprets only those in shared memory."""
     of_references = interpreter.wgmma
 
     def wgmma(*, a_allocation_key_as_array, **others):  # type: ignore[no-untyped-def]
@@ -69,7 +70,7 @@ def take_rows_from_registers() -> None:
 
 
 def worst(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-def]
-    """The largest error of a network over its bound: that of each layer on the rounded rows it gets."""
+    """The largest error over its bound, of any layer. Every layer is compared on the kernel's own rows."""
     rng = np.random.default_rng(rows)
     layers = [
         (
@@ -105,7 +106,7 @@ def worst(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-
 
 
 def extremes_differ(widths):  # type: ignore[no-untyped-def]
-    """Whether rows with infinities and NaN, and logits below all numbers of float16, differ from XLA's."""
+    """Whether results differ from XLA's for rows with infinities and NaN, and for logits below float16."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(9, widths[0])), "float16")
     x = x.at[0, 0].set(jnp.inf).at[1, 1].set(-jnp.inf).at[2, 2].set(jnp.nan).at[3].set(60000)

@@ -1,4 +1,4 @@
-"""JAX's transforms of networks, by the kernels' primitive and without it: right, or an error that says so."""
+"""JAX's transforms of networks are right or raise a clear error, with the kernels' primitive and without it."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The fused kernel on NVIDIA GPUs, as far as it can be held without one; with one, the same compiled."""
+"""The fused kernel on NVIDIA GPUs: interpreted and lowered without a GPU, and compiled if there is one."""
 
 import functools
 import itertools
@@ -24,18 +24,18 @@ from jaxneuron.testing import _sweeps as sweeps
 NEW = pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="the kernel needs jax 0.11")
 GPU = pytest.mark.skipif(gpu.missing() is not None, reason=f"{gpu.missing()}")
 GPUS = [] if gpu.missing() else jax.local_devices(backend="cuda")
-# The correctly rounded ones have the formulas of the others here.
+# cr_tanh and cr_sigmoid are left out: on a GPU they have the formulas of tanh and sigmoid.
 ELEMENTWISE = [
     *(name for name, facts in ACTIVATIONS.items() if not facts.of_rows and not name.startswith("cr_")),
     *sweeps.VALUES,
 ]
-# Results this small may be 0: exp(-z) overflows before them.
+# Results this small may be 0, because exp(-z) overflows before they are reached.
 TINY = {"bfloat16": 2.0**-119, "float16": 2.0**-24}
 
 
 @pytest.fixture
 def hopper(monkeypatch):
-    """As if this process had an H100."""
+    """Makes the package behave as if this process had an H100."""
     monkeypatch.setattr(gpu, "missing", lambda: None)
     monkeypatch.setattr(gpu, "processors", lambda: 132)
 
@@ -50,7 +50,7 @@ def network(widths, activation="relu", final="identity", dtype="bfloat16"):
 
 
 def numbers(dtype):
-    """Every finite number of a 16-bit format, subnormal ones apart."""
+    """Every normal finite number of a 16-bit format: neither 0 nor subnormal numbers."""
     z = np.arange(2**16, dtype=np.uint16).view(dtype).astype(np.float32)
     return z[np.isfinite(z) & (np.abs(z) >= ml_dtypes.finfo(dtype).smallest_normal)]
 
@@ -61,12 +61,12 @@ def exact_of(function, z):
 
 
 def of_argument(function, z):
-    """What the rounded argument of a sine, which has no limits, adds to its error."""
+    """The error that a sine gets from its rounded argument; 0 for other activations."""
     return 0 if facts_of(function).has_limits else 2.0**-22 * np.abs(z * in_kernel(function)[1][0])
 
 
 def ulps(function, z, y, dtype):
-    """How far y is off, in ULP; results below TINY apart, and what `of_argument` says."""
+    """The error of y in ULP, beyond TINY and the error from `of_argument`."""
     info, exact = ml_dtypes.finfo(dtype), exact_of(function, z)
     exponent = np.floor(np.log2(np.maximum(np.abs(exact), float(info.smallest_normal))))
     held = np.abs(exact) < float(info.max)
@@ -108,7 +108,7 @@ def test_interpreted_with_races_detected():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sigmoid_in_a_network_is_the_nearest_on_xla_too(dtype):
-    """Its 16-bit form is that of networks too: they hand over float32 sums, of which it can't be told."""
+    """Networks use its 16-bit form too: they apply it to float32 sums, which don't show the dtype."""
     z = jnp.asarray(numbers(dtype), dtype)
     y = xla.forward([(jnp.ones((1, 1), dtype), None)], [BY_NAME["sigmoid"]], z[:, None])
     assert (y[:, 0] == BY_NAME["sigmoid"](z)).all()
@@ -116,7 +116,7 @@ def test_sigmoid_in_a_network_is_the_nearest_on_xla_too(dtype):
 
 @pytest.mark.parametrize("function", [*ELEMENTWISE, "softmax", "log_softmax"])
 def test_the_form_for_gpus_within_its_bound(function):
-    """Of XLA: each sum is rounded before and after its bias."""
+    """XLA's form for GPUs rounds each sum before and after adding its bias."""
     w, b = network((50, 40)).layers[0]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(200, 50)), "bfloat16")
     y = xla.forward([(w, b)], [resolve(function)], x, on_gpu=True)
@@ -134,7 +134,7 @@ def test_the_form_for_gpus_within_its_bound(function):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(("shape", "units", "sums"), [((50,), 40, "float32"), ((1, 50), 40, "float32"), ((7, 50), 1, "float32"), ((7, 50), 40, None)])  # fmt: skip
 def test_the_form_for_gpus_never_rounds_a_product(shape, units, sums, dtype):
-    """XLA turns a product with a vector into one of elements, in the sum's dtype: 300 x 300 overflows float16."""
+    """XLA multiplies a vector element by element, in the sum's dtype: 300 x 300 overflows float16."""
     layers = network((50, units), dtype=dtype).layers
     traced = jax.make_jaxpr(lambda x: xla.forward(layers, [BY_NAME["relu"]], x, on_gpu=True))
     equations = traced(jnp.ones(shape, dtype)).jaxpr.eqns
@@ -177,7 +177,7 @@ def test_every_activation_is_lowered_for_cuda(hopper, functions):
 @NEW
 @pytest.mark.parametrize(("widths", "biases"), [((128,) * 6, True), ((16, *(64,) * 23), False)])
 def test_the_fullest_shared_memory_is_lowered_for_cuda(hopper, widths, biases):
-    """JAX refuses what is too large for a block; each array there takes a multiple of 1024 bytes."""
+    """JAX refuses a block that needs too much shared memory. Each array takes a multiple of 1024 bytes."""
     x = jax.ShapeDtypeStruct((100, widths[0]), jnp.bfloat16)
     layers = [(w, b if biases else None) for w, b in network(widths).layers]
     functions = [BY_NAME["relu"]] * (len(layers) - 1) + [BY_NAME["softmax"]]
@@ -201,7 +201,7 @@ def test_transformations_are_lowered_for_cuda(hopper):
 @NEW
 @pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 133, 8)])
 def test_kernels_are_lowered_where_jax_computes_constants_at_once(hopper, widths):
-    """`evaluate` does so, to work inside a trace too."""
+    """`evaluate` makes JAX do so, because it must work inside a trace too."""
     mlp, x = network(widths), jax.ShapeDtypeStruct((100, widths[0]), jnp.bfloat16)
     gpu._moved.cache_clear()
     with jax.ensure_compile_time_eval():
@@ -239,7 +239,7 @@ def test_what_the_kernel_refuses(hopper, monkeypatch):
     assert because((64, 65, 64), function="gelu") == (
         "with gelu the fused GPU kernel pays up to 64 units a layer, not 65"
     )
-    monkeypatch.delitem(FORMULAS, "elu")  # as one that was added without a formula for GPUs
+    monkeypatch.delitem(FORMULAS, "elu")  # like an activation that was added without a formula for GPUs
     assert because((64, 64, 64), function="elu") == "the fused GPU kernel has no formula for elu"
     assert because((64, 64)) == "one layer is one product, which XLA computes as fast"
     assert because((256,) * 400) == "399 layers of up to 256 units don't fit into the GPU's shared memory"
@@ -271,7 +271,7 @@ def test_a_pallas_that_has_moved_is_told_once(hopper, monkeypatch):
 @GPU
 @pytest.mark.parametrize("function", ELEMENTWISE)
 def test_compiled_within_its_bound(function):
-    """The first layer is the identity, so that the second one's sums are 16-bit numbers."""
+    """The first layer is the identity, so that the sums of the second layer are 16-bit numbers."""
     for dtype in ("bfloat16", "float16"):
         z, one = numbers(dtype), jnp.eye(64, dtype=dtype)
         rows = jnp.asarray(np.resize(z, (len(z) // 64 + 1, 64)), dtype)
@@ -285,7 +285,7 @@ def test_compiled_within_its_bound(function):
     "widths", [(16, 32, 64), (64, 64, 64), (128, 32, 20), (128, 128, 128), (10, 133, 8), (256, 192, 256)]
 )
 def test_rows_of_any_number_are_read_and_written_whole(widths, dtype):
-    """Where they are no multiple of 8, the kernel has another name for the memory they lie in."""
+    """If the number is not a multiple of 8, the kernel uses the second name of its shared memory."""
     mlp, forward = network(widths, "tanh", dtype=dtype), jax.jit(mlp_forward)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(1008, widths[0])), dtype)
     whole = np.asarray(forward(mlp, x))

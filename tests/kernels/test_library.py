@@ -1,4 +1,4 @@
-"""The shared library of the CPU kernel: what it says of itself, and what happens without it."""
+"""The shared library of the CPU kernel: what it reports about itself, and what happens without it."""
 
 import ctypes.util
 from pathlib import Path
@@ -17,7 +17,7 @@ needs_the_library = pytest.mark.skipif(library.missing() is not None, reason=str
 
 @pytest.fixture
 def anew(monkeypatch):
-    """Loads the library again, before the test and after it."""
+    """Makes the library be loaded again, in the test and after it."""
     library._load.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
@@ -51,7 +51,7 @@ def test_a_library_of_other_sources_is_refused(anew):
 
 
 def test_a_library_without_an_interface_is_refused():
-    older = Path(ctypes.util.find_library("c") or "libc.so.6")  # any library that isn't ours
+    older = Path(ctypes.util.find_library("c") or "libc.so.6")  # any library but jaxneuron's
     assert library._opened(older).missing == (
         f"{older} was compiled from other sources than the Python beside it "
         f"(interface None, not {library.expected_interface()}); install jaxneuron again"

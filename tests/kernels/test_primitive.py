@@ -1,4 +1,4 @@
-"""The fused CPU kernel: the same bits for a row, every way to call it, and what it refuses."""
+"""The fused CPU kernel: a row has the same bits in every batch; all ways to call it; and its refusals."""
 
 import functools
 import itertools
@@ -25,7 +25,7 @@ pytestmark = [
 ]
 SETS = () if library.missing() else library.instruction_sets()
 FUSED = [i for i, name in enumerate(SETS) if name != "baseline"]
-# Widths about those of vectors and of blocks of sums; 300 is packed, 1 to 7 are narrower than a vector.
+# Widths near those of vectors and of blocks of sums. 300 is packed; 1 to 7 are narrower than a vector.
 WIDTHS = (1, 2, 3, 7, 8, 15, 16, 17, 33, 64, 70, 133, 300)
 
 
@@ -53,7 +53,7 @@ def rows(count, n_in, dtype="float32", seed=1):
 
 @functools.partial(jax.jit, static_argnums=2)
 def evaluate_by(mlp, x, instruction_set):
-    """mlp_forward by one of the instruction sets."""
+    """The result of mlp_forward with this instruction set."""
     return primitive.forward(mlp.layers, [resolve(a) for a in mlp.activations], x, instruction_set)
 
 
@@ -64,7 +64,7 @@ def assert_same(found, expected):
 # --- truth ---
 
 
-# Those between have the bits of the best, as test_the_same_bits_in_any_batch holds.
+# The sets between have the bits of the best one, as test_the_same_bits_in_any_batch tests.
 least_and_best = pytest.mark.parametrize("instruction_set", dict.fromkeys((0, len(SETS) - 1)))
 
 
@@ -108,7 +108,7 @@ def test_the_same_bits_in_any_batch(sizes, dtype, final, bias, count, data):
 
 
 def test_the_same_bits_by_every_number_of_threads():
-    # 2000 rows are shared among threads, 20 are not; two threads' tiles differ from one's.
+    # 2000 rows are divided among threads, 20 are not. Two threads have other tiles than one thread.
     mlp, x = network((64, 64, 64)), rows(2000, 64)
     y = np.asarray(mlp_forward(mlp, x))
     for first in range(0, 2000, 20):
@@ -116,7 +116,7 @@ def test_the_same_bits_by_every_number_of_threads():
 
 
 def test_several_threads_of_python_at_once():
-    cpu = jax.local_devices(backend="cpu")[0]  # a default device is of one thread alone
+    cpu = jax.local_devices(backend="cpu")[0]  # the default device belongs to one thread
     mlps = [network((n, 64, 3)) for n in (3, 16, 40)]
     inputs = [jax.device_put(rows(700, n), cpu) for n in (3, 16, 40)]
     expected = [np.asarray(mlp_forward(mlp, x)) for mlp, x in zip(mlps, inputs, strict=True)]
@@ -238,7 +238,7 @@ def test_subnormal_numbers_count_and_xla_is_left_as_it_was():
     assert np.asarray(tiny(jnp.float32(1e-38))) == before
 
 
-@pytest.mark.parametrize("count", [1, 40])  # with units, and with rows, side by side
+@pytest.mark.parametrize("count", [1, 40])  # with units in lanes, and with rows in lanes
 def test_bfloat16_sums_take_subnormal_numbers_for_0(count):
     w = jnp.asarray([[2.0**-130, 1], [1, 2.0**-126], [1, 2.0**-70]], jnp.bfloat16)
     x = jnp.asarray([[2.0**100, 2.0**-130, 2.0**-126]] * count, jnp.bfloat16)
@@ -248,7 +248,7 @@ def test_bfloat16_sums_take_subnormal_numbers_for_0(count):
 
 
 def test_bfloat16_sums_go_by_pairs_the_second_first():
-    # ((1 + 2^30) - 2^30) + 1, in 24 bits; in the order of the inputs it is 0
+    # ((1 + 2^30) - 2^30) + 1 in 24 bits; summed in the order of the inputs it is 0
     w = jnp.asarray([[2.0**30], [1], [1], [-(2.0**30)]], jnp.bfloat16)
     for instruction_set in range(len(SETS)):
         y = evaluate_by(
@@ -257,7 +257,7 @@ def test_bfloat16_sums_go_by_pairs_the_second_first():
         assert_same(y, [[1], [1]])
 
 
-# --- what the kernel is chosen for ---
+# --- when the kernel is chosen ---
 
 
 def test_explain_goes_by_the_default_device(monkeypatch):
@@ -286,7 +286,7 @@ def test_explain():
     )
 
 
-# --- refusals of the handler: the package's own calls never reach them ---
+# --- the handler's refusals, which the package's own calls never reach ---
 
 GOOD = {
     "activations": np.array([0]),

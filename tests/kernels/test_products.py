@@ -1,4 +1,4 @@
-"""Derivatives with respect to the inputs on the CPU kernel: right, of the same bits, and where JAX's transforms land."""
+"""Derivatives by the CPU kernel: right, the same bits in every batch, and used by JAX's transforms."""
 
 import functools
 import itertools
@@ -33,18 +33,18 @@ def functions(mlp):
 
 
 def evaluate(mlp, x, laplacian=False, instruction_set=None):
-    """y, J and L by the kernel."""
+    """y, J and, if `laplacian`, L, by the kernel."""
     return products.value_and_jacobian(mlp.layers, functions(mlp), x, laplacian, instruction_set)
 
 
 def jacobian(mlp, x, backward):
-    """y and J, in this direction whatever the widths."""
+    """y and J, computed backward or forward as `backward` says, whatever the widths."""
     operands, params = primitive.bound(mlp.layers, functions(mlp), x)
     return products.jacobian_p.bind(*operands, backward=backward, laplacian=False, **params)
 
 
 def product(mlp, x, d, backward):
-    """J d or d J, for d (rows, directions, n), without J."""
+    """J d or d J for d (rows, directions, n), computed without J."""
     (x, *arrays), params = primitive.bound(mlp.layers, functions(mlp), x)
     return products.product_p.bind(x, d, *arrays, backward=backward, **params)
 
@@ -86,7 +86,7 @@ def test_far_out_and_at_kinks_they_are_those_of_jaxs_rules(name, dtype):
 
 
 def by_numpy(mlp, x):
-    """y, J and L of a network of tanh, sin and softmax, in closed form."""
+    """y, J and L of a network of tanh, sin and softmax, by NumPy in closed form."""
     j, second = np.broadcast_to(np.eye(x.shape[1]), (*x.shape, x.shape[1])), np.zeros(x.shape)
     y = np.asarray(x)
     for (w, b), activation in zip(mlp.layers, mlp.activations, strict=True):
@@ -210,7 +210,7 @@ def test_the_same_bits_by_every_number_of_threads():
 
 
 def handlers(f, *arguments):
-    """The kernel's calls in the compiled program, and whether XLA multiplies matrices of weights in it."""
+    """The kernel's calls in the compiled program, and whether XLA multiplies by the weights in it."""
     text = jax.jit(f).lower(*arguments).as_text()
     return sorted(re.findall(r"@jaxneuron_(\w+)\(", text))
 
@@ -237,7 +237,7 @@ LOSS = {
     "jacfwd of grad": lambda f: jax.vmap(jax.jacfwd(jax.grad(lambda x: f(x).sum()))),
     "grad of grad": lambda f: jax.grad(lambda x: jax.grad(lambda x: f(x).sum())(x).sum() ** 2),
 }
-SECOND = ("hessian", "jacfwd of grad", "grad of grad")  # by XLA's path
+SECOND = ("hessian", "jacfwd of grad", "grad of grad")  # these stay on XLA's path
 
 
 @pytest.mark.parametrize(("n_out", "final"), [(3, "softmax"), (1, "identity")])
@@ -264,7 +264,7 @@ def test_where_they_land():
     assert handlers(lambda x: jax.jvp(functools.partial(mlp_forward, mlp), (x,), (x,)), x) == both
     assert handlers(jax.vmap(jax.jacrev(functools.partial(mlp_forward, mlp))), x) == ["product"]
     assert "jacobian" in handlers(jax.jacfwd(functools.partial(mlp_forward, mlp)), x)
-    # With respect to weights, of 16-bit numbers, and in exported programs XLA's path stays.
+    # With respect to weights, for 16-bit numbers, and in exported programs, XLA's path is used.
     assert handlers(jax.grad(lambda mlp: mlp_forward(mlp, x).sum()), mlp) == []
     narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), mlp)
     grad = jax.grad(lambda x: mlp_forward(narrow, x).sum())
@@ -356,7 +356,7 @@ def test_layers_without_units_go_to_xla():
     assert j.shape == (0, 2, 5)
 
 
-# --- refusals of the handlers: the package's own calls never reach them ---
+# --- the handlers' refusals, which the package's own calls never reach ---
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Networks inside jax.shard_map: outputs that differ among devices are known to, and derivatives add them up."""
+"""Networks inside jax.shard_map: JAX knows that outputs differ among devices, and sums derivatives."""
 
 import functools
 
@@ -59,7 +59,7 @@ def test_results_of_divided_arguments_are_divided(function, divided):
     else:
         function, arguments, specs = jax.vmap(function, (0, None)), (network(2), ROWS), (DIVIDED, WHOLE)
     close(on_two(function, specs, DIVIDED)(*arguments), function(*arguments))
-    with pytest.raises(ValueError, match="require replication"):  # not those of one device
+    with pytest.raises(ValueError, match="require replication"):  # not the outputs of one device
         on_two(function, specs, WHOLE)(*arguments)
 
 
@@ -81,7 +81,7 @@ def test_derivatives_with_respect_to_what_all_devices_have(function, divided):
     expected = jax.grad(loss_of, argnum)(*arguments)
     total = on_two(lambda *a: jax.lax.psum(loss_of(*a), "d"), specs, WHOLE)
     close(jax.grad(total, argnum)(*arguments), expected)
-    close(on_two(jax.grad(loss_of, argnum), specs, WHOLE)(*arguments), expected)  # JAX adds them up
+    close(on_two(jax.grad(loss_of, argnum), specs, WHOLE)(*arguments), expected)  # JAX sums over the devices
 
 
 def test_some_axes_of_the_mesh_alone():

@@ -1,10 +1,10 @@
-// Cotangents back through a tile's layers:
+// Carries cotangents back through the layers of a tile:
 //
 //     dz = activation'(z) dy,  dy of the layer before = w dz
 //
-// First come the values, forward, with the slopes of all layers; then the cotangents, some directions of all
-// rows at a time, as groups of a tile (directions.h). Of unit vectors the products with the last layer's
-// weights are these weights.
+// A first pass goes forward: it computes the values, and keeps the slopes of all layers. Then the cotangents
+// go back, some directions of all rows at a time, as groups of a tile (directions.h). The last layer's
+// products with unit vectors are not computed: they are its weights times its slopes.
 #pragma once
 
 #include "directions.h"
@@ -33,13 +33,13 @@ class Backward {
     slopes_ = panel_ + sizes.panel;
   }
 
-  // Numbers of memory for a tile of so many rows.
+  // Returns how many numbers of memory a tile of so many rows needs.
   static std::int64_t numbers(const Network& network, const Derivatives& wanted, std::int64_t rows) {
     const Sizes sizes(network, wanted, rows);
     return sizes.slopes + 2 * sizes.tile + sizes.panel;
   }
 
-  // Directions that go through the layers together.
+  // Returns how many directions go through the layers together.
   static std::int64_t together(const Derivatives& wanted, std::int64_t rows) {
     const std::int64_t columns = by_rows ? DIRECTION_COLUMNS / padded<T>(rows) : DIRECTION_ROWS / rows;
     return min(wanted.directions, max(1, columns));
@@ -75,8 +75,8 @@ class Backward {
 
   T* group(T* tile, std::int64_t g, std::int64_t units) const { return tile + g * of_.part(units); }
 
-  // The values of all layers, and their slopes; softmax and its logarithm have the values of softmax in their
-  // place.
+  // Computes the values of all layers, and stores their slopes. For softmax and log_softmax it stores the
+  // values of softmax instead of slopes.
   void evaluate() {
     const std::int64_t rows = of_.rows;
     const std::int64_t width = padded<T>(rows);
@@ -147,7 +147,7 @@ class Backward {
                      wanted_.directions * ends_.n_in);
   }
 
-  // dy to dz, in x_.
+  // Replaces dy by dz, in x_.
   void through(const Layer& layer, T* slopes) {
     const std::int64_t n = layer.n_out;
     for (std::int64_t t = 0; t < of_.groups; ++t)
@@ -165,7 +165,7 @@ class Backward {
       }
   }
 
-  // --- what goes into the first product: to x_ ---
+  // --- the cotangents that enter the first product, written to x_ ---
 
   void load_given() {
     const std::int64_t n = ends_.n_out;
@@ -181,7 +181,7 @@ class Backward {
         group(x_, t, n)[(direction_ + t) * of_.unit_stride(n) + r * of_.row_stride(n)] = 1;
   }
 
-  // Products of the last layer's weights and slopes: of unit vector t column t of w.
+  // The last layer's products with unit vectors: for unit vector t, column t of w times slope t.
   void load_last_weights(const T* slopes) {
     const Layer& layer = network_.layers[network_.depth - 1];
     const std::int64_t n_in = layer.n_in;
@@ -211,17 +211,17 @@ class Backward {
   const Network& network_;
   const Derivatives& wanted_;
   const std::int64_t member_;
-  const std::int64_t first_;  // of the rows, among those of all members
+  const std::int64_t first_;  // the index of the first row among the rows of all members
   const Ends<T> ends_;
   const T* given_ = nullptr;
-  const Groups<T, by_rows> one_;  // a tile of values
-  Groups<T, by_rows> of_;         // of directions
-  T* x_;                          // the tile before a layer, and after it
+  const Groups<T, by_rows> one_;  // the layout of a tile of values
+  Groups<T, by_rows> of_;         // the layout of a tile of directions
+  T* x_;                          // the tile before a layer, and y_ the tile after it
   T* y_;
   T* panel_;
   T* slopes_;
   T* slopes_end_ = nullptr;
-  std::int64_t direction_ = 0;  // the first one of this pass
+  std::int64_t direction_ = 0;  // the first direction of this pass
 };
 
 }  // namespace jaxneuron::ISA

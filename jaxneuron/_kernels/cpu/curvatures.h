@@ -1,4 +1,5 @@
-// The second derivatives of the activations on vectors, curvature::name, as slopes.h has the first ones.
+// The second derivatives of the activations, on vectors. curvature::name takes the same arguments as the
+// formula `name` of activations.h. slopes.h has the first derivatives, and the symbols used here.
 #pragma once
 
 #include "slopes.h"
@@ -128,7 +129,7 @@ inline Vector<T> log_sigmoid(Vector<T> z) {
   return -slope::sigmoid<T>(z);
 }
 
-// 2 w' + z w'', w'' = 4 E (2 + 2 E - 3 E^2 - 2 E^3) / D^3
+// 2 w' + z w'', where w'' = 4 E (2 + 2 E - 3 E^2 - 2 E^3) / Q^3; see slope::mish
 template <class T>
 inline Vector<T> mish(Vector<T> z) {
   if constexpr (sizeof(T) == 4 && !has_fma) return by_double<mish<double>>(z);

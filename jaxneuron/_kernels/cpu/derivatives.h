@@ -1,12 +1,12 @@
-// Derivatives of a tile of rows with respect to its inputs, in closed form: layer after layer
+// Derivatives of a tile of rows with respect to its inputs, in closed form, layer after layer:
 //
 //     dz = w^T dy_before,  dy = activation'(z) dz                                 tangents, forward.h
 //     dz = activation'(z) dy,  dy_before = w dz                                   cotangents, backward.h
 //     L = activation'(z) (w^T L_before) + activation''(z) sum_i dz_i^2            the Laplacian, forward.h
 //
-// Tangents and cotangents are more rows of a tile: the products of kernel.h's values, without biases. Every
-// sum is one chain in the order of its terms, so that a row's bits don't depend on its tile, on what lies
-// side by side in it, or on the directions beside it.
+// Tangents and cotangents are treated as further rows of the tile: they take the same products as the values
+// in kernel.h, without biases. Every sum adds its terms in one fixed order, so the bits of a row don't depend
+// on its tile, on whether rows or units are in lanes, or on the other directions.
 #pragma once
 
 #include "backward.h"
@@ -14,8 +14,9 @@
 
 namespace jaxneuron::ISA {
 
-// Vector instructions of a product of `size` terms with so many rows and vectors of columns: as many as
-// there are multiplications, loads or, where a block has few chains of sums, instructions in their latency.
+// Returns the cost, in vector instructions, of a product of `size` terms with so many rows and vectors of
+// columns. That is the number of multiplications or of loads, whichever is greater. A block with few chains
+// of sums costs more: as many instructions as fit into the latency of its sums.
 inline std::int64_t product_cost(std::int64_t size, std::int64_t rows, std::int64_t column_vectors) {
   const std::int64_t down = (rows + ACCUMULATOR_ROWS - 1) / ACCUMULATOR_ROWS;
   const std::int64_t across = (column_vectors + ACCUMULATOR_VECTORS - 1) / ACCUMULATOR_VECTORS;
@@ -23,7 +24,8 @@ inline std::int64_t product_cost(std::int64_t size, std::int64_t rows, std::int6
   return size * max(max(rows * column_vectors, loads), CHAINS * down * across);
 }
 
-// Whether rows side by side take fewer vector instructions than units do, the directions' with them.
+// Returns whether a tile of so many rows, with its directions, takes fewer vector instructions with rows in
+// lanes than with units in lanes.
 template <class T>
 bool rows_are_cheaper(const Network& network, const Derivatives& wanted, std::int64_t rows) {
   if (rows == 1) return false;
@@ -49,7 +51,8 @@ bool rows_are_cheaper(const Network& network, const Derivatives& wanted, std::in
   return by_rows < by_units;
 }
 
-// f(a Forward or Backward, by rows or by units, that is null) for a tile of so many rows.
+// Calls f(a number of type T, a null pointer to the Forward or Backward that a tile of so many rows needs).
+// The types of both arguments are all that counts.
 template <class F>
 auto with_way(const Network& network, const Derivatives& wanted, std::int64_t rows, F f) {
   const auto of = [&](auto zero) {
@@ -63,7 +66,7 @@ auto with_way(const Network& network, const Derivatives& wanted, std::int64_t ro
   return network.dtype == Dtype::float64 ? of(double()) : of(float());
 }
 
-// Kernel's functions: see network.h.
+// The functions of the struct Kernel: see network.h.
 
 inline std::size_t derivative_scratch(const Network& network, const Derivatives& wanted, std::int64_t rows) {
   return with_way(network, wanted, rows, [&](auto zero, auto* way) {

@@ -1,11 +1,12 @@
-// A tile of derivatives: for each of its rows several columns, the values and directions, in groups.
+// A tile of derivatives. It consists of groups: a group holds the values of all rows, or one tangent or
+// cotangent of every row.
 //
-//     rows side by side     (units, groups, padded rows)
-//     units side by side    (groups, rows, padded units)
+//     rows in lanes     (units, groups, padded rows)
+//     units in lanes    (groups, rows, padded units)
 //
-// A group has the same thing of all rows: their values, or one tangent or cotangent of each. Its numbers
-// stand in parts: with rows side by side one for each unit, or else a single one. Slopes are laid out as a
-// tile of one group, so that place `at` of a part belongs to place `at` of every group's.
+// The numbers of a group are in parts, each contiguous: one part for each unit with rows in lanes, a single
+// part with units in lanes. Slopes have the layout of a tile with one group, so number `at` of a part of the
+// slopes belongs to number `at` of the same part of every group.
 #pragma once
 
 #include "kernel.h"
@@ -15,7 +16,7 @@ namespace jaxneuron::ISA {
 inline float fma(float a, float b, float c) { return has_fma ? __builtin_fmaf(a, b, c) : a * b + c; }
 inline double fma(double a, double b, double c) { return has_fma ? __builtin_fma(a, b, c) : a * b + c; }
 
-// Tiles of some units, groups and rows.
+// The layout of tiles with so many rows and groups.
 template <class T, bool by_rows>
 struct Groups {
   std::int64_t rows;
@@ -26,11 +27,11 @@ struct Groups {
   std::int64_t stride(std::int64_t units) const { return groups * part(units); }         // from part to part
   std::int64_t numbers(std::int64_t units) const { return parts(units) * part(units); }  // of one group
 
-  // From a row of a part to the next, and from a unit to the next: of a group.
+  // In one group, from a row to the next row, and from a unit to the next unit.
   static std::int64_t row_stride(std::int64_t units) { return by_rows ? 1 : padded<T>(units); }
   std::int64_t unit_stride(std::int64_t units) const { return by_rows ? stride(units) : 1; }
 
-  // Rows of units, `from_stride` numbers apart, to a group.
+  // Copies rows of units, which start `from_stride` numbers apart, to a group.
   void load(const T* from, std::int64_t from_stride, std::int64_t units, T* to) const {
     if constexpr (by_rows) {
       if (rows < part(units))  // padding
@@ -43,7 +44,7 @@ struct Groups {
     }
   }
 
-  // A group's rows of units, back.
+  // Copies a group back to rows of units, which start `to_stride` numbers apart.
   void store_rows(const T* group, std::int64_t units, T* to, std::int64_t to_stride) const {
     if constexpr (by_rows)
       transpose(group, stride(units), units, rows, to, to_stride);
@@ -52,7 +53,7 @@ struct Groups {
         store_row<Plain<T>>(group + r * padded<T>(units), units, to + r * to_stride);
   }
 
-  // The same row of units for all rows of a group.
+  // Copies one row of units to every row of a group.
   void fill(const T* row, std::int64_t units, T* to) const {
     if constexpr (by_rows) {
       for (std::int64_t j = 0; j < units; ++j)
@@ -64,7 +65,7 @@ struct Groups {
   }
 };
 
-// The activation's values of one group that stands by itself.
+// Computes the activation of a tile that has one group.
 template <class T, bool by_rows>
 void activate_group(const Layer& layer, T* y, std::int64_t rows) {
   if constexpr (by_rows)
@@ -73,14 +74,14 @@ void activate_group(const Layer& layer, T* y, std::int64_t rows) {
     activate_units<Plain<T>>(layer, y, rows);
 }
 
-// Derivatives of softmax and of its logarithm, unit after unit of a column, from p, the values of softmax:
+// Derivatives of softmax and of log_softmax, from p, the values of softmax:
 //
 //     softmax        dy = p (dz - m),  m = the sum of p dz          L = p (s - the sum of p s),  s = L_z + S
 //     log_softmax    dy = dz - m                                    L = L_z - the sum of p s
 //
-// where S, the sum of squares of second derivatives, is that of (dz - m)^2 over the directions.
+// Sums are over the units of a row, except S: that is the sum of (dz - m)^2 over the directions.
 
-// The units of one column, or with rows side by side of a vector of them.
+// The units of one row of a group or, with rows in lanes, of a vector of rows.
 template <class T, bool by_rows>
 struct Column {
   using Number = std::conditional_t<by_rows, Vector<T>, T>;
@@ -99,8 +100,8 @@ struct Column {
   std::int64_t stride;
 };
 
-// f(p, column, another column) for columns of a group of a tile, and what belongs to it of tiles of one
-// group.
+// Calls f(column of p, column of `group`, column of `other`) for every row of a group. p and `other` are
+// tiles of one group.
 template <class T, bool by_rows, class F>
 void over_columns(const Groups<T, by_rows>& of, std::int64_t units, T* p, T* group, T* other, F f) {
   const Groups<T, by_rows> one{of.rows, 1};
@@ -110,7 +111,8 @@ void over_columns(const Groups<T, by_rows>& of, std::int64_t units, T* p, T* gro
       Column<T, by_rows>{other + i, one.unit_stride(units)});
 }
 
-// dz to dy, or back, which is the same: the Jacobian of softmax is symmetric. Adds to S, unless it is null.
+// Replaces dz by dy, for softmax or log_softmax. For softmax it also replaces dy by dz, because its Jacobian
+// is symmetric. Adds (dz - m)^2 to S, `squares`, unless that is null.
 template <class T, bool by_rows>
 void through_softmax(const Groups<T, by_rows>& of, const Layer& layer, T* p, T* group, T* squares) {
   const bool is_log = layer.activation == Activation::log_softmax;
@@ -125,7 +127,7 @@ void through_softmax(const Groups<T, by_rows>& of, const Layer& layer, T* p, T* 
   });
 }
 
-// dy to dz through the logarithm of softmax: dy - p times the sum of dy
+// Replaces dy by dz for log_softmax: dz = dy - p times the sum of dy.
 template <class T, bool by_rows>
 void back_through_log_softmax(const Groups<T, by_rows>& of, const Layer& layer, T* p, T* group) {
   over_columns(of, layer.n_out, p, group, p, [&](auto p, auto y, auto) {
@@ -135,6 +137,7 @@ void back_through_log_softmax(const Groups<T, by_rows>& of, const Layer& layer, 
   });
 }
 
+// Replaces L_z by L, for softmax or log_softmax; `squares` is S.
 template <class T, bool by_rows>
 void laplacian_through_softmax(const Groups<T, by_rows>& of, const Layer& layer, T* p, T* group, T* squares) {
   const bool is_log = layer.activation == Activation::log_softmax;

@@ -1,13 +1,13 @@
-// Tangents forward through a tile's layers, and the Laplacian:
+// Carries tangents forward through the layers of a tile, and the Laplacian:
 //
 //     dz_i = w^T dy_i of the layer before,  dy_i = activation'(z) dz_i
 //     L_z  = w^T L of the layer before,     L    = activation'(z) L_z + activation''(z) sum_i dz_i^2
 //
-// Values, tangents and L go through a layer together, as groups of one tile (directions.h): one product, and
-// one pass in which slopes and curvatures never leave the registers. Of unit vectors the first products are
-// that layer's weights. Where all directions don't fit a tile they go in several passes, each of which
-// computes the values again, but for the first layer's products; the sums of squares are kept between them,
-// and the last one has L.
+// Values, tangents and L go through a layer together, as groups of one tile (directions.h): by one product,
+// and by one pass of the activation in which slopes and curvatures stay in registers. The first layer's
+// products with unit vectors are not computed: they are its weights. If the directions don't fit into one
+// tile, several passes take some of them each. Every pass computes the values again, except the first layer's
+// products. The sums of squares are kept from pass to pass, and the last pass computes L.
 #pragma once
 
 #include "directions.h"
@@ -36,14 +36,14 @@ class Forward {
     if (sizes.squares) squares_ = kept_ + sizes.kept;
   }
 
-  // Numbers of memory for a tile of so many rows.
+  // Returns how many numbers of memory a tile of so many rows needs.
   static std::int64_t numbers(const Network& network, const Derivatives& wanted, std::int64_t rows) {
     const Sizes sizes(network, wanted, rows);
     return 2 * sizes.tile + sizes.panel + sizes.kept + sizes.squares;
   }
 
-  // Directions that go through the layers together: as many as fit DIRECTION_BYTES or, of units side by side,
-  // DIRECTION_ROWS.
+  // Returns how many directions go through the layers together: as many as fit into DIRECTION_BYTES or, with
+  // units in lanes, into DIRECTION_ROWS if that is more.
   static std::int64_t together(const Network& network, const Derivatives& wanted, std::int64_t rows) {
     const std::int64_t group = Groups<T, by_rows>{rows, 1}.numbers(width(network, wanted)) * sizeof(T);
     const std::int64_t others = wanted.laplacian ? 2 : 1;
@@ -68,7 +68,7 @@ class Forward {
     Sizes(const Network& network, const Derivatives& wanted, std::int64_t rows) {
       const std::int64_t directions = together(network, wanted, rows);
       const Groups<T, by_rows> one{rows, 1};
-      // Softmax takes three groups of the tile that is free, and x one.
+      // softmax needs three groups of the tile that is free, and x needs one.
       tile = one.numbers(width(network, wanted)) * max(3, 1 + directions + (wanted.laplacian ? 1 : 0));
       tile = max(tile, one.numbers(network.layers[0].n_in));
       if (!wanted.given && directions < wanted.directions) kept = one.numbers(network.layers[0].n_out);
@@ -86,7 +86,7 @@ class Forward {
 
   bool has_laplacian() const { return wanted_.laplacian && is_last_; }
 
-  // Group 0 has the values, the last one L, if it is wanted and this is the last pass.
+  // Group 0 has the values. In the last pass the last group has L, if it is wanted.
   T* group(T* tile, std::int64_t g, std::int64_t units) const { return tile + g * of_.part(units); }
 
   void pass() {
@@ -111,7 +111,7 @@ class Forward {
     store_results();
   }
 
-  // The first group of a tile to that of another, of so many groups each.
+  // Copies the first group of a tile of `from_groups` groups to the first group of one of `to_groups` groups.
   void copy_group(std::int64_t units, const T* from, std::int64_t from_groups, T* to,
                   std::int64_t to_groups) {
     const std::int64_t size = of_.part(units);
@@ -119,8 +119,8 @@ class Forward {
       std::memcpy(to + part * to_groups * size, from + part * from_groups * size, size * sizeof(T));
   }
 
-  // The products of the first `groups` groups, by rows of x with so many groups between units, to y; biases
-  // are those of the values.
+  // Writes the products of the first `groups` groups to y. x has this number of groups too. Only the values,
+  // group 0, get biases.
   void multiply(const Layer& layer, std::int64_t groups, const T* x, std::int64_t x_stride) {
     const std::int64_t rows = of_.rows;
     const std::int64_t width = padded<T>(rows);
@@ -130,7 +130,7 @@ class Forward {
       units_in_lanes(layer, member_, groups * rows, rows, x, x_stride, y_, panel_);
   }
 
-  // The first layer, of values and tangents.
+  // The first layer for values and given tangents.
   void multiply_given() {
     const std::int64_t n = ends_.n_in;
     of_.load(ends_.x, n, n, x_);
@@ -139,7 +139,7 @@ class Forward {
     multiply(network_.layers[0], of_.groups, x_, padded<T>(n));
   }
 
-  // The first layer, of values and unit vectors: product t of these is row t of w.
+  // The first layer for values and unit vectors: the product with unit vector t is row t of w.
   void multiply_units() {
     const Layer& layer = network_.layers[0];
     if (direction_ == 0) {
@@ -154,8 +154,7 @@ class Forward {
       of_.fill(w + (direction_ + t) * layer.n_out, layer.n_out, group(y_, 1 + t, layer.n_out));
   }
 
-  // z to activation(z), dz to dy and, in the last pass, L_z to L. Before a first layer of unit vectors L_z is
-  // 0.
+  // Replaces z by activation(z), dz by dy and, in the last pass, L_z by L. In the first layer L_z is 0.
   template <bool curved>
   void through(const Layer& layer, bool is_first, T* squares) {
     const std::int64_t size = of_.part(layer.n_out);
@@ -181,7 +180,7 @@ class Forward {
                             });
   }
 
-  // The same for softmax and its logarithm; x_ is free by then.
+  // The same for softmax and log_softmax. It overwrites x_, which the products no longer need.
   void through_rows(const Layer& layer, bool is_first, T* squares) {
     const std::int64_t n = layer.n_out;
     const std::int64_t size = of_.part(n);
@@ -208,7 +207,7 @@ class Forward {
     laplacian_through_softmax(of_, layer, p, last, sums);
   }
 
-  // Values, tangents and L, which stand in x_.
+  // Copies values, tangents and L from x_ to where they are wanted.
   void store_results() {
     const std::int64_t n = ends_.n_out;
     const std::int64_t n_in = ends_.n_in;
@@ -236,18 +235,18 @@ class Forward {
   const Network& network_;
   const Derivatives& wanted_;
   const std::int64_t member_;
-  const std::int64_t first_;  // of the rows, among those of all members
+  const std::int64_t first_;  // the index of the first row among the rows of all members
   const Ends<T> ends_;
   const T* given_ = nullptr;
   Groups<T, by_rows> of_{};
-  T* x_;  // the tile before a layer, and after it
+  T* x_;  // the tile before a layer, and y_ the tile after it
   T* y_;
   T* panel_;
   T* kept_;                     // the first layer's z, for several passes of unit vectors
   T* squares_ = nullptr;        // sums of squares of all layers, for several passes
-  std::int64_t direction_ = 0;  // the first one of this pass
-  std::int64_t count_ = 0;      // of directions in it
-  bool is_last_ = false;        // of the passes
+  std::int64_t direction_ = 0;  // the first direction of this pass
+  std::int64_t count_ = 0;      // how many directions this pass has
+  bool is_last_ = false;        // whether this is the last pass
 };
 
 }  // namespace jaxneuron::ISA

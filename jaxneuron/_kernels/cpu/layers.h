@@ -1,10 +1,10 @@
-// One layer's sums for a tile of rows, by what lies side by side in a vector: units or rows.
+// One layer's sums for a tile of rows. The lanes of a vector hold either several units or several rows.
 //
-//     z[j] = b[j];  for i in 0 .. n_in:  z[j] = fma(x[i], w[i][j], z[j])
+//     z[j] = b[j];  for i in 0 .. n_in - 1:  z[j] = fma(x[i], w[i][j], z[j])
 //
-// Every path computes that for every row and unit j, in this order, so that a row has the same bits wherever
-// it stands; packed.h has those of 16-bit numbers. A tile with units side by side is (rows, padded n_out),
-// one with rows (n_out, padded rows).
+// Every function here computes this for every row and every unit j, in this order, so a row has the same bits
+// wherever it stands in a batch. packed.h has the sums of 16-bit numbers. A tile is (rows, padded n_out) with
+// units in lanes, and (n_out, padded rows) with rows in lanes.
 #pragma once
 
 #include "network.h"
@@ -14,7 +14,7 @@
 
 namespace jaxneuron::ISA {
 
-// n stored numbers as they are computed with, then zeros up to a whole vector.
+// Converts n stored numbers to the type T of the computation, then writes zeros up to a whole vector.
 template <class S, class T = typename S::Number>
 void load_row(const typename S::Stored* from, std::int64_t n, T* to) {
   std::int64_t i = 0;
@@ -26,7 +26,7 @@ void load_row(const typename S::Stored* from, std::int64_t n, T* to) {
   }
 }
 
-// n numbers, rounded, as they are stored; `from` is padded to a whole vector.
+// Rounds n numbers to the stored format, and stores them. `from` is padded to a whole vector.
 template <class S, class T = typename S::Number>
 void store_row(const T* from, std::int64_t n, typename S::Stored* to) {
   std::int64_t i = 0;
@@ -38,13 +38,13 @@ void store_row(const T* from, std::int64_t n, typename S::Stored* to) {
   }
 }
 
-// Whether weights are copied to panels before use, as their rows are long.
+// Returns whether weights are copied to panels before use, because their rows are long.
 template <class T>
 bool packs(std::int64_t n_out, std::int64_t rows) {
   return n_out * std::int64_t(sizeof(T)) > LONG_ROW && rows >= PACK_ROWS;
 }
 
-// Numbers of a panel of weights, and of the bias after it.
+// Returns how many numbers a panel of weights has, with the bias after it.
 template <class T>
 std::int64_t panel_numbers(std::int64_t n_out) {
   return (PANEL_ROWS + 1) * min(ACCUMULATOR_VECTORS * lanes<T>, padded<T>(n_out));
@@ -61,8 +61,9 @@ struct Weights {
   const Stored* b;
 };
 
-// What a product of some rows, or vectors of columns, begins with if the first `biased` of all have a bias
-// and `first` stand before it: `bias`, a bias for each, for some, or for none.
+// Sets which bias a product of `count` rows, or of `count` vectors of columns, starts from. The product
+// begins at number `first`; of all rows or vectors the first `biased` have a bias. So all of the product's
+// have a bias (of the kind `bias`), or some, or none.
 template <class T>
 void start_with(Start bias, std::int64_t biased, std::int64_t first, std::int64_t count,
                 Product<T>& product) {
@@ -75,9 +76,9 @@ void start_with(Start bias, std::int64_t biased, std::int64_t first, std::int64_
     product.start = bias == Start::row_bias ? Start::some_row_bias : Start::some_column_bias;
 }
 
-// Fewer units than vector lanes, x (rows, n_in) to y (rows, lanes). Weights are read in place: a load of row
-// k also covers the rows after it, and the extra sums are ignored. The last rows of w are copied, with zeros
-// after them, so that no load runs past w.
+// For fewer units than vector lanes: x is (rows, n_in), y is (rows, lanes). Weights are read in place: a load
+// of row k also covers the rows after it, and the extra sums are ignored. The last rows of w are copied, with
+// zeros after them, so that a load never runs past w.
 template <class T>
 void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows, std::int64_t biased,
                             const T* x, std::int64_t x_stride, T* y) {
@@ -114,8 +115,8 @@ void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows
   });
 }
 
-// Units side by side: x (rows, n_in) to y (rows, padded n_out), the first `biased` rows with biases. `panel`
-// has panel_numbers(n_out), if `packs`.
+// Units in lanes: x is (rows, n_in), y is (rows, padded n_out). The first `biased` rows have biases. If
+// packs(n_out, rows), `panel` has room for panel_numbers(n_out) numbers.
 template <class T>
 void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, std::int64_t biased,
                     const T* x, std::int64_t x_stride, T* y, T* panel) {
@@ -125,7 +126,7 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
   const Weights<T> of(layer, member);
   const bool packed = packs<T>(n_out, rows);
   if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, biased, x, x_stride, y);
-  if (y_stride > n_out && !packed)  // the padding, which no product writes
+  if (y_stride > n_out && !packed)  // the padding, which products don't write
     for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_stride - lanes<T>, Vector<T>{});
 
   in_stretches(vectors<T>(n_out), ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
@@ -177,8 +178,8 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
   });
 }
 
-// Rows side by side: x (n_in, rows) to y (n_out, rows), for padded rows, the first `biased` of them with
-// biases. Here w stands on the left: y = w^T x. Strides are those from unit to unit.
+// Rows in lanes: x is (n_in, rows), y is (n_out, rows), and `rows` is padded. The first `biased` rows have
+// biases. Here w is the left factor: y = w^T x. The strides are from one unit to the next.
 template <class T>
 void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, std::int64_t biased,
                    const T* x, std::int64_t x_stride, T* y, std::int64_t y_stride) {
@@ -203,10 +204,10 @@ void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, s
   });
 }
 
-// The same with cotangents, back through a layer: dx[i] = the sum over j of w[i][j] dz[j].
+// Cotangents back through a layer: dx[i] = the sum over j of w[i][j] dz[j].
 
-// Units side by side: dz (rows, padded n_out) to dx (rows, padded n_in). Weights are transposed, a panel at a
-// time.
+// Units in lanes: dz is (rows, padded n_out), dx is (rows, padded n_in). Weights are transposed, one panel at
+// a time.
 template <class T>
 void back_units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* dz, T* dx,
                          T* panel) {
@@ -237,7 +238,7 @@ void back_units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t r
   });
 }
 
-// Rows side by side: dz (n_out, rows) to dx (n_in, rows), for padded rows.
+// Rows in lanes: dz is (n_out, rows), dx is (n_in, rows), and `rows` is padded.
 template <class T>
 void back_rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, const T* dz, T* dx) {
   const T* const w = Weights<T>(layer, member).w;

@@ -1,15 +1,15 @@
-// The first derivatives of the activations on vectors, slope::name, of the same arguments as the formula
-// `name` of activations.h, and the parts that curvatures.h shares with them.
+// The first derivatives of the activations, on vectors. slope::name takes the same arguments as the formula
+// `name` of activations.h. This file also has the parts that curvatures.h shares.
 //
 //     sigmoid' = bell(z)                        bell(z) = sigmoid(z) sigmoid(-z),  bell' = -bell tanh(z / 2)
 //     tanh'    = 4 bell(2z)
 //     silu'    = sigmoid(z) + z bell(z)
 //     gelu'    = Phi(z) + z phi(z)              phi(z) = exp(-z^2 / 2) / sqrt(2 pi),  phi' = -z phi
 //
-// The textbook's y (1 - y) is 0 where y has been rounded to 1. Here each slope is a product of factors that
-// keep their relative error far into the tails; where it is a sum, that error is relative to its terms. The
-// smaller of sigmoid(z) and sigmoid(-z), and exp, are kept times 2^scale_exponent, as z bell(z) is still a
-// normal number where bell(z) is none.
+// The textbook's y (1 - y) is 0 where y has been rounded to 1. Here each slope is a product of factors whose
+// relative error stays small far into the tails; where a slope is a sum, the error is small relative to its
+// terms. Far out bell(z) is subnormal while z bell(z) is still a normal number. Therefore exp, and the
+// smaller of sigmoid(z) and sigmoid(-z), are kept multiplied by 2^scale_exponent.
 #pragma once
 
 #include "activate.h"
@@ -19,13 +19,13 @@ namespace jaxneuron::ISA {
 template <class T>
 constexpr T UNSCALE = power<T>(-Format<T>::scale_exponent);
 
-// y, and 0 where a >= zero; NaN stays NaN.
+// Returns y, but 0 where a >= zero. If a is NaN, it returns y.
 template <class T>
 inline Vector<T> zero_from(Vector<T> a, T zero, Vector<T> y) {
   return a >= zero ? splat<T>(0) : y;
 }
 
-// 1 / (1 + exp(a)) 2^scale, for a >= 0.
+// 1 / (1 + exp(a)) times 2^scale, for a >= 0
 template <class T, int scale = Format<T>::scale_exponent>
 inline Vector<T> scaled_half(Exp<T> of_a) {
   const Vector<T> c = of_a.c * power<T>(-scale);
@@ -40,19 +40,19 @@ inline Vector<T> scaled_half(Vector<T> a) {
   return scaled_half<T>(exp_parts<T, -1, Format<T>::scale_exponent>(a));
 }
 
-// bell 2^scale_exponent
+// bell times 2^scale_exponent, from half, which is scaled_half
 template <class T>
 inline Vector<T> scaled_bell(Vector<T> half) {
   return half * (1 - half * UNSCALE<T>);
 }
 
-// A factor and what else to multiply by: scaled * first * last = scaled * factor * 2^-FAR_SCALE, in an order
-// in which only the last product may be subnormal. By FAR_SCALE are scaled what a parameter, of any size, is
-// multiplied by.
+// A parameter of an activation may have any size. A number that it multiplies is therefore kept multiplied by
+// 2^FAR_SCALE. `Factor` removes that scale: scaled * first * last = scaled * factor * 2^-FAR_SCALE, in an
+// order in which only the last product may be subnormal.
 template <class T>
 constexpr int FAR_SCALE = sizeof(T) == 4 ? 100 : 900;
 template <class T>
-constexpr T FAR = T(1.4) * Format<T>::zero;  // from there on it is 0
+constexpr T FAR = T(1.4) * Format<T>::zero;  // from here on exp(-a) is taken as 0
 
 template <class T>
 struct Factor {
@@ -71,7 +71,7 @@ inline Vector<T> times_exp(Factor<T> factor, Vector<T> z) {
   return zero_from<T>(-z, FAR<T>, factor * fma(c, p, c));
 }
 
-// factor exp(min(z, 0) / alpha), the quotient in two parts
+// factor exp(min(z, 0) / alpha); the quotient is kept as the sum of two numbers
 template <class T>
 inline Vector<T> times_exp(Factor<T> factor, Vector<T> z, T alpha) {
   const Vector<T> inverse = 1 / splat<T>(alpha);
@@ -82,7 +82,7 @@ inline Vector<T> times_exp(Factor<T> factor, Vector<T> z, T alpha) {
   return zero_from<T>(-z, FAR<T> * alpha, factor * fma(c, p, c));
 }
 
-// 1 / (1 + exp(|beta z|)) 2^FAR_SCALE, the product in two parts
+// 1 / (1 + exp(|beta z|)) times 2^FAR_SCALE; the product beta z is kept as the sum of two numbers
 template <class T>
 inline Vector<T> far_half(Vector<T> z, T beta) {
   const auto [x, x_rest] = two_product<T>(z, splat<T>(beta));
@@ -93,7 +93,7 @@ inline Vector<T> far_half(Vector<T> z, T beta) {
   return zero_from<T>(size, FAR<T>, half);
 }
 
-// A function that is 1 - f(-z), from its value at -|z|
+// f(z) of a function for which f(z) = 1 - f(-z), from below = f(-|z|)
 template <class T>
 inline Vector<T> either_side(Vector<T> z, Vector<T> below) {
   return z < 0 ? below : 1 - below;
@@ -104,10 +104,10 @@ template <class T>
 inline Vector<T> reciprocal_of_one_more(Vector<T> a) {
   const auto [d, d_rest] = two_sum<T>(splat<T>(1), a);
   const auto [q, e] = negative_reciprocal<T>(-d, -d_rest);
-  return fma(q, a < power<T>(60) ? e : splat<T>(0), q);  // from there on e is 0, or NaN
+  return fma(q, a < power<T>(60) ? e : splat<T>(0), q);  // for larger a, e is 0 or NaN
 }
 
-// u' = sqrt(8 / pi) + 3 * 0.044715 sqrt(8 / pi) a^2, of exp_of_cubic's u
+// u' = sqrt(8 / pi) + 3 * 0.044715 sqrt(8 / pi) a^2, the derivative of u in exp_of_cubic
 template <class T>
 inline Vector<T> slope_of_cubic(Vector<T> a) {
   using F = Format<T>;
@@ -121,16 +121,19 @@ inline Vector<T> slope_of_cubic(Vector<T> a) {
   return first + rest;
 }
 
-// mish's parts, from E = exp(z) and e = exp(-|z|). Below 0, with 1 + h = 1 + e + e^2 / 2, what is 1 for small
-// e is kept as the difference from it: tanh(softplus(z)) = e (1 - m), its slope e (1 - k), its curvature e (1
-// - n). Above, D = 1 + 2 e + 2 e^2.
+// The parts of mish's derivatives, from E = exp(z) and e = exp(-|z|). For z < 0, with h = e + e^2 / 2:
+//
+//     tanh(softplus(z)) = e (1 - m),  its slope = e (1 - k),  its curvature = e (1 - n)
+//
+// m, k and n are small if e is small, so the formulas compute them and subtract them from 1. For z >= 0,
+// D = 1 + 2 e + 2 e^2.
 template <class T>
 struct MishParts {
   Vector<T> a;
   Vector<T> e;
-  Vector<T> scaled;  // e 2^scale_exponent
+  Vector<T> scaled;  // e times 2^scale_exponent
   Vector<T> h;
-  Vector<T> r;  // 1 / (1 + h) below, 1 / D above
+  Vector<T> r;  // 1 / (1 + h) for z < 0, 1 / D for z >= 0
 };
 
 template <class T>
@@ -153,7 +156,7 @@ inline Vector<T> slope_of_gate(const MishParts<T>& at) {
 
 namespace slope {
 
-using ISA::log_softmax;  // of whole rows: directions.h has their derivatives
+using ISA::log_softmax;  // these take whole rows: directions.h has their derivatives
 using ISA::softmax;
 
 template <class T>
@@ -174,7 +177,7 @@ inline Vector<T> leaky_relu(Vector<T> z, T slope) {
 template <class T>
 inline Vector<T> hard_tanh(Vector<T> z, T low, T high) {
   const Vector<T> inside = z > low ? (z < high ? splat<T>(1) : splat<T>(0)) : splat<T>(0);
-  // at its ends that of jax.nn, which has a hard_tanh from -1 to 1 alone
+  // At both ends the slope is the one that jax.nn gives its hard_tanh, which is from -1 to 1.
   const T at_ends = low == -1 && high == 1 ? 1 : 0;
   return z == low ? splat<T>(at_ends) : z == high ? splat<T>(at_ends) : inside;
 }
@@ -184,7 +187,7 @@ inline Vector<T> hard_sigmoid(Vector<T> z) {
   return hard_tanh<T>(z, -3, 3) * T(1.0 / 6);
 }
 
-// z / 3 + 1 / 2 from -3 to 3
+// z / 3 + 1 / 2 from -3 to 3, 0 below and 1 above
 template <class T>
 inline Vector<T> hard_swish(Vector<T> z) {
   const Vector<T> middle = fma(z, splat<T>(T(1.0 / 3)), splat<T>(T(0.5)));
@@ -203,7 +206,7 @@ inline Vector<T> softsign(Vector<T> z) {
   return r * r;
 }
 
-// t / sqrt(z^2 + 4), t = squareplus(-|z|), below 0, and 1 less that above
+// s = squareplus(-|z|) / sqrt(z^2 + 4) for z < 0, 1 - s for z >= 0
 template <class T>
 inline Vector<T> squareplus(Vector<T> z) {
   const Vector<T> small = ISA::squareplus<T>(-absolute<T>(z)) / sqrt(fma(z, z, splat<T>(4)));
@@ -277,7 +280,8 @@ inline Vector<T> log_sigmoid(Vector<T> z) {
   return ISA::sigmoid<T>(-z);
 }
 
-// w + z w' for w = tanh(softplus(z)): with E = exp(z), w = E (2 + E) / D and w' = 4 E (1 + E) / D^2
+// w + z w' for w = tanh(softplus(z)). With E = exp(z) and Q = 2 + 2 E + E^2, w = E (2 + E) / Q and
+// w' = 4 E (1 + E) / Q^2; Q = D E^2.
 template <class T>
 inline Vector<T> mish(Vector<T> z) {
   if constexpr (sizeof(T) == 4 && !has_fma) return by_double<mish<double>>(z);

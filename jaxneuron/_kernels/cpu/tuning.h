@@ -71,14 +71,15 @@ static_assert(ACTIVATION_BLOCK >= 2 * PACKED_TILE_ROWS);
 constexpr std::int64_t TILE_BYTES = std::int64_t{1} << 20;
 constexpr std::int64_t MIN_TILE_ROWS = 16;
 
-// Columns of a tile of cotangents, each of them a row and a cotangent of it: as many directions go back
-// through the layers together as fit, at least one. Of rows side by side, and of units.
+// The most columns of a tile of cotangents; each column is a cotangent of one row. As many directions go back
+// through the layers together as fit, at least one: into DIRECTION_COLUMNS with rows in lanes, and into
+// DIRECTION_ROWS with units in lanes. Forward, DIRECTION_ROWS is used too if it is more than DIRECTION_BYTES.
 constexpr std::int64_t DIRECTION_COLUMNS = 64;
 constexpr std::int64_t DIRECTION_ROWS = 256;
 
-// Bytes of a tile between two layers, with its tangents and Laplacian; there are two of them in L2. As many
-// directions go forward together as fit, at least one. The Laplacian of 64 rows of QLKNN: 900, 500 and 453 us
-// for 128, 256 and 512 KB; of tiles in which all directions fit, the same for each row.
+// Bytes of a tile between two layers, with its tangents and Laplacian; L2 holds two such tiles. As many
+// directions go forward together as fit, at least one. The Laplacian of 64 rows of QLKNN takes 900, 500 and
+// 453 us with 128, 256 and 512 KB. Once all directions fit, a row takes the same time in larger tiles.
 constexpr std::int64_t DIRECTION_BYTES = std::int64_t{1} << 19;
 
 // Bytes of stack that a thread has for its tile; for a larger tile it allocates memory. 64 rows of 32 units

@@ -1,7 +1,8 @@
 // Values, slopes and curvatures of a tile, in one pass.
 //
-// The formulas of a value and of its derivatives are inlined side by side, where the compiler computes once
-// what they have in common, such as an exponential. What it does not see stands in SHARED.
+// The formulas for a value and for its derivatives are inlined next to each other, so that the compiler
+// computes common parts, such as an exponential, only once. SHARED has the functions whose common parts the
+// compiler does not find.
 #pragma once
 
 #include "curvatures.h"
@@ -15,8 +16,9 @@ struct WithSlopes {
   Vector<T> curvature;
 };
 
-// tanh and its slope by one exponential and one division: c / D, c = 2^-k, is c times 1 / D rounded, and
-// beyond Format::one the value is 1 with whatever c is.
+// tanh, its slope and its curvature, from one exponential and one division. tanh divides c by D. Here the
+// rounded 1 / D is multiplied by c, which gives the same bits, as c = 2^-k. For |z| beyond Format::one the
+// value is 1, whatever c is.
 template <class T>
 inline WithSlopes<T> tanh_with_slopes(Vector<T> z) {
   const Vector<T> a = absolute<T>(z);
@@ -33,7 +35,7 @@ inline WithSlopes<T> tanh_with_slopes(Vector<T> z) {
   return {value, slope, -2 * slope * value};
 }
 
-// The three by one function, or null.
+// The function that computes value, slope and curvature together, or null if there is not one.
 template <class T, auto formula>
 constexpr std::nullptr_t SHARED = nullptr;
 template <>
@@ -41,8 +43,9 @@ constexpr auto SHARED<float, tanh<float>> = tanh_with_slopes<float>;
 template <>
 constexpr auto SHARED<double, tanh<double>> = tanh_with_slopes<double>;
 
-// put(number, at, WithSlopes of that number) for each vector of y: `parts` stretches of `size` numbers, a
-// multiple of lanes<T>, that start `stride` apart. `at` counts them without what lies between.
+// Calls put(number, at, WithSlopes of these numbers) for each vector of y. y has `parts` stretches of `size`
+// numbers, a multiple of lanes<T>, and they start `stride` numbers apart. `number` points to the vector; `at`
+// is its index if the numbers between the stretches are not counted.
 template <class T, auto formula, auto slope, auto curvature, class Put, class... Parameters>
 __attribute__((flatten)) void apply_with_slopes(T* y, std::int64_t parts, std::int64_t size,
                                                 std::int64_t stride, Put put, Parameters... parameters) {
@@ -58,7 +61,7 @@ __attribute__((flatten)) void apply_with_slopes(T* y, std::int64_t parts, std::i
     }
 }
 
-// For activations of numbers.
+// The same for the layer's activation. Does nothing for an activation that takes whole rows.
 template <class T, class Put>
 void activate_with_slopes(const Layer& layer, T* y, std::int64_t parts, std::int64_t size,
                           std::int64_t stride, Put put) {

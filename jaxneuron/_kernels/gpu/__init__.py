@@ -2,10 +2,10 @@
 
     h = activation(h @ w + b), layer after layer
 
-Sums, biases and activations are float32, and each layer is rounded once. There are two kernels, in Pallas'
-Mosaic GPU: `resident` keeps all weights in shared memory, `stream` sends them through it. Widths are any up
-to 256: zeros are added to the weights until each is one that the tensor cores take. Importing this module
-imports no Pallas.
+Sums, biases and activations are computed in float32, and the outputs of each layer are rounded once. There
+are two kernels, written in Pallas Mosaic GPU: `resident` keeps all weights in shared memory, and `stream`
+loads them into it again for every tile of rows. Any width up to 256 is accepted: zeros are added to the
+weights until the tensor cores can take every width. Importing this module does not import Pallas.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from jaxneuron._activations import gelu, relu
 from jaxneuron._kernels.gpu.activations import STRAIGHT, formula_of
 from jaxneuron._kernels.private_jax import traced
 
-WIDEST = 256  # units of a layer, and inputs
-# Units of the widest layer. 16 wide XLA is faster: 0.13 ms, not 0.15, for 5 layers and 2^20 rows.
+WIDEST = 256  # the most units in a layer, and the most inputs
+# The fewest units that the widest layer must have. With 16 units XLA is faster: it takes 0.13 ms for 5 layers
+# and 2^20 rows, the kernel 0.15 ms.
 NARROWEST = 17
-# Units of a network with gelu: its formula needs more registers than wider sums leave. 128 wide it reaches
-# 0.70 of the textbook's speed.
+# The most units in a layer of a network with gelu. Wider sums leave too few registers for its formula: with
+# 128 units the kernel reaches 0.70 of the speed of the textbook's JAX code.
 WIDEST_GELU = 64
-CAPABILITY = "9.0"  # Hopper: the products are its wgmma instructions
+CAPABILITY = "9.0"  # Hopper, whose wgmma instructions compute the products
 OLDEST_JAX = (0, 11)
 
 Layers = Sequence[tuple[Any, Any]]  # w (n_in, n_out), b (n_out,) or None, for each layer
@@ -40,7 +41,10 @@ Layers = Sequence[tuple[Any, Any]]  # w (n_in, n_out), b (n_out,) or None, for e
 def reason_against(
     widths: Sequence[int], dtype: np.dtype, biases: Sequence[bool], functions: Sequence[Callable[..., Array]]
 ) -> str | None:
-    """Why the kernel shall not evaluate layers of these widths, the inputs' first; None if it shall."""
+    """Why the kernel should not evaluate these layers; None if it should.
+
+    `widths`: the number of inputs, then the units of each layer. `biases`: whether each layer has one.
+    """
     if dtype.itemsize != 2:
         return f"the fused GPU kernel evaluates bfloat16 and float16, not {dtype.name}"
     if len(biases) == 1:
@@ -62,7 +66,7 @@ def reason_against(
 
 @functools.cache
 def missing() -> str | None:
-    """Why the kernel can run on none of this process's GPUs; None if it can."""
+    """Why the kernel can't run on this process's GPUs; None if it can."""
     if jax.__version_info__[:2] < OLDEST_JAX:
         return (
             f"the fused GPU kernel needs jax {'.'.join(map(str, OLDEST_JAX))} or newer, not {jax.__version__}"
@@ -79,7 +83,7 @@ def missing() -> str | None:
 
 @functools.cache
 def processors() -> int:
-    """Multiprocessors of a GPU."""
+    """The number of multiprocessors of a GPU."""
     return int(jax.local_devices(backend="cuda")[0].core_count)
 
 
@@ -90,9 +94,10 @@ def forward(
     members: int = 1,
     interpret: Any = None,
 ) -> Array:
-    """As `xla.forward` for x (rows, n_in), where `reason_against` is None.
+    """Computes x = activation(x @ w + b) for every layer, where `reason_against` is None. x is (rows, n_in).
 
-    `members`: over how many networks this call is mapped; they share the multiprocessors.
+    `members`: the number of networks over which this call is mapped; they share the multiprocessors.
+    `interpret`: Pallas' settings to interpret the kernel on a CPU, for tests; None compiles it.
     """
     from jaxneuron._kernels.gpu import resident, stream
 
@@ -112,8 +117,9 @@ def forward(
     if plan is None:
         y = stream.forward(x, ws, bs, formulas, units, each, interpret)
     else:
-        # A bias in the accumulator takes no registers beside what the activation needs: tanh 128 wide takes
-        # 303 us instead of 380, relu 270 instead of 247. Pallas can't interpret it.
+        # If sums start from the bias, it needs no registers of its own while the activation is computed: tanh
+        # with 128 units takes 303 us instead of 380. relu needs few registers anyway, and would take 270 us
+        # instead of 247. Pallas can't interpret this.
         bent = any(formula.function not in STRAIGHT for formula in formulas)
         bias_first = bent and max(widths) > 64 and interpret is None
         y = resident.forward(x, ws, bs, formulas, units, plan, each, bias_first, interpret)
@@ -121,7 +127,10 @@ def forward(
 
 
 def _choose(widths: Sequence[int], biases: Sequence[bool]) -> tuple[list[int], Any] | None:
-    """The widths with zeros added, and the plan by which weights stay: None if they pass through."""
+    """The widths with zeros added, and the plan of `resident`, or None for `stream`.
+
+    Returns None alone if neither kernel has enough shared memory.
+    """
     from jaxneuron._kernels.gpu import resident, stream
 
     taken = [max(16, 1 << (n - 1).bit_length()) for n in widths]
@@ -132,14 +141,14 @@ def _choose(widths: Sequence[int], biases: Sequence[bool]) -> tuple[list[int], A
 
 
 def _zeros_after(a: Array, shape: tuple[int, ...]) -> Array:
-    """`a`, filled up at the ends of its axes."""
+    """`a` with zeros added at the end of each axis, up to this shape."""
     return a if a.shape == shape else jnp.pad(a, [(0, n - m) for n, m in zip(shape, a.shape, strict=True)])
 
 
 @functools.cache
 @traced
 def _moved() -> str | None:
-    """Whether Pallas still is where this package knows it: asked by tracing a small network."""
+    """Why the kernel does not fit this version of Pallas; None if it does. It traces a small network."""
     x, w = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((8, 16), (16, 16)))
     try:
         jax.eval_shape(lambda x, w: forward(x, [(w, w[0])], [relu]), x, w)

@@ -1,16 +1,16 @@
-"""The activations on a GPU, of float32 sums whose results are rounded to bfloat16 or float16.
+"""The activations on a GPU: formulas for float32 sums, whose results are rounded to bfloat16 or float16.
 
-For a 16-bit result a relative error of some 2^-16 is small enough. So exponentials, logarithms, reciprocals,
-square roots and tanh are single instructions of the special function unit, and the formulas only take care
-that nothing cancels:
+For a 16-bit result a relative error of about 2^-16 is small enough. So exponentials, logarithms, reciprocals,
+square roots and tanh are single instructions of the GPU's special function unit. The formulas only have to
+avoid cancellation:
 
     sigmoid(z) = 1 / (1 + exp(-z))
-    exp(z) - 1 = z + z^2 EXP(z), and as it stands below -0.34
+    exp(z) - 1 = z + z^2 EXP(z), and exp(z) - 1 itself below -0.34
     log1p(x) = x - x^2/2 + x^3/3, and log(1 + x) from x = 1/64 on
     sin(k pi / 2 + r) = +-(r + r^3 SIN(r^2)) or +-(1 - r^2/2 + r^4 COS(r^2)), |r| <= pi / 4
 
-They are written in jax.numpy: the lines that are traced into the kernel are also swept on a CPU, by
-tests/kernels/test_gpu.py. EXP, GELU, SIN and COS are the polynomials of _math/formats.py.
+The formulas are written in jax.numpy, so tests/kernels/test_gpu.py can check on a CPU the same lines that are
+traced into the kernel. EXP, GELU, SIN and COS are the polynomials of _math/formats.py.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from jaxneuron._math.formats import (
 from jaxneuron._math.sine import half_pi
 from jaxneuron._names import NAMES, Parametric
 
-LN2_HALF = 0.34  # EXP holds up to here
-SERIES = 2.0**-6  # log1p by its series below: the next term is x^3 / 4 of the first
-FAR = 1e10  # beyond, the formulas would meet infinity times 0; here they have reached their limits
-QUARTERS = half_pi(8)  # the first parts times a k below 2^16 are exact
-SHIFT = 1.5 * 2.0**23  # added, it leaves a number rounded to an integer in the last bits
+LN2_HALF = 0.34  # the polynomial EXP is valid down to minus this
+SERIES = 2.0**-6  # below, log1p is its series: the first term left out is x^3 / 4 of the result
+FAR = 1e10  # farther out the formulas would multiply infinity by 0; here they have reached their limits
+QUARTERS = half_pi(8)  # pi / 2 in parts; the products of the first parts with a k below 2^16 are exact
+SHIFT = 1.5 * 2.0**23  # adding it rounds a number to an integer, and leaves the integer in the last bits
 
 
 def identity(z: Array) -> Array:
@@ -54,7 +54,7 @@ def relu(z: Array) -> Array:
 
 
 def leaky_relu(z: Array, slope: float) -> Array:
-    """z, and slope z below 0."""
+    """z, but slope z below 0."""
     return jnp.where(z >= 0, z, slope * z)
 
 
@@ -75,7 +75,7 @@ def hard_swish(z: Array) -> Array:
 
 
 def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)); exp overflows where the result is below the smallest normal number, and gives 0."""
+    """1 / (1 + exp(-z)). Where exp overflows it gives 0; there it is below the smallest normal number."""
     return _reciprocal(1 + jnp.exp(-z))
 
 
@@ -97,7 +97,7 @@ def gelu(z: Array) -> Array:
     That is a/2 exp(-a^2/2) (13/16 + t GELU(t - 3/8)) / (13/16 + a), t = a / (a + 4).
     """
     a = jnp.minimum(jnp.abs(z), FLOAT32.gelu_zero.xla)
-    q = _reciprocal((a + 4) * (a + GELU_PLACE))  # both quotients from one reciprocal
+    q = _reciprocal((a + 4) * (a + GELU_PLACE))  # the denominators of both quotients
     t = a * ((a + GELU_PLACE) * q)
     scale = GELU_PLACE + t * polynomial(FLOAT32.gelu, t - 0.375)
     small = (0.5 * a * scale) * ((a + 4) * q) * jnp.exp(-0.5 * (a * a))
@@ -105,7 +105,7 @@ def gelu(z: Array) -> Array:
 
 
 def mish(z: Array) -> Array:
-    """z tanh(softplus(z)) = z n / (n + 2), n = e (e + 2), e = exp(z); from 20 on z; -infinity gives -0."""
+    """z tanh(softplus(z)) = z n / (n + 2), n = e (e + 2), e = exp(min(z, 20)); -infinity gives -0."""
     z = jnp.maximum(z, -FAR)
     e = jnp.exp(jnp.minimum(z, 20))
     n = e * (e + 2)
@@ -128,22 +128,22 @@ def log_sigmoid(z: Array) -> Array:
 
 
 def elu(z: Array) -> Array:
-    """z, and exp(z) - 1 below 0."""
+    """z, but exp(z) - 1 below 0."""
     return celu(z, 1.0)
 
 
 def celu(z: Array, alpha: float) -> Array:
-    """z, and alpha (exp(z / alpha) - 1) below 0."""
+    """z, but alpha (exp(z / alpha) - 1) below 0."""
     return jnp.where(z > 0, z, _exp_minus_1(jnp.minimum(z, 0), 1 / alpha, alpha))
 
 
 def scaled_elu(z: Array, alpha: float) -> Array:
-    """z, and alpha (exp(z) - 1) below 0."""
+    """z, but alpha (exp(z) - 1) below 0."""
     return jnp.where(z > 0, z, _exp_minus_1(jnp.minimum(z, 0), 1.0, alpha))
 
 
 def selu(z: Array) -> Array:
-    """1.0507 z, and 1.7581 (exp(z) - 1) below 0."""
+    """1.0507 z, but 1.7581 (exp(z) - 1) below 0."""
     return jnp.where(z > 0, SELU_SCALE.value * z, scaled_elu(z, SELU_LIMIT))
 
 
@@ -167,9 +167,9 @@ def square(z: Array) -> Array:
 
 
 def sin(z: Array, frequency: float) -> Array:
-    """sin(frequency z), of the product as it is rounded; 0 beyond 2^22, and NaN of an infinity.
+    """The sine of the rounded product frequency z. Beyond 2^22 it gives 0, and for an infinity NaN.
 
-    |frequency z| = k pi / 2 + r, and sin(r) or cos(r) by k.
+    The product is k pi / 2 + r with an integer k, which says whether the result is +-sin(r) or +-cos(r).
     """
     x = frequency * z
     x = jnp.where(jnp.abs(x) <= 2.0**22, x, 0 * x)
@@ -186,13 +186,13 @@ def sin(z: Array, frequency: float) -> Array:
 
 
 def softmax(z: Array) -> Array:
-    """exp(z - max z) over its sum on the last axis of two."""
+    """e / (the sum of e) for each row of z (rows, units), with e = exp(z - max z)."""
     e = jnp.exp(_below_greatest(z))
     return e * lax.broadcast_in_dim(_reciprocal(jnp.sum(e, axis=1)), z.shape, [0])
 
 
 def log_softmax(z: Array) -> Array:
-    """d - log(sum of exp(d)) on the last axis of two, d = z - max z."""
+    """d - log(the sum of exp(d)) for each row of z (rows, units), with d = z - max z."""
     d = _below_greatest(z)
     return d - lax.broadcast_in_dim(jnp.log(jnp.sum(jnp.exp(d), axis=1)), z.shape, [0])
 
@@ -208,20 +208,20 @@ def _log_1_plus_exp(z: Array) -> Array:
 
 
 def _exp_minus_1(z: Array, inner: float, outer: float) -> Array:
-    """outer (exp(inner z) - 1) for z <= 0; only where it is not small may inner z underflow."""
+    """outer (exp(inner z) - 1) for z <= 0. Where inner z underflows, the result is still accurate."""
     x = inner * z
     near = (inner * outer) * (z + (z * x) * polynomial(FLOAT32.exp, x))
     return jnp.where(x > -LN2_HALF, near, outer * (jnp.exp(x) - 1))
 
 
 def _reciprocal(d: Array) -> Array:
-    """1 / d for d >= 1, by one instruction and a product; IEEE division takes about ten."""
+    """1 / d for d >= 1, in two instructions, 1 / sqrt(d) and its square; IEEE division takes about ten."""
     r = lax.rsqrt(d)
     return r * r
 
 
 def polynomial(coefficients: Polynomial, x: Array) -> Array:
-    """The sum of coefficients[k] x^k, by Horner's rule, of numbers instead of arrays full of them."""
+    """The sum of coefficients[k] x^k, by Horner's rule. The coefficients stay scalars, not arrays."""
     *others, highest = coefficients
     total = highest * x + others.pop()
     while others:
@@ -241,8 +241,8 @@ class Formula:
         return self.function(z, *self.parameters)
 
 
-# By the names and with the parameters of the CPU kernel's formulas, as `in_kernel` gives them. The correctly
-# rounded ones are so for 16-bit numbers; of a float32 sum they promise what the others do.
+# The names and parameters are those of the CPU kernel's formulas, which `in_kernel` returns. cr_tanh and
+# cr_sigmoid are not correctly rounded here: for a float32 sum they promise only as much as tanh and sigmoid.
 FORMULAS: dict[str, Callable[..., Array]] = {
     function.__name__: function
     for function in (
@@ -252,12 +252,12 @@ FORMULAS: dict[str, Callable[..., Array]] = {
     )
 } | {"exp": jnp.exp, "tanh": lax.tanh, "cr_tanh": lax.tanh, "cr_sigmoid": sigmoid}  # fmt: skip
 
-# Those of straight lines and parabolas, which take next to no time and registers.
+# Activations made of straight lines and parabolas, which need almost no time and few registers.
 STRAIGHT = (identity, relu, leaky_relu, hard_sigmoid, hard_tanh, hard_swish, square)
 
 
 def formula_of(activation: Any) -> Formula | None:
-    """The formula of one of the package's functions, or of a value; None if there is none for GPUs."""
+    """The formula for one of this package's activations; None if there is not one for GPUs."""
     known = NAMES.get(activation, activation)
     if not isinstance(known, str | Parametric):
         return None

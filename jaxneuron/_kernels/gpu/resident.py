@@ -1,13 +1,13 @@
-"""The fused kernel whose weights stay in shared memory: for widths up to 128, as many layers as fit.
+"""The fused kernel whose weights stay in shared memory: for widths up to 128, and as many layers as fit.
 
-Every block loads all weights once. Then each of its warpgroups walks over row tiles of its own:
+Every block loads all weights once. Then each of its warpgroups evaluates its own tiles of rows:
 
-    rows -> shared memory          the copy engine, a tile ahead
-    h = activation(rows @ w + b)   tensor cores; sums in registers take bias and activation in float32,
-    h = activation(h @ w + b)      are rounded once, and are the next product's operand where they stand
+    rows -> shared memory          the copy engine, one tile ahead
+    h = activation(rows @ w + b)   the tensor cores. Sums stay in registers: bias and activation are applied
+    h = activation(h @ w + b)      in float32, and the rounded result is the next product's operand
     h -> shared memory -> result   the copy engine again
 
-So a row is read once and its result written once, whatever the number of layers.
+So every row is read once, and its result is written once, whatever the number of layers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from jax.experimental.pallas import mosaic_gpu
 
 from jaxneuron._kernels.gpu.activations import Formula
 
-plgpu: Any = mosaic_gpu  # its annotations differ between versions of JAX
+plgpu: Any = mosaic_gpu  # Any, because its annotations differ between versions of JAX
 
-# A softmax is summed within a warp, and needs no shared memory for that.
+# Sums over a row, in softmax, stay within a warp and need no shared memory.
 COMPILED = plgpu.CompilerParams(approx_math=True, reduction_scratch_bytes=0)
-TILE = 64  # rows of a warpgroup's step, as many as a tensor core instruction takes
-SHARED_MEMORY = 227 * 1024 - 1024  # bytes that a block may have on Hopper, less the barriers
+TILE = 64  # rows that a warpgroup evaluates in one step: as many as a tensor core instruction takes
+SHARED_MEMORY = 227 * 1024 - 1024  # bytes: what a block may use on Hopper, less 1 KB for the barriers
 
 
 class Plan(NamedTuple):
@@ -41,12 +41,12 @@ class Plan(NamedTuple):
 
 
 def plan(widths: Sequence[int], layers_with_bias: int) -> Plan | None:
-    """The first plan that fits into shared memory and registers; None where none does."""
+    """The first plan that fits into shared memory and registers; None if all of them are too large."""
     weights = sum(bytes_of(a, b) for a, b in itertools.pairwise(widths))
     fixed = weights + bytes_of(max(1, layers_with_bias), max(64, *widths))
     if max(widths) > 128:
         return None
-    # Each of four warpgroups may have 128 registers a thread, enough for 64 sums and the rows they come from.
+    # With four warpgroups a thread may have 128 registers: enough for 64 sums and the rows they come from.
     for warpgroups in (4, 2, 1) if max(widths) <= 64 else (2, 1):
         for slots in (2, 1):
             rows = 2 * TILE * warpgroups * (slots * widths[0] + widths[-1])
@@ -56,25 +56,26 @@ def plan(widths: Sequence[int], layers_with_bias: int) -> Plan | None:
 
 
 def bytes_of(rows: int, columns: int) -> int:
-    """The shared memory of an array of 16-bit numbers: the next one begins at a multiple of 1024 bytes."""
+    """The bytes of shared memory for an array of 16-bit numbers, rounded up to a multiple of 1024."""
     return -(-2 * rows * columns // 1024) * 1024
 
 
 def tiled(*columns: int) -> tuple[Any, ...]:
-    """The layout that copy engine and tensor cores ask for: tiles of 8 rows of up to 128 bytes, swizzled.
+    """The layout that copy engine and tensor cores require: swizzled tiles of 8 rows of up to 128 bytes.
 
-    For an array of these columns, and of weights for all of its axes: both operands of a product share it.
+    `columns`: the number of columns of the array or, for weights, the lengths of both axes, because both
+    operands of a product must have the same layout.
     """
     least = min(64, *columns)
     return plgpu.TilingTransform((8, least)), plgpu.SwizzleTransform(2 * least)
 
 
 def parts(*shape: int, n: int, dtype: Any, any_rows: bool) -> list[Any]:
-    """Shared memory for rows in n parts, `shape` (..., TILE, columns) with up to 64 columns; see `views`.
+    """Shared memory for rows, in n parts of `shape` (..., TILE, columns), with up to 64 columns; see `views`.
 
-    The copy engine cuts an array into tiles of 8 rows, so it takes a multiple of 8 rows alone. Tiles as wide
-    as their part lie in it as its rows do. So if `any_rows`, the same memory has a second name, under which
-    the copy engine takes it for plain rows.
+    The copy engine cuts an array into tiles of 8 rows, so it accepts only a multiple of 8 rows. A tile is as
+    wide as its part, so its rows lie in memory as plain rows do. If `any_rows`, the same memory therefore has
+    a second name, under which the copy engine treats it as plain rows.
     """
     as_tiles = plgpu.SMEM(shape, dtype, transforms=tiled(shape[-1]))
     as_rows = plgpu.SMEM(shape, dtype, transforms=tiled(shape[-1])[1:])
@@ -82,15 +83,15 @@ def parts(*shape: int, n: int, dtype: Any, any_rows: bool) -> list[Any]:
 
 
 def views(memory: Sequence[Any], any_rows: bool) -> Sequence[tuple[Any, Any]]:
-    """Each of `parts` for the tensor cores, and for the copy engine."""
+    """Each part twice: as the tensor cores see it, and as the copy engine does."""
     return [tuple(part) if any_rows else (part, part) for part in memory]
 
 
 def activated(function: Formula, z: Array, units: int, start: int = 0) -> Array:
-    """function(z) of the columns from `start` on; zeros in those beyond the units, of which a softmax is not.
+    """function(z); z holds the columns from `start` on. Columns beyond the layer's units become 0.
 
-    The zeros among the weights do not make them so: an infinity times 0 is NaN. The compiler knows which
-    columns a thread has, and computes nothing for those that will be 0.
+    A softmax leaves them out. That the weights of these columns are 0 is not enough, because infinity times 0
+    is NaN. The compiler knows which columns a thread has, and computes nothing for those that become 0.
     """
     if function.of_rows:
         return function(_only(units, z, start, -jnp.inf))
@@ -117,9 +118,9 @@ def forward(
 ) -> Array:
     """activation(x @ w + b), layer after layer.
 
-    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths 16, 32, 64 or 128. `units`:
-    each layer's, without those that zeros were added for. `processors`: the multiprocessors to fill, one
-    block each. `bias_first`: sums start from the bias instead of taking it at the end.
+    x (rows, n_in), w (n_in, n_out) and b (n_out,) have one 16-bit dtype, and widths of 16, 32, 64 or 128.
+    `units`: the units of each layer, without the added zeros. `processors`: the number of multiprocessors to
+    use, one block each. `bias_first`: sums start from the bias, which otherwise is added at the end.
     """
     rows, n_in = x.shape
     dtype, n_out = x.dtype, ws[-1].shape[1]
@@ -129,7 +130,7 @@ def forward(
     stride = blocks * warpgroups
     biased = [i for i, b in enumerate(bs) if b is not None]
     widest = max(64, *(w.shape[1] for w in ws))
-    wide_in, wide_out = min(64, *ws[0].shape), min(64, n_out)  # columns of a part
+    wide_in, wide_out = min(64, *ws[0].shape), min(64, n_out)  # the number of columns in a part
     any_rows = rows % 8 != 0 and interpret is None
 
     def jaxneuron_forward(x_ref: Any, *refs: Any) -> None:
@@ -191,10 +192,10 @@ def forward(
             slot = lax.rem(step, jnp.int32(slots))
             plgpu.barrier_wait(x_barrier.at[warpgroup * slots + slot])
             h = layer(0, *(part.at[warpgroup, slot] for part, _ in x_parts))
-            pl.when(step + slots < steps)(lambda: load(step + slots))  # the product is done with the slot
+            pl.when(step + slots < steps)(lambda: load(step + slots))  # the product no longer needs the slot
             for i in range(1, len(ws)):
                 h = layer(i, h)
-            plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # the last step's result has left its place
+            plgpu.wait_smem_to_gmem(0, wait_read_only=True)  # the last step's result has been copied
             for k, (part, _) in enumerate(y_parts):
                 part[warpgroup] = h[:, k * wide_out : (k + 1) * wide_out]
             plgpu.commit_smem()

@@ -1,13 +1,13 @@
 """The fused kernel whose weights pass through shared memory: for widths up to 256, and for many layers.
 
-A block has one warpgroup that copies and two that compute. The first sends the weights of all layers through
-a ring, 64 of their rows at a time, again for every step; each of the others takes 64 rows of x through all
-layers, by products with what is in the ring:
+A block has one warpgroup that copies and two that compute. In every step the first copies the weights of all
+layers into a ring of slots in shared memory, 64 rows of weights at a time. Each of the other two evaluates
+all layers for 64 rows of x, by products with the weights in the ring:
 
     sums += h[:, k : k + 64] @ ring[slot]      a slot is free again when both have used it
-    h = activation(sums + b)                   in float32; rounded once, into the place of the last h
+    h = activation(sums + b)                   in float32, rounded once; it overwrites the last h
 
-So a row is read once and its result written once; the weights come from L2, shared by 128 rows.
+So every row is read once, and its result is written once. The weights are read from L2, once for 128 rows.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from jaxneuron._kernels.gpu.resident import COMPILED, SHARED_MEMORY, activated, 
 
 plgpu: Any = mosaic_gpu  # as in resident.py
 
-TILE = 64  # rows of a warpgroup's step, rows of weights in a slot, and columns that the result leaves by
-COMPUTE = 2  # warpgroups
-REGISTERS = 24, 240  # a thread, of the warpgroup that copies and of those that compute: 65536 in all
+TILE = 64  # rows in a warpgroup's step, rows of weights in a slot, and columns of the result in one copy
+COMPUTE = 2  # the number of warpgroups that compute
+REGISTERS = 24, 240  # of a thread that copies, and of one that computes; a block has 65536 for all
 
 
 def ring(widths: Sequence[int], layers_with_bias: int) -> int:
-    """How many slots of the ring fit into shared memory: four are enough, 0 are too few."""
+    """How many slots of the ring fit into shared memory. Four are enough; with 0 the kernel can't run."""
     widest = max(widths)
     fixed = bytes_of(max(1, layers_with_bias), widest) + 2 * COMPUTE * TILE * (widest + TILE)
     slots = (SHARED_MEMORY - fixed) // (2 * TILE * widest)
@@ -50,9 +50,9 @@ def forward(
 ) -> Array:
     """activation(x @ w + b), layer after layer.
 
-    x (rows, n_in), w (n_in, n_out), b (n_out,) of one 16-bit dtype; widths multiples of 64. `units`:
-    each layer's, without those that zeros were added for. `processors`: the multiprocessors to fill, one
-    block each.
+    x (rows, n_in), w (n_in, n_out) and b (n_out,) have one 16-bit dtype, and widths that are multiples of 64.
+    `units`: the units of each layer, without the added zeros. `processors`: the number of multiprocessors to
+    use, one block each.
     """
     rows, n_in = x.shape
     dtype, n_out = x.dtype, ws[-1].shape[1]
@@ -60,7 +60,7 @@ def forward(
     widest = max(widths)
     biased = [i for i, b in enumerate(bs) if b is not None]
     slots = ring(widths, len(biased))
-    chunks = [len(w) // TILE for w in ws]  # of each layer's weights
+    chunks = [len(w) // TILE for w in ws]  # how often each layer's weights fill a slot
     round_ = sum(chunks)
     steps_in_all = pl.cdiv(rows, TILE * COMPUTE)
     blocks = min(processors, steps_in_all)
@@ -96,7 +96,7 @@ def forward(
 
         def compute() -> None:
             plgpu.set_max_registers(REGISTERS[1], action="increase")
-            h = [part.at[warpgroup] for part, _ in h_parts]  # 64 columns apart from each other
+            h = [part.at[warpgroup] for part, _ in h_parts]  # each holds 64 columns
 
             def at(step: Any) -> Any:
                 start = ((block + step * blocks) * COMPUTE + warpgroup) * TILE
@@ -125,7 +125,7 @@ def forward(
                 return pl.run_scoped(product, plgpu.ACC((TILE, widths[i + 1]), jnp.float32))
 
             def outputs(i: int, z: Array, start: int) -> Array:
-                """Of the sums of some columns, from `start` on."""
+                """The outputs for z, the sums of the columns from `start` on."""
                 if i in biased:
                     place = b_sm.at[biased.index(i), pl.ds(start, z.shape[1])]
                     b = plgpu.load(place, layout=plgpu.Layout.WGMMA.reduce(0))
@@ -133,7 +133,7 @@ def forward(
                 return activated(functions[i], z, units[i], start).astype(dtype)
 
             def output_parts(i: int, z: Array) -> Iterator[tuple[int, Array]]:
-                """64 columns after 64: fewer registers at a time."""
+                """The outputs in pieces of 64 columns, which need fewer registers at a time."""
                 for k in range(z.shape[1] // TILE):
                     yield k, outputs(i, z[:, k * TILE : (k + 1) * TILE], k * TILE)
 
@@ -144,7 +144,7 @@ def forward(
                         h[k][...] = y
                     plgpu.commit_smem()
                 z = sums_of(len(ws) - 1, step)
-                pl.when(step + 1 < steps)(lambda: load(step + 1))  # the last product is done with h
+                pl.when(step + 1 < steps)(lambda: load(step + 1))  # the last product no longer needs h
                 if functions[-1].of_rows:
                     whole = outputs(len(ws) - 1, z, 0)
                     columns = [whole[:, k * TILE : (k + 1) * TILE] for k in range(n_out // TILE)]

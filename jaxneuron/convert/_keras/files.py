@@ -1,4 +1,4 @@
-"""The files of Keras: `.keras` archives, HDF5 files of models, and of weights alone.
+"""Reads Keras files: `.keras` archives, HDF5 files of models, and HDF5 files of weights alone.
 
     config.json, model.weights.h5 in a zip archive    a .keras file, of Keras 3 and the last of Keras 2
     model_config, model_weights/NAME/.../kernel       an .h5 file of a model, of Keras 3 and 2
@@ -6,7 +6,7 @@
     _layer_checkpoint_dependencies/dense_2/vars/0     the same, of Keras 2.12 and 2.13
     layer_names, NAME/.../kernel:0                    an .h5 file of weights, of Keras 2
 
-They may come from strangers: links are not followed, and sizes are checked before anything is unpacked.
+The files may come from strangers: links are not followed, and sizes are checked before unpacking.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from jaxneuron.convert._keras.models import file_names
 from jaxneuron.convert._names import named_layers
 from jaxneuron.convert.steps import Step, chain, required
 
-MOST_CONFIG = 2**20  # bytes; a layer takes about a thousand
-MOST_MEMBERS = 10000  # of a file: a layer has three or four
-DEEPEST = 60  # groups in groups
+MOST_CONFIG = 2**20  # bytes; a layer takes about a thousand bytes
+MOST_MEMBERS = 10000  # in a file; a layer has three or four members
+DEEPEST = 60  # levels of groups in groups
 MOST_NAMES = 2**26  # bytes that HDF5 may unpack a list of names to
-# Raised by h5py, and by reading a configuration that Keras did not write.
+# Errors that h5py raises, or that reading a configuration raises if Keras did not write it.
 STRANGE = (OSError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 EARLIER = "_layer_checkpoint_dependencies"
-CONTAINERS = {"layers", EARLIER}  # of groups with the names of their layers' classes
+CONTAINERS = {"layers", EARLIER}  # their groups have the names of the layers' classes
 DENSE = re.compile(r"dense(_\d+)?")
-# A layer's variables, in the order of the numbers that they have in other files.
+# A layer's variables, in the order in which other files number them.
 VARIABLES = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "mean", "variance", "count"]
 
 
@@ -52,7 +52,7 @@ def file_steps(
     layers: Sequence[str] | None,
     compared: bool,
 ) -> Iterator[Step]:
-    """The steps of the network in a file; what is given is for a file of weights alone.
+    """The steps of the network in a file. The options in `given` are for a file of weights alone.
 
     `compared`: whether the network will be compared with outputs of its source.
     """
@@ -84,7 +84,7 @@ def is_weights(path: str | os.PathLike[str]) -> bool:
 
 
 def arrays_of(path: str | os.PathLike[str]) -> dict[str, tuple[str, list[int]]]:
-    """The dtypes and shapes of a file of weights, by their paths in it."""
+    """The dtypes and shapes of the arrays in a file of weights, by their paths in the file."""
     h5py = _library()
     with open(path, "rb") as raw, _sound(path, "HDF5 file"), h5py.File(raw, "r") as file:
         found = {"/".join(place): data for place, data in _Store(file, 0, h5py).leaves()}
@@ -100,7 +100,7 @@ def _library() -> Any:
 
 
 def refused(holder: str, given: dict[str, Any]) -> None:
-    """Refuses options of which a `holder` records the values itself."""
+    """Refuses options, if given, whose values a `holder` records itself."""
     named = [name for name, value in given.items() if value is not None]
     if named:
         raise BadValue(
@@ -137,7 +137,7 @@ def _is_keras_2(version: Any) -> bool:
 
 
 def _model(store: _Store) -> Iterator[Step]:
-    """Of an HDF5 file that holds a model."""
+    """The steps of an HDF5 file that holds a model."""
     try:
         content = _parsed(store.text("model_config"))
     except (ValueError, RecursionError) as error:
@@ -153,7 +153,7 @@ def _model(store: _Store) -> Iterator[Step]:
 
 
 def _places(content: Any, path: str = "", outer: str | None = None) -> Iterator[tuple[str, tuple[str, str]]]:
-    """By the path of a layer: the outermost layer that it is in, and its own, by their names."""
+    """For the path of every layer: the names of the outermost layer that contains it, and of the layer."""
     if path.count("layers/") > DEEPEST or not isinstance(content, dict):
         return
     layers = layers_of(content)
@@ -165,7 +165,7 @@ def _places(content: Any, path: str = "", outer: str | None = None) -> Iterator[
 
 
 def _weights(store: _Store, layers: Sequence[str] | None, compared: bool) -> list[Affine]:
-    """Of an HDF5 file that holds weights alone."""
+    """The layers of an HDF5 file that holds weights alone."""
     by_name = any(key.startswith("layer_names") for key in store.file.attrs)
     tree: dict[str, dict[str, Any]] = {}
     for path, dataset in store.leaves():
@@ -211,7 +211,7 @@ def _by_name(path: tuple[str, ...]) -> tuple[str, str]:
 def _sound(path: str | os.PathLike[str], kind: str) -> Iterator[None]:
     try:
         yield
-    except REFUSALS:  # one of a wrong type is a TypeError
+    except REFUSALS:  # a value of a wrong type raises TypeError
         raise
     except (_Unsound, *STRANGE) as error:
         raise BadValue(f"{path} is not a sound {kind} ({error!s:.200}); save it again") from None
@@ -222,28 +222,28 @@ def _decoded(text: Any) -> str:
 
 
 class _Unsound(Exception):
-    """Keras does not write such a file."""
+    """The file is not one that Keras writes."""
 
 
 class _Store:
-    """An HDF5 file, of which no more is unpacked than its `size` in bytes."""
+    """An HDF5 file. At most its `size` in bytes is unpacked from it."""
 
     def __init__(self, file: Any, size: int, h5py: Any) -> None:
         self.file, self._size, self._left, self._h5py = file, size, size, h5py
 
     def numbered(self, path: str) -> list[np.ndarray]:
         """The arrays of the layer at `path`, such as layers/dense_1."""
-        if EARLIER in self.file:  # it counts a layer with arrays twice
+        if EARLIER in self.file:  # such a file lists a layer with arrays twice
             path = re.sub(r"_(\d+)(?=/|$)", lambda match: f"_{2 * int(match[1])}", path)
             path = re.sub(r"(^|/)layers/", rf"\1{EARLIER}/", path)
         try:
             group = self._group(f"{path}/vars")
             return [self.array(self._hard(group, str(i))) for i in range(len(group))]
-        except (ValueError, *STRANGE) as error:  # of HDF5 on bytes that are not a file
+        except (ValueError, *STRANGE) as error:  # from HDF5, if the bytes are not such a file
             raise _Unsound(f"{path[:60]}: {error}") from None
 
     def named(self, outermost: str, own: str) -> list[np.ndarray]:
-        """The arrays of the layer `own` in the group of the layer of the model that it is in."""
+        """The arrays of the layer `own`, in the group of the `outermost` layer that contains it."""
         found: dict[str, Any] = {}
         for path, dataset in self.leaves("model_weights", outermost):
             if outermost != own and path[-2:-1] != (own,):
@@ -280,7 +280,8 @@ class _Store:
             raise _Unsound(f"{data.name[1:61]} is not a plain dataset, or not complete")
         self._left -= data.nbytes
         array = data[()]
-        # HDF5 has no bfloat16: h5py writes two bytes of no known kind. Models' .h5 files say no more of them.
+        # HDF5 does not have bfloat16: h5py writes two bytes of an unknown type. In .h5 files of models
+        # nothing else shows that they are bfloat16.
         is_bfloat16 = data.attrs.get("dtype") == "bfloat16" or data.dtype == np.dtype("V2")
         return array.view(ml_dtypes.bfloat16) if is_bfloat16 else array
 
@@ -301,7 +302,7 @@ class _Store:
         for key in (key for key in keys if key in attributes):
             found = attributes.get_id(key)
             most = max(found.get_storage_size(), math.prod(found.shape) * self._size)
-            if most > MOST_NAMES:  # each may be as long as the file: HDF5 doesn't tell before it unpacks them
+            if most > MOST_NAMES:  # a name may be as long as the file; only unpacking tells
                 raise BadValue(
                     f"layers must be given, because the file's list of {math.prod(found.shape)} names may "
                     f"unpack to {most} bytes, more than {MOST_NAMES}; pass layers=[...], the names in order"
@@ -316,7 +317,7 @@ class _Store:
         return group
 
     def _hard(self, group: Any, name: str) -> Any:
-        """A member of a group that is in the same file, not a link to elsewhere."""
+        """A member of a group. Refuses a link to another place or file."""
         if not isinstance(group.get(name, getlink=True), self._h5py.HardLink):
             raise _Unsound(f"no {name[:60]!r} in it")
         return group[name]

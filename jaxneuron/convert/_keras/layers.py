@@ -1,4 +1,4 @@
-"""Keras's configurations, read as data, never run: the steps of the layers that a model calls in order."""
+"""Reads Keras configurations as data, never as code: the steps of the layers that a model calls in order."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from jaxneuron.convert._keras.models import file_names
 from jaxneuron.convert._scalings import Scaling, batch_norm
 from jaxneuron.convert.steps import Step
 
-# Keras's names that are not ours, or mean something else; the others are the same in both.
+# Keras's names that jaxneuron does not have, or that mean something else; the others are the same in both.
 DIFFERENT: dict[str, Step] = {
     "linear": "identity",
     "swish": "silu",
     "exponential": "exp",
     "leaky_relu": LeakyReLU(0.2),
-    "celu": "elu",  # of alpha 1
+    "celu": "elu",  # its alpha is 1
     "hard_silu": "hard_swish",
 }
 READ: dict[str, Step] = {**dict(zip(BY_NAME, BY_NAME, strict=True)), **DIFFERENT}
-HARD_SIGMOID_2: list[Step] = [Scaling(scale=0.2, shift=0.5), HardTanh(0, 1)]  # as Keras 2 has it
-# Layers that pass on their inputs when they don't train.
+HARD_SIGMOID_2: list[Step] = [Scaling(scale=0.2, shift=0.5), HardTanh(0, 1)]  # Keras 2's formula
+# Layers that return their inputs unchanged in inference.
 NOTHING = (
     "InputLayer", "Identity", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
     "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization",
 )  # fmt: skip
-OPERATIONS = "keras.src.ops."  # the modules of keras.ops, whose calls a functional model holds beside layers
-# Activations as layers, by class, and as operations: a function of the configuration, None if it is not ours.
+OPERATIONS = "keras.src.ops."  # the modules of keras.ops; a functional model has calls of them beside layers
+# Activations as layers and as operations, by class: a function of the configuration returns the step, or None
+# if jaxneuron does not have the activation.
 LAYERS: dict[str, Callable[[Mapping[str, Any]], Step | None]] = {
     "LeakyReLU": lambda c: LeakyReLU(c["negative_slope"] if "negative_slope" in c else c["alpha"]),
     "ELU": lambda c: ELU(c["alpha"]),
@@ -59,7 +60,7 @@ PLAIN: dict[str, Step] = {  # operations without parameters, by class, such as H
 }  # fmt: skip
 EPSILON = 1e-7  # keras.config.epsilon(), the smallest deviation that Normalization divides by
 DEEPEST = 20  # levels of models in models
-Arrays = Callable[[str], Sequence[Any]]  # a layer's, by its path in the weights file
+Arrays = Callable[[str], Sequence[Any]]  # the arrays of a layer, by its path in the weights file
 
 
 class Reader:
@@ -73,8 +74,8 @@ class Reader:
     def __init__(self, arrays: Arrays, keras_2: bool = False) -> None:
         self._arrays = arrays
         self._keras_2 = keras_2
-        self._begun = False  # whether a step has been found that tells units apart
-        self._rows = False  # whether the values here have one axis besides that of the batch
+        self._begun = False  # whether a step that depends on the unit has been found
+        self._rows = False  # whether the values here have one axis besides the batch's
 
     def steps(self, content: Any, path: str = "") -> Iterator[Step]:
         """The steps of the model whose configuration is `content`."""
@@ -141,7 +142,7 @@ class Reader:
             return [_activation_layer(name)]
         if not isinstance(name, str) or name not in READ:
             shown = name.get("class_name") if isinstance(name, dict) else name
-            if shown == "function":  # one that Keras saves by its name
+            if shown == "function":  # a function that Keras saves by its name
                 shown = name["config"]
             raise BadValue(
                 f"activations must be one of {', '.join(sorted(READ))}, "
@@ -168,13 +169,13 @@ MODELS = ("Sequential", "Functional", "Model")  # Model: a functional one of ear
 
 
 def layers_of(content: dict[str, Any]) -> list[Any]:
-    """The configurations of a model's layers; early Keras 2 wrote a Sequential as a list of them."""
+    """The configurations of a model's layers. Early Keras 2 wrote a Sequential as a plain list of them."""
     config = content["config"]
     return config if isinstance(config, list) else config["layers"]
 
 
 def _check_own(layer: dict[str, Any]) -> None:
-    """Refuses layers that are not Keras's own; HDF5 files name no modules."""
+    """Refuses layers that are not Keras's own. HDF5 files don't name modules, so there they pass."""
     kind, own = layer["class_name"], str(layer.get("module", "keras.")).startswith("keras.")
     if not own or (layer.get("registered_name") and not _is_operation(layer)):
         raise BadValue(f"the layer {str(kind)[:60]!r} is not one of Keras's own; convert the part without it")
@@ -190,7 +191,7 @@ def _activation_layer(layer: dict[str, Any]) -> Step:
     table = CALLS if _is_operation(layer) else LAYERS
     try:
         step = table[kind](config) if kind in table else PLAIN.get(kind)
-    except (TypeError, ValueError):  # parameters that ours doesn't take
+    except (TypeError, ValueError):  # parameters that jaxneuron doesn't take
         step = None
     if step is None:
         more = {key: value for key, value in config.items() if key not in ("name", "trainable", "dtype")}
@@ -214,7 +215,7 @@ def _in_order(named: list[tuple[str, Any]], config: dict[str, Any]) -> list[tupl
         list(end.values()) if isinstance(end, dict) else end
         for end in (config["output_layers"], config["input_layers"])
     )
-    # one end is written [name, 0, 0], several as a list of such
+    # One end is written as [name, 0, 0], several as a list of these.
     last, first = (end[0] if len(end) == 1 and isinstance(end[0], list) else end for end in ends)
     chain: list[tuple[str, Any]] = []
     name = last[0] if isinstance(last[0], str) and isinstance(first[0], str) else None
@@ -232,8 +233,8 @@ def _in_order(named: list[tuple[str, Any]], config: dict[str, Any]) -> list[tupl
 
 
 def _reads(node: Any) -> Any:
-    """The name of the layer whose output a layer reads, if it reads one."""
-    if isinstance(node, list):  # of Keras 2
+    """The name of the layer whose output a layer reads, if it reads exactly one."""
+    if isinstance(node, list):  # Keras 2 writes lists
         return node[0][0] if len(node) == 1 else None
     tensors = node["args"]
     one = len(tensors) == 1 and isinstance(tensors[0], dict)

@@ -1,4 +1,4 @@
-"""Keras's models in memory: their arrays, what their configuration doesn't say, their own forward pass."""
+"""Keras models in memory: their arrays, checks beyond their configuration, and their own forward pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxneuron.convert._torch_modules import torch_precision
 
 
 def live_arrays(model: Any, path: str, keras: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """The arrays of a model's layers, by the path they have in a file."""
+    """The arrays of a model's layers, by the path that they would have in a file."""
     _check_layer(model, keras)
     for layer, name in zip(model.layers, file_names(type(x).__name__ for x in model.layers), strict=True):
         if sum(other is layer for other in model.layers) > 1:
@@ -24,14 +24,14 @@ def live_arrays(model: Any, path: str, keras: Any) -> Iterator[tuple[str, list[n
         _check_layer(layer, keras)
         values = [variable.value for variable in layer.variables]
         if isinstance(layer, keras.layers.Dense) and layer.lora_enabled:
-            values = [layer.kernel, *([layer.bias] if layer.use_bias else [])]  # LoRA's kernels added
+            values = [layer.kernel, *([layer.bias] if layer.use_bias else [])]  # kernel includes LoRA's
         yield f"{path}layers/{name}", [keras.ops.convert_to_numpy(value) for value in values]
         if hasattr(layer, "layers"):
             yield from live_arrays(layer, f"{path}layers/{name}/", keras)
 
 
 def _check_layer(layer: Any, keras: Any) -> None:
-    """Refuses what a layer's configuration does not say."""
+    """Refuses a layer with a property that its configuration does not record."""
     where = f"{type(layer).__name__} {layer.name!r:.60}"
     if "call" in vars(layer):
         raise BadValue(
@@ -63,7 +63,7 @@ def file_names(classes: Any) -> Iterator[str]:
 
 
 def forward(model: Any, keras: Any) -> Callable[[np.ndarray], Any]:
-    """The model's own forward pass; the rows as it takes them, before a Flatten in front."""
+    """The model's own forward pass. Rows are reshaped to the shape that it takes, before a first Flatten."""
     wide = np.float64 if model.variable_dtype == "float64" else np.float32
 
     def call(rows: np.ndarray) -> Any:
@@ -74,10 +74,10 @@ def forward(model: Any, keras: Any) -> Callable[[np.ndarray], Any]:
 
 
 def computed_in(model: Any, keras: Any) -> Iterator[str]:
-    """The dtypes of a call; those of models too, to which they cast their rows."""
+    """The dtypes that a call computes in, including the dtypes to which models cast their rows."""
     yield model.compute_dtype
     for layer in getattr(model, "layers", ()):
         yield from computed_in(layer, keras)
     if keras.config.backend() == "torch":
         yield from torch_precision()
-        yield "float32"  # PyTorch's softplus is no more exact than that
+        yield "float32"  # PyTorch's softplus is only as exact as that

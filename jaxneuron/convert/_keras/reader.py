@@ -1,4 +1,4 @@
-"""Keras models and files as networks."""
+"""Reads Keras models and files as networks."""
 
 from __future__ import annotations
 
@@ -31,42 +31,45 @@ def from_keras(
     dtype: DTypeLike | None = None,
     check: Check = True,
 ) -> MLP:
-    """A network from a Keras 3 model or a file of Keras, activations and scalings included.
+    """A network from a Keras 3 model or a Keras file, with its activations and scalings.
 
     Args:
-      source: a `Sequential`, or a functional model that is one chain, of `Dense`, `Normalization`,
-        `BatchNormalization`, `Rescaling`, `Activation` and other activation layers, activations of
-        `keras.ops`, layers that do nothing in inference such as `Dropout`, and `Flatten` or `Reshape` in
-        front, for which the network takes its rows flattened; or the path of a `.keras` or `.h5` file of
-        one, or of a `.weights.h5` file, of Keras 3 or 2, for which Keras is not needed. LoRA's kernels are
-        added to the layer's own.
-      activation: for a file of weights alone, the hidden layers' activation, one for all, or a sequence with
-        one for each.
-      final_activation: for a file of weights alone, the last layer's activation.
-      layers: for a file of weights alone, the names of the network's layers in order, as the file has them,
-        such as "layers/dense"; all others are left out. None takes all, in the order of their numbers.
-      dtype: to convert the layers to; None keeps theirs.
-      check: True compares the network with a model's own outputs on eight fixed rows, and False does not.
-        `(rows, outputs)`, of the source, compares with those, whatever the source is.
+      source: a `Sequential` model, or a functional model that is one chain; or the path of a `.keras` or
+        `.h5` file of one, or of a `.weights.h5` file, of Keras 3 or 2, for which Keras is not needed. Its
+        layers may be `Dense`, `Normalization`, `BatchNormalization`, `Rescaling`, `Activation` and other
+        activation layers, activations of `keras.ops`, layers that do nothing in inference such as `Dropout`,
+        and `Flatten` or `Reshape` at the beginning: the network then takes its rows flattened. LoRA's kernels
+        are added to the layers' own.
+      activation: for a file of weights alone: the activation of the hidden layers. One for all hidden layers,
+        or a sequence with one for each.
+      final_activation: for a file of weights alone: the activation of the last layer.
+      layers: for a file of weights alone: the names of the network's layers in order, as they are in the
+        file, such as "layers/dense". All others are left out. None takes all layers, in the order of their
+        numbers.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: True compares the network with a model's own outputs on eight fixed rows. False does not.
+        `(rows, outputs)` compares it with these outputs of the source, whatever the source is.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded.
 
     Raises:
-      ValueError: a file that is not whole, a layer that can't be part of an MLP or whose call or activation
-        is not Keras's own, quantised layers, code in the file, a number too large for `dtype`; activations
-        that are missing for weights alone, or given for a model; outputs that differ from the source's by
-        more than rounding. TypeError: another kind of source, another dtype.
-        OSError: what the file system says. ImportError: without the extra `keras`, for a file.
+      ValueError: the file is incomplete; a layer can't be part of an MLP, or its call or activation is not
+        Keras's own; layers are quantised; the file contains code; a weight is too large for `dtype`;
+        activations are missing for a file of weights alone, or given for a model; the network's outputs
+        differ from the source's by more than rounding explains.
+      TypeError: `source` is of another type, or `dtype` is not one of float64, float32, float16 and bfloat16.
+      OSError: the file can't be read.
+      ImportError: `source` is a file, and the extra `keras` is not installed.
 
     Warns:
-      UserWarning: of a file of weights alone, without `check`, of normalisations beside the layers in
-        `layers`, which are left out.
+      UserWarning: for a file of weights alone without `check`, if there are normalisations beside the layers
+        in `layers`, which are left out.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
-    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
-    own. Held by tests/interop/test_keras.py and tests/interop/test_keras_files.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded into
+    a layer in float64, and the layer is rounded once. A mean of more than 16 deviations is subtracted in a
+    layer of its own. Tested by tests/interop/test_keras.py and tests/interop/test_keras_files.py.
 
     Example:
       `from_keras("model.keras")`
@@ -86,7 +89,7 @@ def from_keras(
 
     try:
         content = json.loads(json.dumps(keras.saving.serialize_keras_object(source)))
-    except Exception as error:  # of Keras, of many kinds
+    except Exception as error:  # Keras raises errors of many types
         raise BadValue(
             f"source must be a model that Keras can save, got {type(source).__name__} with a part that it "
             f"can't ({' '.join(str(error).split()):.120}); use layers of Keras's own in its place, such as "

@@ -1,4 +1,4 @@
-"""Networks as Keras models."""
+"""Writes networks as Keras models."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def to_keras(mlp: MLP) -> Any:
     """The Keras model that computes what the network does.
 
     Args:
-      mlp: an `MLP` whose activations Keras has: those in `keras.activations` by name, `LeakyReLU`, `ELU` and
-        `HardTanh` from 0 as layers, and other `HardTanh`, `CELU`, gelu_tanh, sin and square as operations of
-        `keras.ops`.
+      mlp: an `MLP` whose activations Keras has. These are the names in `keras.activations`; `LeakyReLU`,
+        `ELU` and `HardTanh` from 0, as layers; other `HardTanh`, `CELU`, gelu_tanh, sin and square, as
+        operations of `keras.ops`.
 
     Returns:
-      A `keras.Sequential` of `Dense` and of layers for activations with parameters; a functional model if it
-      has an operation among them.
+      A `keras.Sequential` of `Dense` layers, and of layers for activations with parameters; a functional
+      model if an activation is an operation.
 
     Raises:
-      TypeError: an `mlp` that is not an `MLP`. ValueError: a stack of networks, an activation that Keras
-        would save as code, or could have only by other weights. ImportError: Keras or its backend is not
-        installed.
+      TypeError: `mlp` is not an `MLP`.
+      ValueError: `mlp` is a stack of networks; Keras would save an activation as code, or could express it
+        only with other weights.
+      ImportError: Keras or its backend is not installed.
 
-    Numerics: the weights are the network's, bit for bit. Held by tests/interop/test_keras.py.
+    Numerics: the weights are the network's, bit for bit. Tested by tests/interop/test_keras.py.
 
     Example:
       `to_keras(jaxneuron.gates.XOR).save("xor.keras")`
@@ -42,7 +43,7 @@ def to_keras(mlp: MLP) -> Any:
     network(mlp)
     try:
         import keras
-    except ImportError as error:  # its backend may be what is missing
+    except ImportError as error:  # Keras's backend may be missing
         raise Missing(f"needs the keras library and its backend ({error}); pip install keras") from None
     written: dict[Any, str] = {name: name for name in BY_NAME if hasattr(keras.activations, name)}
     written |= {"identity": "linear", "exp": "exponential"}
@@ -67,7 +68,7 @@ def to_keras(mlp: MLP) -> Any:
 
 
 def _after(activation: Activation, keras: Any, dtype: str) -> Any:
-    """The layer or operation for an activation that has no name in Keras; None if it has one, or nothing."""
+    """The layer or operation for an activation; None if its name in Keras is enough, or nothing is needed."""
     if activation == "leaky_relu":
         return keras.layers.LeakyReLU(LEAKY_SLOPE, dtype=dtype)  # Keras's name means a slope of 0.2
     if isinstance(activation, LeakyReLU):

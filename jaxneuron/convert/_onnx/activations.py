@@ -1,7 +1,7 @@
-"""Activations as ONNX's operators, both ways.
+"""Activations as ONNX operators, both ways.
 
-An operator without attributes whose name is that of one of our activations ("relu": Relu) is that activation.
-The table and `steps` below hold the others.
+An operator without attributes that has the name of one of jaxneuron's activations ("relu": Relu) is that
+activation. The table and `steps` below have the others.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ OPERATORS: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax": ("Softmax", {"axis": -1}),
     "log_softmax": ("LogSoftmax", {"axis": -1}),
 }
-ENDS = {"relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}  # of a Clip
-# Of several operators: for each node the operator, its inputs, and the name of its result; from z to y.
+ENDS = {"relu6": (0.0, 6.0), "hard_tanh": (-1.0, 1.0)}  # the ends of a Clip
+# Activations of several nodes, from z to y. Each node has its operator, its inputs, and its result's name.
 COMPOSED: dict[str, list[tuple[str, tuple[str | float, ...], str]]] = {
-    "silu": [("Sigmoid", ("z",), "gate"), ("Mul", ("z", "gate"), "y")],  # has one, Swish, in opset 24
+    "silu": [("Sigmoid", ("z",), "gate"), ("Mul", ("z", "gate"), "y")],  # from opset 24 on there is Swish
     "square": [("Mul", ("z", "z"), "y")],
     "log_sigmoid": [
         ("Neg", ("z",), "negative"), ("Softplus", ("negative",), "soft"), ("Neg", ("soft",), "y"),
     ],
-    # relu(z) + 2 / (|z| + sqrt(z^2 + 4)), where nothing cancels
+    # relu(z) + 2 / (|z| + sqrt(z^2 + 4)), a form without cancellation
     "squareplus": [
         ("Abs", ("z",), "size"), ("Mul", ("z", "z"), "square"), ("Add", ("square", 4.0), "sum"),
         ("Sqrt", ("sum",), "root"), ("Add", ("size", "root"), "divisor"), ("Div", (2.0, "divisor"), "small"),
@@ -54,7 +54,7 @@ COMPOSED: dict[str, list[tuple[str, tuple[str | float, ...], str]]] = {
 
 @functools.cache
 def plain_operators() -> dict[str, str]:
-    """The operators that are one of our activations by name and have no attributes, by our name."""
+    """The ONNX operators without attributes that are an activation of jaxneuron's, by jaxneuron's name."""
     import onnx
 
     named = {name: name.title().replace("_", "") for name in BY_NAME}
@@ -68,10 +68,10 @@ def plain_operators() -> dict[str, str]:
 def steps(
     operator: str, attributes: Attributes, *, opset: int, double: bool, rank: int | None
 ) -> Iterator[Step]:
-    """What an operator does to a value of `rank` axes, in float64 if `double`."""
+    """The steps that an operator does to a value of `rank` axes; `double` if its numbers are float64."""
 
     def equal(number: float, ours: float) -> bool:
-        # Attributes are float32: in a float64 network the number is meant to be exactly that one.
+        # Attributes are float32. In a float64 network the attribute must be exactly jaxneuron's number.
         return number == ours if double else np.float32(number) == np.float32(ours)
 
     parameter = functools.partial(as_meant, double=double)
@@ -79,7 +79,7 @@ def steps(
     if operator in same:
         yield same[operator]
     elif operator == "LeakyRelu":
-        yield LeakyReLU(parameter(attributes.number("alpha", 0.01)))  # ONNX's default, whatever ours is
+        yield LeakyReLU(parameter(attributes.number("alpha", 0.01)))  # 0.01 is ONNX's default
     elif operator == "Elu":
         yield ELU(parameter(attributes.number("alpha", 1.0)))
     elif operator == "Celu":
@@ -113,12 +113,12 @@ def steps(
 
 
 def as_meant(number: float, *, double: bool) -> float:
-    """A number stored in float32, unless `double`, by the shortest decimal that it may stand for."""
+    """The number that a float32 attribute stands for: its shortest decimal. `double`: the number itself."""
     return number if double else float(str(np.float32(number)))  # 0.2 comes back as 0.2
 
 
 def clip(ends: Sequence[Any], attributes: Attributes, *, opset: int, double: bool) -> Step:
-    """A Clip: its ends are inputs or, in old models, attributes."""
+    """The activation that a Clip is. Its ends are inputs or, in old models, attributes."""
     if opset < 11:
         ends = [
             attributes.number(name, math.inf) if name in attributes.by_name else None
@@ -136,12 +136,12 @@ def clip(ends: Sequence[Any], attributes: Attributes, *, opset: int, double: boo
 
 
 def after_scaling(scale: float, step: Step) -> Step | None:
-    """The one activation that `step` of a multiple by `scale` is, if ours has it."""
+    """The activation z -> step(scale z), if jaxneuron has it as one activation."""
     return Sin(scale) if step == "sin" else None
 
 
 def between_scalings(scale: float, step: Step, after: float) -> Step | None:
-    """The one activation that `after` times `step` of a multiple by `scale` is, if ours has it."""
+    """The activation z -> after step(scale z), if jaxneuron has it as one activation."""
     if step != "softplus" or not math.isclose(scale * after, 1, rel_tol=2.0**-22):
         return None
     return "log_sigmoid" if scale == -1 else Softplus(scale) if 1e-30 <= scale <= 1e30 else None

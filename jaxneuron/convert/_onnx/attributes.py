@@ -11,7 +11,7 @@ import numpy as np
 class Refusal(Exception):
     """Why a node can't be part of an MLP, as a sentence about the node: "it ..."."""
 
-    place: int | None = None  # of the node among those that the output depends on, if it is an earlier one
+    place: int | None = None  # the index of the refused node among the nodes read, if it is an earlier one
 
 
 class Attributes:
@@ -31,7 +31,7 @@ class Attributes:
         return self._field(name, "i") if name in self.by_name else default
 
     def integers(self, name: str) -> list[int] | None:
-        """None if there is no such attribute."""
+        """The attribute of this name, a list of integers; None if the node does not have it."""
         return list(self.by_name[name].ints) if name in self.by_name else None
 
     def numbers(self, name: str) -> np.ndarray:
@@ -47,20 +47,20 @@ class Attributes:
 
 
 def integers(rest: Sequence[Any], i: int, attributes: Attributes, name: str) -> list[int] | None:
-    """Integers that are input `i` in newer models and an attribute in older ones; None without either."""
+    """A list of integers: input `i` in newer models, an attribute in older ones. None without either."""
     if len(rest) > i and rest[i] is not None:
         return [int(each) for each in np.ravel(rest[i])]
     return attributes.integers(name)
 
 
 def slices(rest: Sequence[Any], attributes: Attributes) -> list[tuple[int, slice]]:
-    """The axes that a Slice takes parts of, and which parts."""
+    """The axes along which a Slice takes a part, each with the part."""
     starts, ends, axes, steps = (
         integers(rest, i, attributes, name) for i, name in enumerate(("starts", "ends", "axes", "steps"))
     )
     if starts is None or ends is None:
         raise Refusal("it has no starts or no ends")
-    far = 2**31 - 1  # and beyond: to the end, or to the beginning
+    far = 2**31 - 1  # this number, or a larger one, means to the end or, if negative, to the beginning
     return [
         (axis, slice(start, None if (end >= far if step > 0 else end <= -far) else end, step))
         for start, end, axis, step in zip(
@@ -70,7 +70,7 @@ def slices(rest: Sequence[Any], attributes: Attributes) -> list[tuple[int, slice
 
 
 class Given(Attributes):
-    """Attributes that no node has, by their values."""
+    """Attributes that are given by their values and do not come from a node."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         self.by_name, self.folder = values, None

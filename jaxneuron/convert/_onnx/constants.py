@@ -1,8 +1,8 @@
-"""What is computed from constants alone, and from the shapes of values.
+"""Computations on constants, and on the shapes of values.
 
 A shape is an array of integers or, where the file does not fix a size, of objects, some of which are names.
-It can be taken apart and put together. Arithmetic with a name is refused: no number of rows gets into a
-network.
+Shapes can be taken apart and put together. Arithmetic with a name is refused, so that a number of rows never
+gets into a network.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxneuron.convert._onnx.attributes import Attributes, Refusal, integers, sl
 from jaxneuron.convert._onnx.file import DTYPES, tensor
 from jaxneuron.convert._onnx.values import Value
 
-COMPUTED = 8  # numbers that may be computed for each number that the file holds
-FEW = 2**16  # that may be computed in any case
+COMPUTED = 8  # how many numbers may be computed for each number that the file holds
+FEW = 2**16  # so many numbers may be computed in any case
 ARITHMETIC: dict[str, Callable[..., Any]] = {
     **{"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Max": np.maximum, "Min": np.minimum},
     **{"Pow": np.power, "Neg": np.negative, "Sqrt": np.sqrt, "Exp": np.exp, "Log": np.log, "Abs": np.abs},
@@ -51,7 +51,7 @@ class Constants:
         return array
 
     def fold(self, operation: str, read: list[Any], attributes: Attributes) -> np.ndarray:
-        """What an operator makes of constants."""
+        """The result of an operator on constants."""
         if operation == "Constant":
             return self._constant(attributes)
         if not read or read[0] is None:
@@ -76,7 +76,7 @@ class Constants:
 
 
 def shape_of(value: Value, attributes: Attributes) -> np.ndarray:
-    """What a Shape gives."""
+    """The result of the operator Shape."""
     if value.rank is None:
         raise Refusal("the file does not record how many axes its input has")
     sizes = value.shape[slice(attributes.integer("start", 0), attributes.integer("end", len(value.shape)))]
@@ -84,14 +84,14 @@ def shape_of(value: Value, attributes: Attributes) -> np.ndarray:
 
 
 def _sizes(array: Any) -> np.ndarray:
-    """As integers, if there is no name among them."""
+    """The array as integers, if it does not contain a name."""
     array = np.array(array, object) if isinstance(array, str | int) else array
     named = any(isinstance(size, str) for size in array.ravel())
     return array if array.dtype != object or named else array.astype(np.int64)
 
 
 def _count(operation: str, arrays: list[Any]) -> int:
-    """How many numbers an operator computes."""
+    """How many numbers an operator will compute."""
     present = [array for array in arrays if array is not None]
     if operation in ARITHMETIC:
         return math.prod(np.broadcast_shapes(*(array.shape for array in present)))

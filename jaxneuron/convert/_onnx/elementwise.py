@@ -1,4 +1,4 @@
-"""Operators that treat every number alike: scalings, activations, and what activations are made of."""
+"""Elementwise operators: scalings, activations, and the operators of which exporters make activations."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert.steps import Step
 
 BOOL = 9
-LOGIC = ("And", "Not", "Or", "Where")  # of what comparisons give
+LOGIC = ("And", "Not", "Or", "Where")  # they take the results of comparisons
 COMPARISONS = ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 SCALINGS = ("Add", "Sub", "Mul", "Div", "Neg")
 JOINS = {
     "Mul": "it multiplies two values that are computed from the input",
     "Div": "it divides by a value that is computed from the input",
 }
-MOST_CANDIDATES = 12  # the values before an activation that it may be of; the longest known has 9 nodes
-MOST_NUMBERS = 8  # that may be its parameters
+# How many values before a node may be an activation's input; the longest known activation has 9 nodes.
+MOST_CANDIDATES = 12
+MOST_NUMBERS = 8  # how many numbers may be an activation's parameters
 
 
 def elementwise(
     operation: str, read: list[Any], attributes: Attributes, opset: int, patterns: Patterns
 ) -> Value:
-    """The value that an operator computes, whose inputs `read` are Values and constants."""
+    """The value that an operator computes; its inputs `read` are Values and constants."""
     data = [value for value in read if isinstance(value, Value)]
     try:
         plain: Value | Refusal = _plain(operation, read, data, attributes, opset)
@@ -46,7 +47,7 @@ def elementwise(
         return plain
     part, kind = data[0].part, _kind(operation, read, data)
     if isinstance(plain, Refusal) or operation in (*SCALINGS, "Max", "Min"):
-        # The first, of which most of the nodes are part.
+        # The first value of the part, which most activations start from, and the latest ones.
         candidates = [*part.values[:1], *part.values[1:][-MOST_CANDIDATES:]]
         formulas = [value.formula for value in candidates]
         found = patterns.find(formula, formulas, part.numbers, part.values[0].kind)
@@ -55,7 +56,7 @@ def elementwise(
             plain = before.then(
                 *_activation(found.operator, given, opset, before), Scaling(scale=found.factor)
             )
-            if found.operator in OPERATORS and not found.attributes:  # of which others are made
+            if found.operator in OPERATORS and not found.attributes:  # larger activations are made of these
                 formula = OPERATORS[found.operator](before.formula) * found.factor
         elif formula in formulas:
             plain = candidates[formulas.index(formula)]
@@ -68,7 +69,7 @@ def elementwise(
 
 
 def _plain(operation: str, read: list[Any], data: list[Value], attributes: Attributes, opset: int) -> Value:
-    """The value to which steps lead from one other, whatever formulas there may be."""
+    """The value that an operator computes if it is a scaling or an activation by itself."""
     for value in sorted(data, key=lambda value: getattr(value.step, "place", -1)):
         readable(value)
     if len(data) != 1:
@@ -112,7 +113,7 @@ def _activation(operator: str, attributes: Attributes, opset: int, value: Value)
     if operator == "Clip":
         ends = [attributes.by_name[name] for name in ("min", "max")]
         return [clip(ends, attributes, opset=OPSET, double=double)]
-    if operator in ("Softmax", "LogSoftmax"):  # of all units, which may stand on several axes, or on none
+    if operator in ("Softmax", "LogSoftmax"):  # over all units of a row, which may take several axes, or none
         if not value.row:
             raise Refusal("it sums over rows, not over units")
         if set(value.row_shape[:-1]) - {1}:
@@ -121,7 +122,7 @@ def _activation(operator: str, attributes: Attributes, opset: int, value: Value)
 
 
 def _ends(read: list[Any], attributes: Attributes) -> tuple[float | None, float | None]:
-    """The least and the greatest value of a Clip: inputs or, in old models, attributes."""
+    """The least and the greatest value of a Clip. They are inputs or, in old models, attributes."""
     ends = [*read[1:], None, None][:2]
     for i, name in enumerate(("min", "max")):
         if ends[i] is None and name in attributes.by_name:
@@ -153,8 +154,8 @@ def _formula(operation: str, read: list[Any], data: list[Value], attributes: Att
             for each in read
         ]
         return OPERATORS[operation](*arguments) if operation in OPERATORS else None
-    except (NoFormula, Refusal, TypeError, AttributeError):  # the last two: of None, or too many
-        return None
+    except (NoFormula, Refusal, TypeError, AttributeError):
+        return None  # TypeError and AttributeError: an input is None, or there are too many
 
 
 def _kind(operation: str, read: list[Any], data: list[Value]) -> int:
@@ -165,12 +166,12 @@ def _kind(operation: str, read: list[Any], data: list[Value]) -> int:
 
 
 def _scaled(operation: str, read: list[Any], attributes: Attributes) -> Value:
-    """The value that adds, subtracts, multiplies or divides by a constant."""
+    """The value that results from adding, subtracting, multiplying or dividing by a constant."""
     left = isinstance(read[0], Value)
     value, constant = (read[0], read[1]) if left else (read[1], read[0])
     if constant is None:
         raise Refusal("it has one input")
-    axis = attributes.integer("axis", -1)  # of opset 6
+    axis = attributes.integer("axis", -1)  # an attribute up to opset 6
     if axis != -1 and value.rank != axis + constant.ndim:
         raise Refusal("its constant does not stand on the last axis")
     vector = per_unit(constant, value)

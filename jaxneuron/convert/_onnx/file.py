@@ -1,4 +1,4 @@
-"""ONNX files and the tensors in them, whose size is bounded before they are parsed. No code is run."""
+"""Reads ONNX files and their tensors. Their size is checked before they are parsed, and code is never run."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from jaxneuron._errors import BadValue
 from jaxneuron._file_kinds import check_kind
 
-MOST_FIELDS = 30_000  # apart from the numbers in tensors; an MLP of a thousand layers has 20,000
-# The fields that hold messages: message -> field number in onnx.proto -> message.
+MOST_FIELDS = 30_000  # without the numbers in tensors; an MLP of a thousand layers has 20,000 fields
+# The fields that hold messages: message -> field number in onnx.proto -> the message in that field.
 INNER: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function", 20: "training"},
     "training": {1: "graph", 2: "graph"},
@@ -29,12 +29,13 @@ DTYPES = {
 }
 FLOAT, DOUBLE = 1, 11
 FLOATS = (FLOAT, 10, DOUBLE, 16)
-# The fields for numbers that are not in raw_data; int32_data for other dtypes, bfloat16 and float16 as bits.
+# The fields for numbers that are not in raw_data. Other dtypes use int32_data; there bfloat16 and float16 are
+# stored as bits.
 TYPED = {1: "float_data", 11: "double_data", 7: "int64_data", 12: "uint64_data", 13: "uint64_data"}
 
 
 def read_model(path: str | os.PathLike[str], library: Any) -> Any:
-    """The model in a file, which must be one and hold no more than an MLP would."""
+    """The model in a file. Refuses a file that is not a model, or that holds more than an MLP would."""
     check_kind(path, "onnx", "an ONNX model")
     with open(path, "rb") as file:
         content = file.read()
@@ -45,7 +46,7 @@ def read_model(path: str | os.PathLike[str], library: Any) -> Any:
         )
     try:
         model = library.ModelProto.FromString(content)
-    except Exception:  # google.protobuf.message.DecodeError, or whatever parses for it
+    except Exception:  # google.protobuf.message.DecodeError, or an error of the parser behind it
         model = library.ModelProto()
     if not model.HasField("graph"):
         raise BadValue(f"{path} is not a whole ONNX file; copy or export it again")
@@ -55,7 +56,7 @@ def read_model(path: str | os.PathLike[str], library: Any) -> Any:
 def _fields(content: memoryview) -> int:
     """The number of fields in the messages of a serialised model, or MOST_FIELDS + 1 if there are more.
 
-    Counting a message ends where its bytes stop being protobuf; the parser then refuses it.
+    In a message whose bytes stop being protobuf, the count ends there; the parser then refuses the file.
     """
     count, waiting = 0, [(content, "model")]
     while waiting:
@@ -95,11 +96,11 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
 
 
 def tensor(proto: Any, folder: str | None) -> np.ndarray:
-    """The array in a TensorProto; a ValueError with the reason where there is none.
+    """The array in a TensorProto. Raises ValueError with the reason if it does not hold one.
 
     Args:
       proto: the TensorProto.
-      folder: where its external data must lie; None if it cannot have any.
+      folder: the folder in which its external data must be; None if external data is not allowed.
     """
     if proto.data_type not in DTYPES:
         raise BadValue(
@@ -164,5 +165,5 @@ def _short(name: str) -> str:
 
 
 def kind_of(dtype: Any) -> int:
-    """ONNX's number of a dtype."""
+    """ONNX's number for a dtype."""
     return next(kind for kind, name in DTYPES.items() if np.dtype(name) == dtype)

@@ -1,15 +1,16 @@
 """Elementwise formulas of one value x, in a form that does not depend on how an exporter wrote them.
 
-A formula is a polynomial. Its atoms are x, functions of formulas, such as ("tanh", formula), and
+A formula is a polynomial in atoms. Atoms are x, functions of formulas, such as ("tanh", formula), and
 
     ("positive", e)      1 where e > 0, otherwise 0
 
-with which a function of several pieces is a polynomial too: where(e > 0, a, b) = b + (a - b) positive(e),
-relu(e) = e positive(e). A function of pieces is taken apart, f(where(c, a, b)) = where(c, f(a), f(b)). So
-Clip, Min of Max, and Where of Less are one formula, as are x * 0.5 * (1 + erf(y)) and x * (0.5 + erf(y) / 2).
+With `positive`, a function of several pieces is a polynomial too: relu(e) = e positive(e), and
+where(e > 0, a, b) = b + (a - b) positive(e). A function of such a value is taken apart:
+f(where(c, a, b)) = where(c, f(a), f(b)). So Clip, Min of Max, and Where of Less give one formula. So do
+x * 0.5 * (1 + erf(y)) and x * (0.5 + erf(y) / 2).
 
-At e = 0 `positive` may be wrong by one: whether a comparison was strict is not kept. Where the pieces meet,
-as they do in every activation that these formulas are compared with, that makes no difference.
+A formula does not record whether a comparison was strict, so at e = 0 `positive` may be wrong by one. That
+does not matter if the pieces meet there, as they do in every activation that formulas are compared with.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-MOST_PARTS = 150  # of a formula; tanh-GELU, the longest of those known, has 30
+MOST_PARTS = 150  # of a formula; tanh-GELU, the longest known activation, has 30
 Atom = tuple[Any, ...]
 Product = tuple[Atom, ...]
 
 
 class NoFormula(Exception):
-    """What has no formula, or one that is too long to be that of an activation."""
+    """A value does not have a formula, or its formula is too long for an activation."""
 
 
 class Formula:
     """The sum of `coefficient * product of atoms` over `terms`."""
 
     __slots__ = ("_hash", "names", "parts", "terms")
-    parts: int  # how many atoms and terms it is made of, at any depth
+    parts: int  # how many atoms and terms the formula has, at any depth
 
     def __init__(self, terms: dict[Product, float]) -> None:
         self.terms = {atoms: float(c) for atoms, c in terms.items() if c != 0}
@@ -41,7 +42,7 @@ class Formula:
         self.parts = len(self.terms) + len(atoms) + sum(argument.parts for argument in inner)
         if self.parts > MOST_PARTS or not all(map(math.isfinite, self.terms.values())):
             raise NoFormula
-        # The functions in it, at any depth.
+        # The functions in the formula, at any depth.
         self.names: frozenset[str] = frozenset(a[0] for a in atoms).union(*(each.names for each in inner))
         self._hash = hash(frozenset(self.terms.items()))
 
@@ -97,7 +98,7 @@ def _sum(terms: Iterable[tuple[Product, float]]) -> Formula:
 
 
 def _product(a: Product, b: Product) -> Product:
-    """The atoms of both. positive(e + s) * positive(e + t), s < t, is positive(e + s)."""
+    """The product of two products of atoms. positive(e + s) * positive(e + t) is positive(e + s) if s < t."""
     atoms = list(a)
     for atom in b:
         for i, other in enumerate(atoms):
@@ -110,12 +111,12 @@ def _product(a: Product, b: Product) -> Product:
 
 
 def _leading(e: Formula) -> float:
-    """The coefficient of one of its terms that is not constant, chosen by the atoms' names."""
+    """The coefficient of one term that is not constant. The atoms' names alone decide which term it is."""
     return e.terms[max((atoms for atoms in e.terms if atoms), key=lambda atoms: sorted(a[0] for a in atoms))]
 
 
 def _pieces(e: Formula) -> tuple[Formula, Formula, Formula] | None:
-    """A comparison in `e`, and what `e` is where it holds and where it does not."""
+    """A comparison in `e`, the formula of `e` if it is true, and its formula if it is false."""
     for atom in (atom for atoms in e.terms for atom in atoms if atom[0] == "positive"):
         without = [(tuple(a for a in atoms if a != atom), c) for atoms, c in e.terms.items()]
         kept = [(atoms, c) for atoms, c in e.terms.items() if atom not in atoms]
@@ -154,7 +155,7 @@ def function(
     of_number: Callable[[float], float],
     mirrored: Callable[[Formula, Formula], Formula] | None = None,
 ) -> Callable[[Formula], Formula]:
-    """A function f as an atom. `mirrored` gives f(-e) from e and f(e), so that only one of them is one."""
+    """The formula f(e), with f as an atom. `mirrored` gives f(-e) from e and f(e): one atom serves both."""
 
     def f(e: Formula) -> Formula:
         if not e.names:
@@ -207,14 +208,14 @@ def power(e: Formula, exponent: Formula) -> Formula:
 
 
 def equal(a: Formula, b: Formula) -> Formula:
-    """Only whether a value equals itself, as jax.numpy.logaddexp asks, for NaN."""
+    """Whether a equals b. Only a == a is supported, by which jax.numpy.logaddexp finds NaN."""
     if a != b:
         raise NoFormula
     return number(1.0)
 
 
 X = Formula({(("x",),): 1.0})
-# ONNX's operators; their attributes come after their inputs.
+# ONNX's operators. A function takes the operator's inputs, then its attributes.
 OPERATORS: dict[str, Callable[..., Formula]] = {
     **{"Erf": erf, "Exp": exp, "Log": log, "Sigmoid": sigmoid, "Softplus": softplus, "Sqrt": sqrt},
     **{"Tanh": tanh, "Abs": absolute, "Clip": clip, "Relu": relu, "Reciprocal": reciprocal, "Where": where},
@@ -239,12 +240,12 @@ OPERATORS: dict[str, Callable[..., Formula]] = {
 
 
 def multiple(a: Formula, b: Formula) -> float:
-    """The number by which `b` is multiplied in `a`, if it is."""
+    """The number c for which a = c b, if a is a multiple of b at all."""
     return _leading(a) / _leading(b) if a.names and b.names else 1.0
 
 
 def alike(a: Formula, b: Formula, tolerance: float) -> bool:
-    """Whether two formulas are the same but for the rounding of their numbers."""
+    """Whether two formulas are the same, apart from the rounding of their numbers."""
 
     def same_terms(one: tuple[Product, float], other: tuple[Product, float]) -> bool:
         return math.isclose(one[1], other[1], rel_tol=tolerance) and _matched(one[0], other[0], same_atoms)
@@ -258,7 +259,7 @@ def alike(a: Formula, b: Formula, tolerance: float) -> bool:
 
 
 def _matched(some: Iterable[Any], others: Iterable[Any], same: Callable[[Any, Any], bool]) -> bool:
-    """Whether they are the same in some order."""
+    """Whether both have the same elements, in any order."""
     rest = list(others)
     for each in some:
         found = next((i for i, other in enumerate(rest) if same(each, other)), None)

@@ -1,4 +1,4 @@
-"""Where to end a model before a node that is refused."""
+"""Advice for a model with a refused node: at which value before that node to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxneuron.convert._onnx.attributes import Refusal
 from jaxneuron.convert._onnx.values import Value
 from jaxneuron.convert._scalings import Scaling
 
-# Operators that are no part of an activation, beside those whose names begin with Reduce.
+# Operators that are never part of an activation. Neither are those whose names begin with Reduce.
 APART = {
     *("ArgMax", "ArgMin", "Concat", "Expand", "Gather", "GatherElements", "GatherND", "Pad", "Reshape"),
     *("Shape", "Slice", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze"),
@@ -17,10 +17,10 @@ APART = {
 
 
 def end_before(i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]) -> str:
-    """Advice to end before node `i`: at the last value from which alone all the rest is computed.
+    """Advice to end before node `i`, at the last value from which alone everything after it is computed.
 
-    Any other lies inside something: exporters write an activation, such as gelu, as several nodes, of which
-    the first may be a scaling.
+    Other values are inside a group of nodes that belong together: exporters write an activation such as gelu
+    as several nodes, of which the first may be a scaling.
     """
     later = {name for node in nodes[i:] for name in node.output}
     computed = {name for name, value in values.items() if isinstance(value, Value)} - later
@@ -43,7 +43,7 @@ def end_before(i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]
 
 
 def _is_whole(made_by: str, operation: str, value: Value) -> bool:
-    """Whether a value is all of a layer or of an activation, where `operation`, which is refused, follows."""
+    """Whether a value is a complete layer or activation, if the refused `operation` follows it."""
     if isinstance(value.step, Affine):
         return value.step.b is not None or operation not in ("Add", "Sub")
     return not isinstance(value.step, Scaling) or made_by in ("Gemm", "BatchNormalization")

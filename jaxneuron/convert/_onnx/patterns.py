@@ -1,4 +1,4 @@
-"""Activations that exporters write as several nodes: their formulas, and the ONNX operator that each is."""
+"""Activations that exporters write as several nodes: their formulas, and the ONNX operators they equal."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from jaxneuron.convert._onnx.formulas import (
     where,
 )
 
-# By ONNX's number of the dtype: what a number may be off, relatively, that was rounded to it a few times.
+# The relative error of a number that was rounded a few times to a dtype, by ONNX's number for the dtype.
 TOLERANCES = {1: 2.0**-22, 10: 2.0**-9, 11: 2.0**-51, 16: 2.0**-6}
-THRESHOLD = 20.0  # PyTorch's: above it softplus(z) is z, but for 2e-9
-MOST_WORK = 200_000  # formulas that may be compared in one file; 1000 layers of tanh-GELU need 100,000
-NEW = 40  # so much work is a formula that is not known yet
+THRESHOLD = 20.0  # PyTorch's threshold: above it softplus(z) is z, with an error of 2e-9
+MOST_WORK = 200_000  # how many formulas may be compared in one file; 1000 layers of tanh-GELU need 100,000
+NEW = 40  # a formula that was not seen before counts as so many comparisons
 
 
 class Pattern(NamedTuple):
-    operator: str  # ONNX's, or our name of an activation for which ONNX has none
-    formula: Callable[..., Formula]  # of the value before the activation, and of the parameters
+    operator: str  # ONNX's operator, or jaxneuron's name of an activation that is not in ONNX
+    formula: Callable[..., Formula]  # its arguments: the value before the activation, and the parameters
     parameters: tuple[str, ...] = ()
     attributes: dict[str, Any] = {}  # noqa: RUF012 # never changed
-    multiple: bool = False  # a multiple of the formula will do
+    multiple: bool = False  # a multiple of the formula is accepted too
 
 
 def _elu(z: Formula, alpha: float) -> Formula:
@@ -101,11 +101,11 @@ class Found(NamedTuple):
     candidate: int
     operator: str
     attributes: dict[str, Any]
-    factor: float  # by which the activation is multiplied
+    factor: float  # the factor by which the activation is multiplied
 
 
 class Patterns:
-    """Finds activations in one file. What that may cost is bounded, for files that are made to harm."""
+    """Finds activations in one file. Its work is bounded, because a file may be made to do harm."""
 
     def __init__(self) -> None:
         self._left = MOST_WORK
@@ -114,13 +114,13 @@ class Patterns:
     def find(
         self, formula: Formula, candidates: Sequence[Formula], numbers: Sequence[float], kind: int
     ) -> Found | None:
-        """The activation that a formula is, of one of the candidates.
+        """The activation that a formula is, as a function of one of the candidates.
 
         Args:
-          formula: of a value.
-          candidates: the formulas of the values that it may be an activation of.
-          numbers: those that may be an activation's parameters.
-          kind: the dtype of the numbers, ONNX's number.
+          formula: the formula of a value.
+          candidates: the formulas of the values that may be the activation's input.
+          numbers: the numbers that may be the activation's parameters.
+          kind: ONNX's number for the dtype of these numbers.
         """
         if formula.linear:
             return None
@@ -137,7 +137,7 @@ class Patterns:
         return None
 
     def _of(self, p: int, z: Formula, parameters: tuple[float, ...]) -> Formula | None:
-        """A pattern's formula, of `z`; None if it has none for such parameters."""
+        """The formula of pattern number `p` for the input `z`; None if these parameters do not fit it."""
         key = p, z, parameters
         self._left -= 1 if key in self._known else NEW
         if self._left < 0:

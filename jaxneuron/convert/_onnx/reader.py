@@ -1,6 +1,7 @@
-"""ONNX models that are chains of affine functions, scalings and activations.
+"""Reads ONNX models that are chains of affine functions, scalings and activations.
 
-The graph is walked once, in its order: a value is a constant, or the steps that lead to it from the input.
+The graph is walked once, in its order. Each value is either a constant, or the steps by which it is computed
+from the input.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from jaxneuron.convert._scalings import Scaling, batch_norm
 from jaxneuron.convert._units import Units
 from jaxneuron.convert.steps import assemble
 
-MOST_AXES = 8  # of an input
-# Operators that are linear in their input and are not read.
+MOST_AXES = 8  # an input's first so many axes are tried as axes of a row
+# Operators that are linear in their input, but are not supported.
 LINEAR = {
     *("AveragePool", "Concat", "Conv", "ConvTranspose", "CumSum", "Einsum", "GatherElements", "GatherND"),
     *("GlobalAveragePool", "Mean", "Pad", "ReduceMean", "ReduceSum", "Resize", "Tile", "Trilu"),
@@ -47,36 +48,42 @@ def from_onnx(
     dtype: DTypeLike | None = None,
     check: Check = None,
 ) -> MLP:
-    """A network from an ONNX model, activations and scalings included.
+    """A network from an ONNX model, with its activations and scalings.
 
     Args:
-      source: the path of an `.onnx` file, or an `onnx.ModelProto`. The graph up to the output must be a
-        chain of layers (Gemm, MatMul), scalings by constants (Add, Sub, Mul, Div, Neg, BatchNormalization),
-        activations, each in one operator or in those that exporters write for it, choices of units (Split,
-        Slice, Gather), and what keeps rows as they are: Flatten, Reshape, Squeeze, Unsqueeze, Identity, Cast,
-        Dropout in inference. Rows of several axes, `(batch, 3, 5)`, are taken flattened: 15 inputs.
-      output: the name of the value to end at, which may be an inner one; needed if there are several
-        outputs.
-      outputs: the units to keep of that value, such as `slice(0, 3)`; None keeps all.
-      dtype: to convert the layers to; None keeps theirs.
-      check: `(rows, outputs)` of the model, with which the network is compared.
+      source: the path of an `.onnx` file, or an `onnx.ModelProto`. The graph up to the output must be a chain
+        of layers (Gemm, MatMul), scalings by constants (Add, Sub, Mul, Div, Neg, BatchNormalization),
+        activations, choices of units (Split, Slice, Gather), and operators that leave the rows as they are:
+        Flatten, Reshape, Squeeze, Unsqueeze, Identity, Cast, and Dropout in inference. An activation may be
+        one operator, or the group of operators that exporters write for it. Rows of several axes,
+        `(batch, 3, 5)`, are taken flattened: 15 inputs.
+      output: the name of the value to end at, which may be an inner value of the graph. Required if the model
+        has several outputs.
+      outputs: the units of that value to keep, such as `slice(0, 3)`. None keeps all.
+      dtype: the dtype to convert the layers to; None keeps the dtypes that they have.
+      check: `(rows, outputs)`: inputs, and the outputs that the model computed for them. The network is
+        compared with these.
 
     Returns:
-      An `MLP` of JAX arrays. float64 ones stay NumPy arrays while jax_enable_x64 is off, so that no bit
-      is lost.
+      An `MLP` of JAX arrays. While jax_enable_x64 is off, float64 arrays stay NumPy arrays, so that they are
+      not rounded.
 
     Raises:
-      ValueError: a file that is not whole, or holds far more than an MLP; a graph that is not an MLP, naming
-        its first node that can't be part of one; weights in a file outside the model's folder; a number too
-        large for `dtype`; no unit in `outputs`; outputs other than those of `check`. TypeError: another kind
-        of source, another dtype. OSError: what the file system says. ImportError: without the extra `onnx`.
+      ValueError: the file is incomplete, or holds far more than an MLP would; the graph is not an MLP (the
+        message names the first node that can't be part of one); weights are in a file outside the model's
+        folder; `outputs` does not name a unit; a weight is too large for `dtype`; the outputs differ from
+        those in `check` by more than rounding explains.
+      TypeError: `source` is of another type, or `dtype` is not one of float64, float32, float16 and bfloat16.
+      OSError: the file can't be read.
+      ImportError: the extra `onnx` is not installed.
 
-    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded in
-    float64 and their layer rounded once; a mean of more than 16 deviations is subtracted in a layer of its
-    own. A choice of units leaves out columns of the last layer; one before the first layer gives the inputs
-    that are left out weights of 0. An activation in several nodes is ours where its numbers are the same but
-    for their rounding; softplus is log(1 + exp(z)) everywhere, PyTorch's own is z above 20, 2e-9 less. Held
-    by tests/interop/test_onnx.py, test_onnx_nodes.py and test_onnx_exporters.py.
+    Numerics: the weights are the source's, bit for bit, or rounded once to `dtype`. Scalings are folded into
+    a layer in float64, and the layer is rounded once. A mean of more than 16 deviations is subtracted in a
+    layer of its own. Where the graph chooses units, the other columns of the last layer are left out; a
+    choice before the first layer gives the inputs that are left out weights of 0. A group of operators is
+    read as an activation if its numbers are those of the activation, apart from rounding. Softplus is
+    log(1 + exp(z)) everywhere; above 20 PyTorch's own is z, which is 2e-9 less. Tested by
+    tests/interop/test_onnx.py, test_onnx_nodes.py and test_onnx_exporters.py.
 
     Example:
       `from_onnx("model.onnx", output="/Add_output_0")`
@@ -109,9 +116,9 @@ def from_onnx(
 def _read(model: Any, folder: str | None, output: str | None) -> Value:
     """The value to end at.
 
-    Where an input has more than two axes, the file does not say which of them are the units of a row. The
-    last alone is tried first, then the last two, up to all but the first. Of the refusals, that which comes
-    latest in the graph stands.
+    If an input has more than two axes, the file does not say which of them hold the units of a row. The last
+    axis alone is tried first, then the last two, up to all axes except the first. If all tries are refused,
+    the refusal that comes latest in the graph is reported.
     """
     constants, patterns = Constants(model.graph, folder), Patterns()
     inputs = [value for value in model.graph.input if value.name not in constants.protos]
@@ -148,7 +155,7 @@ def _walk(
             result = _result(node, read, opset, constants, patterns)
         except (Refusal, ValueError) as refusal:
             raise _refused(refusal, i, nodes, ends, values) from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # such as of None
+        except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # such as of a None
             misfit = Refusal(f"its inputs don't fit ({error})"[:200])
             raise _refused(misfit, i, nodes, ends, values) from None
         results = result if isinstance(result, list) else [result]
@@ -176,7 +183,7 @@ def _walk(
 def _refused(
     refusal: Refusal | ValueError, i: int, nodes: list[Any], ends: list[str], values: dict[str, Any]
 ) -> _Refused:
-    """The refusal of node `i`, or of an earlier one that no steps lead to."""
+    """The refusal of node `i`, or of an earlier node that already could not be read."""
     place = getattr(refusal, "place", None)
     i = i if place is None else place
     hint = end_before(i, nodes, ends, values)
@@ -186,7 +193,7 @@ def _refused(
 
 
 def _leading_to(ends: Iterable[str], nodes: Any) -> list[Any]:
-    """The nodes that the ends depend on, in their order."""
+    """The nodes that the ends depend on, in the order of the graph."""
     wanted, kept = set(ends), []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
@@ -196,7 +203,7 @@ def _leading_to(ends: Iterable[str], nodes: Any) -> list[Any]:
 
 
 def _input(value: Any, row: int) -> Value:
-    """An input of the graph, whose rows are its last `row` axes, or all of them."""
+    """An input of the graph. Its last `row` axes, or all if there are fewer, hold the units of a row."""
     kind = value.type.tensor_type
     if not kind.HasField("shape"):
         return started(Value(None, "identity", kind.elem_type, (ANY, "units")))
@@ -208,7 +215,7 @@ def _input(value: Any, row: int) -> Value:
 
 
 def _named(name: str, values: dict[str, Any], constants: Constants) -> Any:
-    """A value by its name: None for an input that is omitted."""
+    """The value of this name; None for an optional input that is left out."""
     if not name:
         return None
     if name in values:
@@ -219,7 +226,7 @@ def _named(name: str, values: dict[str, Any], constants: Constants) -> Any:
 
 
 def _result(node: Any, read: list[Any], opset: int, constants: Constants, patterns: Patterns) -> Any:
-    """The array or the Value that a node computes, or a list of Values."""
+    """The result of a node: an array, a Value, or a list of Values."""
     attributes, operation = Attributes(node, constants.folder), node.op_type
     operation = "Add" if operation == "Sum" and len(read) == 2 else operation
     data = [value for value in read if isinstance(value, Value)]
@@ -260,7 +267,7 @@ def _result(node: Any, read: list[Any], opset: int, constants: Constants, patter
 
 
 def _of_sklearn(operation: str, value: Value, rest: list[Any], attributes: Attributes) -> Value:
-    """The operators of ONNX's second domain that are scalings, choices and layers."""
+    """The result of an operator of the domain ai.onnx.ml that is a scaling, a choice of units, or a layer."""
     if operation == "Scaler":
         mean, scale = (per_unit(attributes.numbers(name), value) for name in ("offset", "scale"))
         return value.then(Scaling(mean.astype(np.float64), scale.astype(np.float64)), kind=FLOAT)

@@ -1,4 +1,4 @@
-"""Operators that move numbers: what keeps rows apart, and what chooses or permutes the units of a row."""
+"""Operators that move numbers: they reshape without mixing rows, or choose or permute the units of a row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxneuron.convert._onnx.attributes import Attributes, Refusal, integers, sl
 from jaxneuron.convert._onnx.values import ROWS, Size, Value, text
 from jaxneuron.convert._units import Units
 
-MOST_INPUTS = 2**20  # of which units may be chosen
+MOST_INPUTS = 2**20  # from at most so many inputs units can be chosen
 OPERATORS = (
     *("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Expand", "Transpose"),
     *("Gather", "Slice", "Split"),
@@ -21,7 +21,7 @@ OPERATORS = (
 
 
 def moved(operation: str, read: list[Any], attributes: Attributes, outputs: int) -> Value | list[Value]:
-    """What an operator makes of a value: several values for a Split."""
+    """The result of an operator on a value: a list of values for a Split, otherwise one."""
     value, *rest = read
     if not isinstance(value, Value) or any(isinstance(each, Value) for each in rest):
         raise Refusal("its sizes or its indices are computed from the input")
@@ -50,7 +50,7 @@ def moved(operation: str, read: list[Any], attributes: Attributes, outputs: int)
 
 
 def _count(shape: Iterable[Size]) -> tuple[int, list[str]]:
-    """The product of sizes: of the fixed ones, and the names of the others."""
+    """The product of the sizes that are fixed, and the names of the others."""
     shape = list(shape)
     return math.prod(size for size in shape if isinstance(size, int)), sorted(
         size for size in shape if isinstance(size, str)
@@ -58,7 +58,7 @@ def _count(shape: Iterable[Size]) -> tuple[int, list[str]]:
 
 
 def _resolved(shape: tuple[Size, ...], target: Sequence[Any], allow_zero: int) -> tuple[Size, ...]:
-    """The shape that a Reshape to `target` gives: 0 stands for the size that was, -1 for what remains."""
+    """The shape after a Reshape to `target`: 0 stands for the old size, -1 for all that remains."""
     same = 0 if not allow_zero else None
     sizes = [shape[i] if size == same and i < len(shape) else size for i, size in enumerate(target)]
     sizes = [size if isinstance(size, str) else int(size) for size in sizes]
@@ -79,7 +79,7 @@ def _resolved(shape: tuple[Size, ...], target: Sequence[Any], allow_zero: int) -
 
 
 def _with_ones(operation: str, value: Value, axes: list[int] | None) -> tuple[Size, ...]:
-    """The shape without, or with, axes of size 1."""
+    """The shape after a Squeeze or Unsqueeze: without these axes of size 1, or with them."""
     if operation == "Squeeze":
         ones = [i for i, size in enumerate(value.shape) if size == 1]
         drop = ones if axes is None else [axis % len(value.shape) for axis in axes]
@@ -90,7 +90,7 @@ def _with_ones(operation: str, value: Value, axes: list[int] | None) -> tuple[Si
 
 
 def _reshaped(value: Value, shape: tuple[Size, ...]) -> Value:
-    """`value` in a new shape, whose last axes must hold the same rows."""
+    """`value` in a new shape; the last axes of that must hold the same rows."""
     row = _row(shape, _count(value.row_shape))
     if row is not None:
         return value._replace(shape=shape, row=row)
@@ -99,7 +99,7 @@ def _reshaped(value: Value, shape: tuple[Size, ...]) -> Value:
 
 
 def _row(shape: tuple[Size, ...], units: tuple[int, list[str]]) -> int | None:
-    """How many of the last axes have so many units together; at least one, if there is a choice."""
+    """How many of the last axes together hold so many units: at least one, if several numbers fit."""
     rows = (*range(1, len(shape) + 1), 0)
     return next((row for row in rows if _count(shape[len(shape) - row :]) == units), None)
 
@@ -130,14 +130,14 @@ def _transposed(value: Value, order: list[int]) -> Value:
 
 
 def _indices(value: Value) -> np.ndarray:
-    """The numbers of a row's units, in the shape of a row."""
+    """The indices of a row's units, in the shape of a row."""
     if value.units is None or value.units > MOST_INPUTS:
         raise Refusal("the file does not record how many units its input has")
     return np.arange(value.units).reshape(value.row_shape)  # type: ignore[arg-type] # no names
 
 
 def _units(value: Value, index: np.ndarray, shape: tuple[Size, ...]) -> Value:
-    """The value whose rows consist of the units `index` of those of `value`."""
+    """The value whose rows consist of the units of `value` with these indices."""
     changed: dict[str, Any] = {"shape": shape, "row": _row(shape, (index.size, []))}
     if np.array_equal(index.ravel(), np.arange(value.units or 0)):
         return value._replace(**changed)
@@ -145,7 +145,7 @@ def _units(value: Value, index: np.ndarray, shape: tuple[Size, ...]) -> Value:
 
 
 def _part(value: Value, axis: int, take: Any) -> Value:
-    """The value of which `take` chooses along an axis: indices, an index, or a slice."""
+    """The part of `value` that `take` chooses along an axis: indices, one index, or a slice."""
     rank = len(value.shape)
     if not -rank <= axis < rank:
         raise Refusal(f"its axis is {axis}, for {rank} axes")

@@ -1,7 +1,7 @@
-"""Values that are computed from the input: the steps that lead to each, its shape, and its formula.
+"""Values that are computed from the input: the steps that compute each, its shape, and its formula.
 
-A value is a batch of rows: its last `row` axes hold the units of one row, in order; the others keep rows
-apart.
+A value is a batch of rows: its last `row` axes hold the units of one row, in order, and its other axes
+number the rows.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from jaxneuron.convert._onnx.formulas import Formula, X
 from jaxneuron.convert._scalings import Scaling
 from jaxneuron.convert.steps import Step
 
-Size = int | str  # of an axis; a name where the file does not fix it
-ANY = "..."  # in place of axes whose number the file does not record
-ROWS = "rows"  # the size of an axis that the file does not record
+Size = int | str  # the size of an axis; a name if the file does not fix it
+ANY = "..."  # stands for several axes, if the file does not record how many
+ROWS = "rows"  # the name of a size that the file does not record
 
 
 class Part:
-    """Values that are elementwise functions of one value, by scalars alone."""
+    """A group of values that are elementwise functions of one value, with scalars as the only constants."""
 
     def __init__(self) -> None:
-        self.values: list[Value] = []  # those that steps lead to
+        self.values: list[Value] = []  # the values that steps compute
         self.numbers: list[float] = [1.0]
 
 
 class Value(NamedTuple):
-    before: Any  # the Value before it, None for the input
-    step: Step | Refusal  # from there; or why there is none so far
-    kind: int  # its dtype, by ONNX's number
+    before: Any  # the Value from which it is computed; None for the input
+    step: Step | Refusal  # the step that computes it; or the reason why there is not one so far
+    kind: int  # ONNX's number for its dtype
     shape: tuple[Size, ...]
     row: int = 1
     part: Any = None  # the Part that it belongs to
-    formula: Formula | None = X  # of the first value of the part
+    formula: Formula | None = X  # its formula, as a function of the first value of the part
 
     def then(self, *steps: Step, **changed: Any) -> Value:
-        """The value that steps lead to from this one, of a part of its own."""
+        """The value that steps compute from this one; it begins a part of its own."""
         value = readable(self)
         for step in steps:
             value = _simplified(value._replace(before=value, step=step))
@@ -49,7 +49,7 @@ class Value(NamedTuple):
 
     @property
     def start(self) -> Value:
-        """The input that it is computed from."""
+        """The input from which it is computed."""
         value = self
         while value.before is not None:
             value = value.before
@@ -80,7 +80,7 @@ class Value(NamedTuple):
 
 
 def _simplified(value: Value) -> Value:
-    """With one activation in place of another and the scalings beside it, where ours has parameters."""
+    """The same value, but an activation and the scalings beside it are one activation with parameters."""
     before = value.before
     if isinstance(value.step, Refusal):
         return value
@@ -95,7 +95,7 @@ def _simplified(value: Value) -> Value:
 
 
 def _multiple(value: Value | None) -> float | None:
-    """The number that a value is a multiple by, if its step is that and nothing more."""
+    """The factor of a value whose step is a multiplication by one number; None for other steps."""
     if value is None or value.before is None or not isinstance(value.step, Scaling):
         return None
     mean, scale, shift = value.step
@@ -105,14 +105,14 @@ def _multiple(value: Value | None) -> float | None:
 
 
 def started(value: Value) -> Value:
-    """`value` as the first of a part."""
+    """`value` as the first value of a new part."""
     value = value._replace(part=Part(), formula=X)
     value.part.values.append(value)
     return value
 
 
 def readable(value: Value) -> Value:
-    """`value`, to which steps lead; the refusal of the node from which on none do."""
+    """`value`, if steps compute it. Otherwise raises the refusal of the first node that could not be read."""
     if isinstance(value.step, Refusal):
         raise value.step
     return value
@@ -139,5 +139,5 @@ def per_unit(constant: np.ndarray, value: Value) -> np.ndarray:
 
 
 def text(shape: tuple[Size, ...]) -> str:
-    """A shape, in a message."""
+    """A shape as text, for a message."""
     return f"({', '.join(map(str, shape))})"[:60]

@@ -15,7 +15,7 @@ from jaxneuron._params import MLP
 from jaxneuron.convert._onnx.activations import OPSET, nodes
 from jaxneuron.convert.steps import network
 
-# ONNX's numbers of the dtypes.
+# ONNX's numbers for the dtypes.
 KINDS = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
 
 
@@ -25,18 +25,20 @@ def to_onnx(mlp: MLP, path: str | os.PathLike[str]) -> None:
     """Write a network to an ONNX file.
 
     Args:
-      mlp: an `MLP`, of arrays of one dtype.
-      path: the file. An existing one is replaced, in one step, once the new one is complete.
+      mlp: an `MLP` whose arrays all have one dtype.
+      path: the file. An existing file is replaced, in one step, once the new one is complete.
 
-    The graph goes from `input (batch, n_in)` to `output (batch, n_out)`, with any batch, in opset 20: a Gemm
-    and an activation for every layer.
+    The graph goes from `input (batch, n_in)` to `output (batch, n_out)`, with any batch size, in opset 20. It
+    has a Gemm and an activation for every layer.
 
     Raises:
-      ValueError: an activation of your own, layers of several dtypes, a float64 network with an activation
-        whose parameters ONNX holds in float32, a stack of networks. TypeError: an `mlp` that is not an
-        `MLP`. OSError: what the file system says. ImportError: without the extra `onnx`.
+      ValueError: an activation is a function of your own; the layers have several dtypes; a float64 network
+        has an activation whose parameters ONNX stores in float32; `mlp` is a stack of networks.
+      TypeError: `mlp` is not an `MLP`.
+      OSError: the file can't be written.
+      ImportError: the extra `onnx` is not installed.
 
-    Numerics: the weights are the network's, bit for bit, and `from_onnx` gives the network back. Held by
+    Numerics: the weights are the network's, bit for bit, and `from_onnx` returns the same network. Tested by
     tests/interop/test_onnx.py, which runs the files in ONNX Runtime.
 
     Example:
