@@ -180,7 +180,7 @@ FUNCTIONS = [
     Public(convert.export, {"mlp": NETWORK, "path": "network.stablehlo"}, {"mlp": NOT_NETWORKS, "weights": (None, "outside")}),
     Public(convert.load_exported, {}, {"path": (object(), None, 3)}),
     Public(jaxneuron.LeakyReLU, {"slope": 0.2}, {"slope": NOT_PARAMETERS}),
-    Public(jaxneuron.ELU, {"alpha": 0.5}, {"alpha": NOT_PARAMETERS}),
+    Public(jaxneuron.ELU, {"alpha": 0.5}, {"alpha": (*NOT_PARAMETERS, 1e38)}),
     Public(jaxneuron.CELU, {"alpha": 0.5}, {"alpha": (*NOT_PARAMETERS, 0, -1.0, 1e31)}),
     Public(jaxneuron.Softplus, {"beta": 2}, {"beta": (*NOT_PARAMETERS, 0, -1.0, 1e-31)}),
     Public(jaxneuron.HardTanh, {"low": 0.0, "high": 1.0}, {"low": (*NOT_PARAMETERS, 1.0), "high": (*NOT_PARAMETERS, 0.0)}),

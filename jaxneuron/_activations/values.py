@@ -56,10 +56,10 @@ class ELU(Parametric):
         ELU(alpha)(z) = z for z > 0, alpha (exp(z) - 1) otherwise
 
     Args:
-      alpha: a finite number. `ELU(1)` is "elu".
+      alpha: a number from -1e37 to 1e37. `ELU(1)` is "elu".
 
     Raises:
-      ValueError: if float32 can't hold alpha.
+      ValueError: if alpha is not between -1e37 and 1e37.
       TypeError: if alpha is not a number.
       A call raises TypeError or ValueError if z is not an array of real numbers.
 
@@ -74,6 +74,12 @@ class ELU(Parametric):
 
     alpha: float
     family: ClassVar[str] = "elu"
+
+    def check(self) -> None:
+        if abs(self.alpha) > 1e37:  # the kernel's slopes go no further
+            raise BadValue(
+                f"alpha must be from -1e37 to 1e37, got {self.alpha:g}; scale the layer's weights instead"
+            )
 
     def formula(self) -> Callable[[Array], Array]:
         return scaled.elu(self.alpha)

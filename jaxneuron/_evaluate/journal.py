@@ -102,9 +102,10 @@ def resumable(
         done, end = _read(journal, facts or {}) if left and resume else (START, 0)
         if not end:
             journal.unlink(missing_ok=True)  # before the rows that it counts are cut off
-        partial.touch()
-        identity, run = partial.stat(), None
+        identity = run = None
         try:
+            partial.touch()
+            identity = partial.stat()
             with contextlib.ExitStack() as files:
                 rows = files.enter_context(open(partial, "r+b", buffering=0))
                 lines = None
@@ -136,7 +137,7 @@ def resumable(
             keep_mode(whole, target)
             publish(whole, target)
         except BaseException as error:
-            if (left and run is None) or not _is_at(partial, identity):
+            if (left and run is None) or (identity and not _is_at(partial, identity)):
                 raise
             packed.unlink(missing_ok=True)
             if run and _worth_keeping(run, error):

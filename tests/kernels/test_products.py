@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxneuron import MLP, Affine, affine, mlp_forward, neuron
+from jaxneuron import ELU, MLP, Affine, affine, mlp_forward, neuron
 from jaxneuron._kernels import library, primitive, products, xla, xla_derivatives
 from jaxneuron._math import oracle
 from jaxneuron._math.activations import OF_ROWS
@@ -83,6 +83,19 @@ def test_far_out_and_at_kinks_they_are_those_of_jaxs_rules(name, dtype):
         for a, b in zip(found, expected, strict=True):
             a = a.reshape(x.shape)
             np.testing.assert_allclose(a, b, rtol=32 * oracle.U[dtype], atol=smallest)
+
+
+@pytest.mark.parametrize("alpha", [1e37, -1e30, 1.0, 1e-30])
+def test_slopes_of_elu_are_right_until_they_are_subnormal(alpha):
+    with jax.enable_x64(True):
+        for dtype in WIDE:
+            mlp = MLP([(jnp.ones((1, 1), dtype), None)], "identity", ELU(alpha))
+            z = -np.linspace(1, 1e3, 4000, dtype=dtype)
+            half = np.exp(z.astype(np.float64) / 2)  # exp(z) itself may be subnormal
+            expected = alpha * half * half
+            normal = np.abs(expected) >= oracle.SMALLEST_NORMAL[dtype]
+            for found in evaluate(mlp, jnp.asarray(z)[:, None], True)[1:]:
+                np.testing.assert_allclose(found.ravel()[normal], expected[normal], rtol=8 * oracle.U[dtype])
 
 
 def by_numpy(mlp, x):

@@ -46,13 +46,13 @@ inline Vector<T> scaled_bell(Vector<T> half) {
   return half * (1 - half * UNSCALE<T>);
 }
 
-// A parameter of an activation may have any size. A number that it multiplies is therefore kept multiplied by
-// 2^FAR_SCALE. `Factor` removes that scale: scaled * first * last = scaled * factor * 2^-FAR_SCALE, in an
-// order in which only the last product may be subnormal.
+// A parameter of an activation may be as large as 1e37. A number that it multiplies is therefore kept
+// multiplied by 2^FAR_SCALE. `Factor` removes that scale: scaled * first * last = scaled * factor *
+// 2^-FAR_SCALE, in an order in which only the last product may be subnormal.
 template <class T>
-constexpr int FAR_SCALE = sizeof(T) == 4 ? 100 : 900;
+constexpr int FAR_SCALE = sizeof(T) == 4 ? 126 : 900;
 template <class T>
-constexpr T FAR = T(1.4) * Format<T>::zero;  // from here on exp(-a) is taken as 0
+constexpr T FAR = T(1.67) * Format<T>::zero;  // from here on 1e37 exp(-a) is taken as 0
 
 template <class T>
 struct Factor {
