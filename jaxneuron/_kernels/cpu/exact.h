@@ -1,11 +1,12 @@
-// AArch64 and x86 differ in which results are subnormal, and taken for 0. This file gives AArch64 x86's
-// results.
+// In a mode that treats subnormal numbers as 0, AArch64 and x86 disagree on which results are subnormal. This
+// file makes AArch64 give the results of x86.
 //
-// A fused multiply-add c + a b is rounded to 24 bits; a result below the smallest normal number, 2^-126, is
-// taken for 0. x86 compares after rounding, AArch64 before. So if c + a b lies less than 2^-151 below 2^-126,
-// x86 gives 2^-126 and AArch64 gives 0. That can only happen if a b has bits below 2^-149, since c has none;
-// for bfloat16 a and b it then is smaller than 2^-134. A layer in which all products are larger is computed
-// as it is; another, which is rare, by the fused multiply-add of this file.
+// A fused multiply-add c + a b is rounded to 24 bits; a size below the smallest normal number, 2^-126,
+// becomes 0. x86 compares with 2^-126 after rounding, AArch64 before. So if the size of c + a b is below
+// 2^-126, but by at most 2^-151, x86 gives 2^-126 and AArch64 gives 0. That needs a product a b with bits
+// below 2^-149, since c has none; a product of two bfloat16 numbers with such bits is smaller than 2^-134. If
+// all products of a layer are at least that large, the layer needs nothing from this file. The other layers,
+// which are rare, use the fused multiply-add below.
 #pragma once
 
 #include "vector.h"
@@ -21,8 +22,8 @@ constexpr bool flushes_before_rounding = false;
 constexpr float SMALLEST = 0x1p-126f;
 constexpr double LEAST_PRODUCT = 0x1p-134;
 
-// Returns the smallest |x| of n numbers, a multiple of lanes<float>. Zeros and subnormal numbers are left
-// out.
+// Returns the smallest |x| of n numbers, leaving out zeros and subnormal numbers. n is a multiple of
+// lanes<float>.
 inline float least_size(const float* numbers, std::int64_t n) {
   Vector<float> least = splat(__builtin_inff());
   for (std::int64_t i = 0; i < n; i += lanes<float>) {
@@ -34,7 +35,7 @@ inline float least_size(const float* numbers, std::int64_t n) {
   return found;
 }
 
-// A float whose fused multiply-adds compare after rounding, as x86 does.
+// A float whose fused multiply-adds compare with 2^-126 after rounding, as those of x86 do.
 struct Exact {
   float number;
 };
@@ -53,8 +54,8 @@ inline ExactVector splat<Exact>(Exact x) {
   return {splat(x.number)};
 }
 
-// Computes the sum once more, scaled by 2^64 so that nothing is subnormal: if it is 2^-126, that is the
-// result. A sum that becomes infinite by the scaling is far from it.
+// Computes the sum also scaled by 2^64, so that nothing is subnormal. If the scaled sum is 2^-126 2^64, the
+// result is 2^-126. A sum that the scaling makes infinite is far larger.
 inline Vector<float> fma(ExactVector a, ExactVector b, Vector<float> c) {
   const Vector<float> scaled = fma(a.numbers * 0x1p64f, b.numbers, c * 0x1p64f);
   const Vector<float> size = bit_cast<float>(bit_cast<float>(scaled) & 0x7fffffff);

@@ -1,4 +1,4 @@
-// The calling thread's floating-point mode: whether subnormal numbers count.
+// The calling thread's floating-point mode: whether the CPU treats subnormal numbers as 0.
 #pragma once
 
 #include <cstdint>
@@ -7,14 +7,14 @@
 #include <immintrin.h>
 #endif
 
-// Always inlined, so that there is no copy, compiled for one instruction set, that the linker could use for
-// another.
+// These functions are always inlined. Otherwise the linker could keep a copy compiled for one instruction
+// set, and use it on a CPU that lacks that instruction set.
 #define INLINED __attribute__((always_inline))
 
 namespace jaxneuron {
 
 // While an object of this class lives, the calling thread computes with subnormal numbers (count = true), or
-// takes them for 0, as operands and as results (count = false). Its destructor restores the mode before.
+// treats them as 0, both operands and results (count = false). Its destructor restores the earlier mode.
 class Subnormals {
  public:
   INLINED explicit Subnormals(bool count) : before_(get()) {

@@ -79,7 +79,7 @@ std::int64_t tile_rows(const Network& network) {
 
 std::int64_t derivative_tile_rows(const Network& network, const Derivatives& wanted) {
   std::int64_t numbers =
-      width(network, wanted);  // of a row: forward between two layers, backward with slopes
+      width(network, wanted);  // a row needs: forward between two layers, backward with all slopes
   std::int64_t most = DIRECTION_BYTES;
   if (wanted.backward) {
     most = TILE_BYTES;

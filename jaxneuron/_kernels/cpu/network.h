@@ -1,8 +1,8 @@
-// How the kernel is told about a network, its rows and the derivatives wanted; and the functions that each
-// instruction set provides.
+// Structs that describe to the kernel a network, its rows and the wanted derivatives; and the functions that
+// each instruction set provides.
 //
-// The structs have only numbers and pointers, so that C and ctypes can fill them. The kernel owns none of the
-// arrays. All are contiguous, in C order.
+// The structs have only numbers and pointers, so that C and ctypes can fill them. The caller owns all arrays.
+// They are contiguous, in C order.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +27,8 @@ constexpr const char* ACTIVATION_NAMES[] = {
 };
 constexpr std::int64_t ACTIVATIONS = sizeof ACTIVATION_NAMES / sizeof *ACTIVATION_NAMES;
 
-// Returns whether an activation takes whole rows, as softmax does: then a unit's output depends on the other
-// units of its row. All others take one number at a time.
+// Returns whether an activation takes whole rows, as softmax does: a unit's output then depends on the other
+// units of its row. All other activations take one number at a time.
 constexpr bool is_of_rows(Activation activation) {
   switch (activation) {
 #define CASE(name, parameters, of_rows) \
@@ -81,8 +81,8 @@ struct Batch {
   std::int64_t x_stride;  // elements from one member's x to the next member's; 0 if they share it
 };
 
-// Which derivatives with respect to x are wanted: for each row the Jacobian, or its products with given
-// tangents or cotangents.
+// The wanted derivatives with respect to x: for each row the Jacobian, or its products with given tangents or
+// cotangents.
 struct Derivatives {
   bool backward;  // true: cotangents go from y back to x; false: tangents go from x to y
   std::int64_t
@@ -106,50 +106,50 @@ struct Tile {
 struct Kernel {
   const char* name;
 
-  // Returns how many bytes of memory `run` needs for a tile of so many rows. A tile of fewer rows may need
-  // more.
+  // Returns how many bytes of memory `run` needs for a tile of `rows` rows. A tile with fewer rows may need
+  // more memory.
   std::size_t (*scratch)(const Network&, std::int64_t rows);
 
   // Returns how many bytes one member's packed weights take; 0 for dtypes whose weights are read in place.
   std::size_t (*packed_bytes)(const Network&);
 
-  // Packs one layer of one member into `packed`, the memory for all of its layers, aligned to 64 bytes. The
-  // thread must not be in a mode that takes subnormal numbers for 0.
+  // Packs one layer of one member into `packed`, the memory for all layers of that member, aligned to 64
+  // bytes. The thread's floating-point mode must not treat subnormal numbers as 0.
   void (*pack)(const Network&, std::int64_t member, std::int64_t layer, void* packed);
 
-  // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count) bytes
-  // aligned to 64; `packed` has the member's packed weights. Subnormal numbers count unless the calling
-  // thread's floating-point mode takes them for 0. In bfloat16's sums they never count, if the processor has
-  // FMA.
+  // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count) bytes,
+  // aligned to 64 bytes; `packed` has the member's packed weights. Subnormal numbers are treated as 0 only if
+  // the calling thread's floating-point mode does so, and in the sums of bfloat16 layers on CPUs with FMA.
   void (*run)(const Network&, const Batch&, const Tile&, void* memory, const void* packed);
 
-  // The same with derivatives, for float32 and float64 networks with at least one unit in every layer.
-  // batch.y may be null.
+  // Like `scratch` and `run`, with derivatives, for float32 and float64 networks with at least one unit in
+  // every layer. batch.y may be null.
   std::size_t (*derivative_scratch)(const Network&, const Derivatives&, std::int64_t rows);
   void (*differentiate)(const Network&, const Batch&, const Derivatives&, const Tile&, void* memory);
 };
 
-// Only those of the family of processors that is compiled for are defined.
+// Only the kernels of the CPU family that the library is compiled for are defined.
 extern const Kernel baseline;
 extern const Kernel avx2;
 extern const Kernel avx512;
 extern const Kernel avx512_bf16;
 extern const Kernel neon;
 
-// Returns whether vdpbf16ps on this CPU gives the bits of two fused multiply-adds, by trial of some thousand
+// Returns whether vdpbf16ps on this CPU gives the bits of two fused multiply-adds. It tries some thousand
 // sums.
 bool pairs_are_exact();
 
-int kernel_count();            // how many of the instruction sets this CPU has
-const Kernel& kernel_of(int);  // number 0 to kernel_count() - 1, the fastest last
+int kernel_count();            // how many of the compiled instruction sets this CPU has
+const Kernel& kernel_of(int);  // the instruction set 0 to kernel_count() - 1; the fastest is last
 
-// sin(x + low) and cos(x + low), by the C library, for arguments too large for the reduction of sine.h.
+// Return sin(x + low) and cos(x + low), by the C library, for arguments too large for the reduction of
+// sine.h.
 double sine_of_large(double x, double low);
 double cosine_of_large(double x, double low);
 
 std::int64_t widest(const Network&);                     // the largest n_in or n_out of all layers
-std::int64_t width(const Network&, const Derivatives&);  // the same for a direction; unit vectors need no x
-std::int64_t tile_rows(const Network&);                  // how many rows a tile has, so that it fits in L2
+std::int64_t width(const Network&, const Derivatives&);  // the most numbers of one direction in a layer
+std::int64_t tile_rows(const Network&);                  // the most rows of a tile, so that it fits in L2
 std::int64_t derivative_tile_rows(const Network&, const Derivatives&);  // the same with derivatives
 
 }  // namespace jaxneuron

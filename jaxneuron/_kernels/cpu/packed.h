@@ -1,19 +1,20 @@
-// The sums of 16-bit layers. Weights are packed once, into the order in which products read them; the inputs
-// of a layer are packed before it.
+// The sums of 16-bit layers. Weights are packed once, in the order in which products read them. The inputs of
+// a layer are packed each time, before its products.
 //
-// A float16 layer is summed in float32, like any float32 layer (layers.h). A bfloat16 layer is summed in
-// pairs of inputs, and subnormal numbers count as 0, in x, w, b and the partial sums:
+// A float16 layer is summed in float32, in the order of a float32 layer (layers.h). A bfloat16 layer is
+// summed in pairs of inputs. Subnormal numbers are treated as 0, in x, w, b and the partial sums:
 //
 //     z[j] = b[j];  for i in 0, 2, 4 .. n_in:  z[j] = fma(x[i+1], w[i+1][j], z[j])
 //                                              z[j] = fma(x[i], w[i][j], z[j])
 //
-// This is what the instruction vdpbf16ps computes, on processors that have it. On others the numbers are
-// packed as floats in that order, and multiplied while the processor takes subnormal numbers for 0: the same
-// bits. If n_in is odd, x = 0 and w = -0 are added: the product -0 changes no sum. Processors without FMA use
-// the same order, but round each product and do not take subnormal numbers for 0.
+// This is what the instruction vdpbf16ps computes, on CPUs that have it. On other CPUs with FMA, the numbers
+// are packed as floats in that order, and multiplied in a floating-point mode that treats subnormal numbers
+// as 0; that gives the same bits. If n_in is odd, x = 0 and w = -0 are added: their product -0 does not
+// change a sum. CPUs without FMA sum in the same order, but round each product and do not treat subnormal
+// numbers as 0.
 //
-// A *factor* is what a product multiplies: a float, or a pair of bfloat16 numbers where the processor has the
-// instruction.
+// A *factor* is one operand of these products: a float or, on CPUs that have the instruction, a pair of
+// bfloat16 numbers.
 #pragma once
 
 #include "exact.h"
@@ -22,19 +23,20 @@
 
 namespace jaxneuron::ISA {
 
-// How many factors n numbers are packed to.
+// Returns how many factors n numbers are packed into.
 template <class S>
 constexpr std::int64_t factors(std::int64_t n) {
   return (n + S::GROUP - 1) / S::GROUP * S::GROUP_FACTORS;
 }
 
-// Whether the thread's floating-point mode must take subnormal numbers for 0. vdpbf16ps always does.
+// Whether the thread's floating-point mode must be set to treat subnormal numbers as 0. vdpbf16ps does so in
+// every mode.
 template <class S>
 constexpr bool flushes = S::GROUP == 2 && S::GROUP_FACTORS == 2 && has_fma;
 
-// How many factors a packed layer takes. A layer's units are divided into stretches of up to
-// ACCUMULATOR_VECTORS vectors; each stretch is packed as its biases, in float32, and then its weights. Where
-// exact.h needs it, the smallest |w| of the layer follows.
+// Returns how many factors a packed layer takes. A layer's units are divided into stretches of up to
+// ACCUMULATOR_VECTORS vectors. Each stretch is packed as its biases, in float32, followed by its weights. If
+// exact.h is needed, the layer's smallest |w| comes at the end.
 template <class S>
 std::int64_t packed_factors(const Layer& layer) {
   const bool and_least = flushes<S> && flushes_before_rounding;
@@ -46,7 +48,7 @@ Factor& least_weight(const Layer& layer, Factor* packed) {
   return packed[packed_factors<S>(layer) - lanes<float>];
 }
 
-// Loads a vector of stored numbers; lanes from `end` on get 0, and nothing is read there.
+// Loads a vector of stored numbers. Nothing is read from `end` on; lanes there get 0.
 template <class S>
 Vector<float> load_before(const typename S::Stored* from, const typename S::Stored* end) {
   if (end - from >= lanes<float>) return S::load(from);
@@ -63,7 +65,7 @@ void in_stretches_of_units(const Layer& layer, F f) {
 }
 
 // Packs one member's weights and biases into packed_factors(layer) factors. Lanes that only pad a vector get
-// numbers that nobody uses.
+// numbers whose results are ignored.
 template <class S>
 void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to) {
   using Stored = typename S::Stored;
@@ -76,7 +78,7 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
     for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>)
       store<float>(biases + i, of.b ? load_before<S>(of.b + j + i, of.b + n_out) : Vector<float>{});
   });
-  for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // the outer loop: it reads weights as they stand
+  for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // outside, to read weights in order of memory
     in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
       const std::int64_t width = count * lanes<float>;
       const Stored* const row = of.w + k * n_out + j;
@@ -96,10 +98,10 @@ Product<float, Factor> product_of(const Factor*) {
   return {};
 }
 
-// Calls f(first unit, units, padded units, biases, weights, x) for each stretch of the layer's units, to
-// multiply the stretch's packed weights by x, which has `size` factors. Meanwhile subnormal numbers are taken
-// for 0 if the format demands it. `weights` and x are pointers to Factor, or to Exact where exact.h is
-// needed.
+// Calls f(first unit, units, padded units, biases, weights, x) for each stretch of the layer's units; f
+// multiplies the stretch's packed weights by x, which has `size` factors. During these calls the thread
+// treats subnormal numbers as 0 if the format demands it. `weights` and x are pointers to Factor, or to Exact
+// if exact.h is needed.
 template <class S, class Factor, class F>
 void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[maybe_unused]] std::int64_t size,
                 F f) {
@@ -122,7 +124,7 @@ void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[may
   }
 }
 
-// Packs one row of n stored numbers for units in lanes. It is padded with zeros to a whole vector.
+// Packs one row of n stored numbers for a layer with units in lanes, and pads it with zeros to whole vectors.
 template <class S>
 void pack_stored_row(const typename S::Stored* from, std::int64_t n, typename S::Factor* x) {
   for (std::int64_t i = 0; i < n; i += lanes<float>)
@@ -161,7 +163,8 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
                 });
 }
 
-// Packs y (n_in, rows) for rows in lanes: x (factors of n_in, rows). `rows` is padded.
+// Packs y (n_in, rows) into x (factors of n_in, rows), for a layer with rows in lanes. `rows` is a multiple
+// of lanes<float>.
 template <class S, class Factor = typename S::Factor>
 void pack_rows(std::int64_t n_in, std::int64_t rows, const float* y, Factor* x) {
   for (std::int64_t k = 0; k < n_in; k += S::GROUP)

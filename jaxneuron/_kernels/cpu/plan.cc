@@ -39,15 +39,15 @@ std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / 
 
 std::size_t up_to_64(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// Packs the layers first to last - 1 of one member; `packed` is the memory for all of its layers.
+// Packs the layers first to last - 1 of one member; `packed` is the memory for all layers of that member.
 void pack_layers(const Plan& plan, std::int64_t member, std::int64_t first, std::int64_t last, void* packed) {
   for (std::int64_t layer = first; layer < last; ++layer)
     plan.kernel->pack(plan.network, member, layer, packed);
 }
 
-// Runs tiles on one thread. It holds what the thread needs: a floating-point mode in which subnormal numbers
-// count (XLA's threads take them for 0), memory for a tile and, if the plan has no packed weights, for those
-// of one member.
+// Runs tiles on one thread. It sets the thread's floating-point mode, so that subnormal numbers are not
+// treated as 0 (XLA's threads do treat them so). It holds memory for a tile and, if the plan has no packed
+// weights, memory for the packed weights of one member.
 class Worker {
  public:
   Worker(const Plan& plan, const Batch& batch, const Derivatives* wanted, std::int64_t tile_rows,
@@ -67,8 +67,8 @@ class Worker {
     if (memory_ && packed_bytes) own_ = static_cast<char*>(memory_) + bytes;
   }
 
-  // Runs the tiles first to last - 1. Tiles are numbered through the rows of the first member, then of the
-  // next.
+  // Runs the tiles first to last - 1. Tile 0 is the first of the first member; the tiles of the next member
+  // follow those of the member before.
   void operator()(std::int64_t first, std::int64_t last) {
     if (!memory_) return;
     const std::int64_t tiles = quotient_up(batch_.rows, tile_rows_);
@@ -103,12 +103,12 @@ class Worker {
   Memory large_;
   void* memory_;
   const void* packed_;
-  void* own_ = nullptr;       // memory for one member's packed weights
-  std::int64_t member_ = -1;  // the member whose weights are there
+  void* own_ = nullptr;       // memory for one member's packed weights, or null
+  std::int64_t member_ = -1;  // the member whose packed weights are in own_
   alignas(64) char small_[STACK_SCRATCH];
 };
 
-// How a call is divided: the rows of a tile, and how many threads help the caller.
+// How a call is divided: how many rows a tile has, and how many threads help the caller.
 struct Division {
   std::int64_t tile_rows;
   std::int64_t helpers;
@@ -122,7 +122,7 @@ Division divide(const Plan& plan, std::int64_t rows, const Threads* threads) {
   const double total = work(plan, rows);
   if (!threads || total < 2 * threads->repaid_by) return division;
   const std::int64_t count = std::max<std::int64_t>(threads->count(threads->pool), 1);
-  if (network.members < count) {  // at least a tile for each thread, and more if they stay large
+  if (network.members < count) {  // at least one tile for each thread; more if the tiles stay large
     const std::int64_t wanted = std::max(count, std::min(THREAD_TILES * count, rows / THREAD_TILE_ROWS));
     division.tile_rows = std::min(division.tile_rows, quotient_up(rows, wanted));
   }
@@ -203,7 +203,7 @@ double work(const Plan& plan, std::int64_t rows) {
 
 namespace {
 
-// Evaluates all rows, and their derivatives unless `wanted` is null.
+// Evaluates all rows and, unless `wanted` is null, their derivatives.
 Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const Threads* threads,
          Error* error) {
   const Network& network = plan.network;

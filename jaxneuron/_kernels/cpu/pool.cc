@@ -18,7 +18,7 @@
 namespace jaxneuron {
 namespace {
 
-// A pool and the process that made it. It is never freed, as its threads may still sleep in it when the
+// A pool and the process that made it. It is never freed, because its threads may still wait in it when the
 // process ends.
 struct Shared {
   const pid_t process = getpid();
@@ -27,7 +27,8 @@ struct Shared {
 
 std::atomic<Shared*> shared{nullptr};
 
-// Returns this process's pool. It takes no lock, as another thread might hold one at the moment of a fork.
+// Returns this process's pool, and makes it if there is none. It does not use a lock, because another thread
+// could hold that lock at the moment of a fork.
 Pool& shared_pool() {
   Shared* found = shared.load();
   while (!found || found->process != getpid()) {
@@ -38,8 +39,8 @@ Pool& shared_pool() {
   return found->pool;
 }
 
-// Blocks all signals while it lives, and in threads started meanwhile: signals are for the program's own
-// threads.
+// While an object of this class lives, the calling thread blocks all signals. Threads started meanwhile block
+// them for good, so that only the program's own threads handle signals.
 class SignalsBlocked {
  public:
   SignalsBlocked() {
@@ -53,7 +54,7 @@ class SignalsBlocked {
   sigset_t before_;
 };
 
-// Names the calling thread, for people who look at the program's threads in top -H, a debugger or a profiler.
+// Gives the calling thread a name, which top -H, debuggers and profilers show.
 void name_this_thread() {
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "jaxneuron");
@@ -101,7 +102,7 @@ bool Pool::start() {
   const SignalsBlocked blocked;
   try {
     threads_.emplace_back([this] { work(); });
-  } catch (const std::system_error&) {  // the system has no more
+  } catch (const std::system_error&) {  // the system cannot start another thread
     return false;
   }
   return true;

@@ -1,12 +1,13 @@
-// Activations with a scaling before and after an exponential or logarithm. Argument and result of it are kept
-// in two parts, so that only the last step rounds.
+// Activations that scale the argument and the result of an exponential or a logarithm. Both are kept as an
+// unevaluated sum of two parts, so that only the last step rounds.
 #pragma once
 
 #include "arithmetic.h"
 
 namespace jaxneuron::ISA {
 
-// Returns softplus(x) in two parts, from max(x, 0), a = min(|x|, zero) and exp(-|x|) reduced:
+// Returns softplus(x) in two parts, from `positive` = max(x, 0), a = min(|x|, zero) and the reduced argument
+// of exp(-|x|):
 //
 //     max(x, 0) + log1p(e), e = exp(-|x|), where log1p(e) = ln 2 + log1p((e - 1) / 2) for e > 1/2 and
 //     log1p(f) = f + s (s^2 LOG(s^2) - f), s = f / (2 + f)
@@ -14,7 +15,7 @@ template <class T>
 inline TwoParts<T> softplus_parts(Vector<T> positive, Vector<T> a, const Reduced<T>& x) {
   using F = Format<T>;
   const auto [p, p_rest] = fast_two_sum<T>(x.u, x.u * x.u * polynomial<T>(F::exp, x.u));
-  const auto large = a < T(0.6931472);  // e > 1/2, or nearly: close to 1/2 both formulas hold
+  const auto large = a < T(0.6931472);  // e > 1/2; near 1/2 both formulas are accurate
   const Vector<T> unscaled = x.c * power<T>(-F::scale_exponent);
   const Vector<T> c = large ? T(0.5) * unscaled : unscaled;
   const Vector<T> c_part = large ? c - T(0.5) : c;
@@ -27,12 +28,13 @@ inline TwoParts<T> softplus_parts(Vector<T> positive, Vector<T> a, const Reduced
   const Vector<T> base_rest = large ? f_rest + F::ln2[1] : f_rest;
   const auto [log, log_rest] = fast_two_sum<T>(base, f);
   const Vector<T> rest = fma(s, fma(f_rest, splat<T>(-2), slope), base_rest) + log_rest;
-  // The sum of the two larger terms and its error. All other terms are small: they are added to the error.
+  // The sum of the two larger terms, and its rounding error. All other terms are small; they are added to
+  // that error.
   const auto [sum, sum_rest] = fast_two_sum<T>(max(positive, log), min(positive, log));
   return {sum, sum_rest + rest};
 }
 
-// softplus(beta z) / beta; from beta z = zero on it is z
+// Returns softplus(beta z) / beta; that is z where beta z >= zero.
 template <class T>
 inline Vector<T> scaled_softplus(Vector<T> z, T beta) {
   using F = Format<T>;
@@ -48,16 +50,17 @@ inline Vector<T> scaled_softplus(Vector<T> z, T beta) {
   return x < F::zero ? max(y, z) : z;
 }
 
-// c p + alpha (c - 1) for p = alpha (exp(u) - 1), so that it is alpha (c exp(u) - 1)
+// Returns c p + alpha (c - 1) for p = alpha (exp(u) - 1). That is alpha (c exp(u) - 1).
 template <class T>
 inline Vector<T> scaled_exp_minus_1(Vector<T> c, Vector<T> p, T alpha) {
-  // Below c = 1/2, a rounded number is subtracted from c exp(u); otherwise all bits of c exp(u) - 1 are kept.
+  // For c < 1/2, p + alpha may be rounded before alpha is subtracted. Otherwise all bits of c exp(u) - 1 are
+  // needed.
   const auto far = c < T(0.5);
   const Vector<T> start = far ? splat<T>(-alpha) : fma(c, splat<T>(alpha), splat<T>(-alpha));
   return fma(c, far ? p + alpha : p, start);
 }
 
-// z, and alpha (exp(z) - 1) below 0
+// Returns z where z >= 0, and alpha (exp(z) - 1) elsewhere.
 template <class T>
 inline Vector<T> scaled_elu(Vector<T> z, T alpha) {
   using F = Format<T>;
@@ -67,15 +70,15 @@ inline Vector<T> scaled_elu(Vector<T> z, T alpha) {
   return z >= 0 ? z : scaled_exp_minus_1<T>(x.c, p, alpha);
 }
 
-// z, and alpha (exp(z / alpha) - 1) below 0, from z = k alpha ln 2 + v. alpha (exp(v / alpha) - 1) is v and a
-// small term
+// Returns z where z >= 0, and alpha (exp(z / alpha) - 1) elsewhere, from z = k alpha ln 2 + v; there
+// alpha (exp(v / alpha) - 1) is v plus a small term.
 template <class T>
 inline Vector<T> celu(Vector<T> z, T alpha) {
   using F = Format<T>;
   using Integer = typename Lanes<T>::Integer;
   constexpr T shift = T(1.5) * power<T>(F::fraction_bits) + F::exponent_bias;
   const Vector<T> inverse = 1 / splat<T>(alpha);
-  // alpha ln 2 in two parts, the first of so few bits that its product with k is exact
+  // alpha ln 2 in two parts; the first has so few bits that its product with k is exact
   const auto [ln2, ln2_rest] = two_product<T>(splat<T>(alpha), splat<T>(F::ln2[0]));
   const Vector<T> first = bit_cast<T>(bit_cast<T>(ln2) & -(Integer{1} << 8));
   const Vector<T> second = (ln2 - first) + (ln2_rest + alpha * F::ln2[1]);

@@ -1,4 +1,4 @@
-// The sine and the cosine of frequency z. The product is kept in two parts.
+// The sine and the cosine of frequency z. The product frequency z is kept as a sum of two parts.
 #pragma once
 
 #include "arithmetic.h"
@@ -6,8 +6,8 @@
 
 namespace jaxneuron::ISA {
 
-// Replaces the lanes of y whose argument is large by the C library's sine or cosine: some 20 ns each, and
-// rare.
+// In lanes with a large argument, replaces y by the C library's sine or cosine. That takes some 20 ns a lane,
+// and is rare.
 template <class T>
 __attribute__((noinline)) Vector<T> with_large_sines(Vector<T> y, Vector<T> x, Vector<T> low,
                                                      bool is_cosine) {
@@ -17,17 +17,18 @@ __attribute__((noinline)) Vector<T> with_large_sines(Vector<T> y, Vector<T> x, V
   return y;
 }
 
-// sin(frequency z), or cos(frequency z), which is the sine a quarter turn later. With |frequency z| = k pi /
-// 2 + r it is sin(r) or cos(r) up to its sign, by k; each has its polynomial
+// Returns sin(frequency z), or cos(frequency z), which is the sine a quarter turn later. Let
+// |frequency z| = k (pi / 2) + r. The result is sin(r), cos(r) or the negative of one of them; k tells which.
+// sin(r) and cos(r) have a polynomial each.
 template <class T, bool is_cosine>
 inline Vector<T> sine(Vector<T> z, T frequency) {
   using F = Format<T>;
   using Integer = typename Lanes<T>::Integer;
-  if constexpr (sizeof(T) == 4 && !has_fma) {  // without FMA three parts of pi / 2 are not enough
+  if constexpr (sizeof(T) == 4 && !has_fma) {  // without FMA, three parts of pi / 2 are too few
     return by_double<sine<double, is_cosine>>(z, double(frequency));
   } else {
     constexpr T shift =
-        T(1.5) * power<T>(F::fraction_bits);  // adding it rounds to an integer, and leaves its bits
+        T(1.5) * power<T>(F::fraction_bits);  // adding it rounds to an integer, kept in the low bits
     const auto [x, x_rest] = two_product<T>(z, splat<T>(frequency));
     const Integers<T> sign = bit_cast<T>(x) & bit_cast<T>(splat<T>(T(-0.0)));
     const Vector<T> a = absolute<T>(x);
@@ -35,7 +36,7 @@ inline Vector<T> sine(Vector<T> z, T frequency) {
     const Vector<T> shifted = fma(a, splat<T>(F::two_over_pi), splat<T>(shift));
     const Vector<T> k = shifted - shift;
     const Integers<T> bits = bit_cast<T>(shifted) + Integer(is_cosine);
-    const Vector<T> difference = residual<T>(k, splat<T>(-F::half_pi[0]), a);  // exactly
+    const Vector<T> difference = residual<T>(k, splat<T>(-F::half_pi[0]), a);  // without a rounding error
     const auto [second, second_rest] = two_product<T>(k, splat<T>(-F::half_pi[1]));
     const auto [near, near_rest] = two_sum<T>(difference, second);
     const Vector<T> third = fma(k, splat<T>(-F::half_pi[2]), second_rest + low);

@@ -1,5 +1,5 @@
-// The formats in which numbers are stored in memory. float32 and float64 numbers are computed with as they
-// are; bfloat16 and float16 numbers are converted to float32, and results are rounded back, half to even.
+// The formats in which numbers are stored in memory. The kernel computes with float32 and float64 numbers
+// directly. It converts bfloat16 and float16 numbers to float32, and rounds results back, half to even.
 #pragma once
 
 #include <utility>
@@ -8,18 +8,20 @@
 
 namespace jaxneuron::ISA {
 
-// A format has the types `Stored`, an element in memory, and `Number`, what it is computed in; and functions
-// of a whole vector: `load`; `round`, which returns the nearest numbers of the format, as Numbers; and
-// `store`, for a rounded vector.
+// A format has two types: `Stored` is an element in memory, `Number` the type to compute with. It has
+// functions of a whole vector: `load`; `round`, which returns the nearest numbers of the format, as Numbers;
+// and `store`, which takes a rounded vector.
 //
-// Products multiply the type `Factor`. Each GROUP of numbers is packed to GROUP_FACTORS factors, in the order
-// in which they are summed. The 16-bit formats round numbers and pack them, in two ways:
+// Products multiply numbers of the type `Factor`. Each group of GROUP numbers is packed into GROUP_FACTORS
+// factors, in the order in which they are summed. The 16-bit formats have two functions that round numbers
+// and pack them:
 //
-//   pack       the first numbers of several groups are in one vector, their second numbers in another. If a
-//              group has two factors, the second factors are stored `stride` after the first.
-//   pack_row   groups stand side by side in one vector, and so do their factors.
+// `pack` gets the first numbers of several groups in one vector, and their second numbers in another. If a
+// group has two factors, it stores the second factors `stride` factors after the first ones.
 //
-// clear_second makes the second number of a packed group 0.
+// `pack_row` gets several groups in one vector, one after the other. It stores their factors in that order.
+//
+// clear_second sets the second number of a packed group to 0.
 template <class T>
 struct Plain {
   using Stored = T;
@@ -47,8 +49,7 @@ inline void store_16(std::uint16_t* to, Integers<float> bits) {
   std::memcpy(to, &h, sizeof h);
 }
 
-// Returns the bits of y, rounded half to even so that the last `count` are 0. NaN stays NaN, and becomes
-// quiet.
+// Returns the bits of y, rounded half to even so that the last `count` bits are 0. NaN becomes a quiet NaN.
 inline Integers<float> rounded_bits(Vector<float> y, int count) {
   const Integers<float> bits = bit_cast<float>(y);
   const Integers<float> odd = (bits >> count) & 1;
@@ -65,13 +66,13 @@ struct BFloat16 {
   static void store(std::uint16_t* to, Vector<float> y) { store_16(to, (bit_cast<float>(y) >> 16) & 0xffff); }
 
   static constexpr int GROUP = 2;
-#if defined(__AVX512BF16__)  // the conversion takes subnormal numbers for 0, and so do the products
+#if defined(__AVX512BF16__)  // the conversion treats subnormal numbers as 0, as the products do
   using Factor = Pair;
   static constexpr int GROUP_FACTORS = 1;
   static void pack(Vector<float> first, Vector<float> second, Pair* to, std::int64_t) {
     typedef std::uint16_t Numbers __attribute__((vector_size(BYTES)));
     const auto numbers =
-        (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second ones
+        (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second numbers
     ISA::store<Pair>(to, (Vector<Pair>)halves_joined(numbers, std::make_integer_sequence<int, BYTES / 2>()));
   }
   static void pack_row(Vector<float> y, Pair* to) {
@@ -121,7 +122,8 @@ struct Float16 {
 
   static Vector<float> load(const std::uint16_t* from) {
     const Integers<float> h = load_16(from);
-    // float16's exponent bias is 112 less than float32's; the product is exact, subnormal numbers included.
+    // The exponent bias of float16 is 112 less than that of float32. The product is exact, also for subnormal
+    // numbers.
     const Integers<float> size = bit_cast<float>(bit_cast<float>((h & 0x7fff) << 13) * 0x1p112f);
     const Integers<float> or_infinite = (h & 0x7c00) == 0x7c00 ? (size | 0x7f800000) : size;
     return bit_cast<float>(or_infinite | ((h & 0x8000) << 16));
@@ -131,7 +133,7 @@ struct Float16 {
     const Integers<float> sign = bit_cast<float>(y) & SIGN;
     const Vector<float> size = bit_cast<float>(bit_cast<float>(y) & ~SIGN);
     const Vector<float> near = bit_cast<float>(rounded_bits(size, 13));
-    const Vector<float> subnormal = (size + 0.5f) - 0.5f;  // a multiple of 2^-24, the smallest number
+    const Vector<float> subnormal = (size + 0.5f) - 0.5f;  // a multiple of 2^-24, float16's smallest number
     const Vector<float> finite_or_not = near > 65504.0f ? splat<float>(__builtin_inff()) : near;
     return bit_cast<float>(bit_cast<float>(size < 0x1p-14f ? subnormal : finite_or_not) | sign);
   }

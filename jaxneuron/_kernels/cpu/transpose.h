@@ -1,9 +1,9 @@
-// Turns rows into columns and back, by the perfect shuffle.
+// Turns rows into columns and back, by perfect shuffles.
 //
-// W rows of C features stand one after the other in C vectors: feature f of row r at place r C + f. One step
-// takes first the numbers at even places, then those at odd places, which moves the lowest bit of each
-// number's place to its front. After log2(C) steps f stands before r: vector f holds feature f of all W rows.
-// The inverse goes back.
+// C vectors hold W rows of C features, one row after the other: feature f of row r has the index r C + f. C
+// is a power of two. One step moves the numbers with even indices to the front and those with odd indices to
+// the back: the bits of each number's index are rotated right by one. After log2(C) steps that number has the
+// index f W + r, so vector f holds feature f of all W rows. The inverse steps turn columns back into rows.
 #pragma once
 
 #include <utility>
@@ -12,6 +12,7 @@
 
 namespace jaxneuron::ISA {
 
+// The numbers with even indices (even) or odd indices (odd) of a followed by b.
 template <class V, int... I>
 inline V even(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, 2 * I...);
@@ -22,6 +23,8 @@ inline V odd(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, 2 * I + 1 ...);
 }
 
+// The first halves (first_halves) or second halves (second_halves) of a and b, interleaved: a number of a, a
+// number of b, and so on.
 template <class V, int... I>
 inline V first_halves(V a, V b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, (I / 2 + I % 2 * int(sizeof...(I)))...);
@@ -35,7 +38,7 @@ inline V second_halves(V a, V b, std::integer_sequence<int, I...>) {
 template <class T>
 using Places = std::make_integer_sequence<int, lanes<T>>;
 
-// Turns the rows in v into features.
+// On entry v holds W rows of C features; on return vector f holds feature f of all W rows.
 template <class T, int C>
 inline void separate(Vector<T> (&v)[C]) {
   for (int times = 1; times < C; times *= 2) {
@@ -48,7 +51,7 @@ inline void separate(Vector<T> (&v)[C]) {
   }
 }
 
-// Turns the features in v into rows.
+// The inverse of `separate`.
 template <class T, int C>
 inline void join(Vector<T> (&v)[C]) {
   for (int times = 1; times < C; times *= 2) {
@@ -61,7 +64,7 @@ inline void join(Vector<T> (&v)[C]) {
   }
 }
 
-// How many numbers 16 bytes hold: a part of a vector.
+// A part of a vector is 16 bytes; PART is how many numbers it holds.
 template <class T>
 constexpr int PART = 16 / sizeof(T);
 
@@ -70,7 +73,7 @@ inline V joined(H a, H b, std::integer_sequence<int, I...>) {
   return __builtin_shufflevector(a, b, I...);
 }
 
-// Loads `count` parts, the first numbers of which are `stride` apart, into one vector.
+// Loads `count` parts into one vector. Part i starts at from + i * stride.
 template <class T, int count, class V>
 inline V load_parts(const T* from, std::int64_t stride) {
   V v;
@@ -85,8 +88,9 @@ inline V load_parts(const T* from, std::int64_t stride) {
   return v;
 }
 
-// Interleaves a and b in groups of `size` numbers, part by part: the first halves of their parts (half = 0),
-// or the second (half = 1).
+// Interleaves each part of a with the same part of b: groups of `size` numbers are taken from a and b in
+// turn. With half = 0 the numbers come from the first halves of the parts, with half = 1 from the second
+// halves.
 template <class T, int size, int half, int... I>
 inline Vector<T> interleaved(Vector<T> a, Vector<T> b, std::integer_sequence<int, I...>) {
   constexpr int Q = PART<T>;
@@ -94,8 +98,9 @@ inline Vector<T> interleaved(Vector<T> a, Vector<T> b, std::integer_sequence<int
       a, b, (I / Q * Q + half * Q / 2 + I % Q / (2 * size) * size + I % size + I / size % 2 * lanes<T>)...);
 }
 
-// to[c][r] = from[r][c] for a block of W rows and columns. Each part of a row is loaded to where the vectors
-// of the result have that row, so that only numbers within parts are left to exchange.
+// to[c][r] = from[r][c] for a block of W rows and W columns, in steps of Q columns. Row p Q + r is loaded
+// into part p of v[r]. Part p of the Q vectors then holds a block of Q rows and Q columns. The rest of the
+// step transposes that block, within the parts.
 template <class T>
 inline void transpose_block(const T* from, std::int64_t stride, T* to, std::int64_t to_stride) {
   constexpr int Q = PART<T>;
@@ -121,8 +126,8 @@ inline void transpose_block(const T* from, std::int64_t stride, T* to, std::int6
   }
 }
 
-// C features of W rows, whose vectors start `stride` numbers apart, to columns that start `column_stride`
-// numbers apart.
+// Turns C features of W rows into columns. The vectors of the rows start `stride` numbers apart, the columns
+// `column_stride` numbers apart.
 template <class T, int C>
 inline void block_to_columns(const T* rows, std::int64_t stride, T* columns, std::int64_t column_stride) {
   Vector<T> v[C];
@@ -131,6 +136,7 @@ inline void block_to_columns(const T* rows, std::int64_t stride, T* columns, std
   for (int f = 0; f < C; ++f) store(columns + f * column_stride, v[f]);
 }
 
+// The inverse of `block_to_columns`.
 template <class T, int C>
 inline void block_to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t stride) {
   Vector<T> v[C];
@@ -139,8 +145,9 @@ inline void block_to_rows(const T* columns, std::int64_t column_stride, T* rows,
   for (int i = 0; i < C; ++i) store(rows + i * stride, v[i]);
 }
 
-// Calls f(C, first feature, stride of its vectors) for the blocks of C features that cover n features of W
-// rows. Returns false if no such blocks exist; then f is not called.
+// Divides n features of W rows into blocks of C features, and calls f(C, first feature, stride of the rows'
+// vectors) for each; the last block may overlap the one before. Returns false, without calling f, if n is
+// less than W and not a power of two.
 template <class T, class F>
 inline bool in_blocks(std::int64_t n, F f) {
   constexpr int W = lanes<T>;
@@ -159,7 +166,7 @@ inline bool in_blocks(std::int64_t n, F f) {
   return false;
 }
 
-// Turns rows (count, n) into columns (n, column_stride), and fills each column up with zeros.
+// Turns rows (count, n) into columns (n, column_stride). Each column is padded with zeros.
 template <class T>
 void to_columns(const T* rows, std::int64_t count, std::int64_t n, T* columns, std::int64_t column_stride) {
   constexpr int W = lanes<T>;
@@ -192,7 +199,7 @@ void to_rows(const T* columns, std::int64_t column_stride, T* rows, std::int64_t
   }
 }
 
-// to[c][r] = from[r][c], for rows that start `stride` and columns that start `to_stride` numbers apart.
+// to[c][r] = from[r][c]. The rows start `stride` numbers apart, the columns `to_stride` numbers apart.
 template <class T>
 void transpose(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t columns, T* to,
                std::int64_t to_stride) {

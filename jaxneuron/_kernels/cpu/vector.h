@@ -1,9 +1,8 @@
-// Vectors of float or double, as wide as the processor's registers, and the operations on them that C++
-// lacks.
+// Vectors of float or double, as wide as the CPU's registers, and the operations on them that C++ lacks.
 //
-// This file is compiled once for each instruction set; the macro ISA is a namespace of its own, and BYTES the
-// width of its vectors. Without the namespaces, the linker could use a function compiled for AVX-512 on every
-// processor.
+// This file is compiled once for each instruction set. The macro ISA names a namespace of that instruction
+// set alone, and BYTES is the width of its vectors in bytes. Without these namespaces the linker could keep
+// only the copy of a function that was compiled for AVX-512, and use it on every CPU.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +35,7 @@ struct Lanes<double> {
   using Integer = std::int64_t;
 };
 
-// Two bfloat16 numbers, the first one in the lower half.
+// Two bfloat16 numbers, the first one in the lower 16 bits.
 using Pair = std::uint32_t;
 
 template <>
@@ -47,7 +46,7 @@ struct Lanes<Pair> {
 template <class T>
 using Vector = typename Lanes<T>::Vector;
 template <class T>
-using Integers = typename Lanes<T>::Integers;  // bits, and masks: every bit set where true
+using Integers = typename Lanes<T>::Integers;  // bits, or a mask: lanes that are true have all bits set
 template <class T>
 constexpr int lanes = BYTES / sizeof(T);
 
@@ -63,13 +62,13 @@ inline void store(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
-// x in every lane; -0 stays -0.
+// Returns x in every lane; -0 stays -0.
 template <class T>
 inline Vector<T> splat(T x) {
   return x - Vector<T>{};
 }
 
-// Returns the bits of a vector as integers, and integers as the vector with these bits.
+// Returns the bits of a vector as integers, or the vector that has the bits of the given integers.
 template <class T>
 inline Integers<T> bit_cast(Vector<T> v) {
   return (Integers<T>)v;
@@ -80,9 +79,9 @@ inline Vector<T> bit_cast(Integers<T> v) {
   return (Vector<T>)v;
 }
 
-// a < b ? a : b and a > b ? a : b, in one instruction: b where one of them is NaN.
-#if defined(__AVX512F__)  // masked, with every lane on: g++ 12 warns about the source of the unmasked
-                          // intrinsics
+// Return a < b ? a : b (min) and a > b ? a : b (max) in one instruction. If a or b is NaN, that is b.
+#if defined(__AVX512F__)  // masked intrinsics with every lane on, as g++ 12 warns that the others read an
+                          // uninitialised vector
 inline Vector<float> min(Vector<float> a, Vector<float> b) { return _mm512_maskz_min_ps(65535, a, b); }
 inline Vector<float> max(Vector<float> a, Vector<float> b) { return _mm512_maskz_max_ps(65535, a, b); }
 inline Vector<double> min(Vector<double> a, Vector<double> b) { return _mm512_maskz_min_pd(255, a, b); }
@@ -123,7 +122,7 @@ inline Vector<double> sqrt(Vector<double> x) {
 }
 #endif
 
-// Returns x limited by a bound; NaN stays NaN.
+// Returns the lesser of x and the bound (at_most) or the greater (at_least); NaN stays NaN.
 template <class T>
 inline Vector<T> at_most(Vector<T> x, T bound) {
   return min(splat<T>(bound), x);
@@ -148,7 +147,8 @@ inline bool any(Integers<T> mask) {
 #endif
 }
 
-// For sizes. The linker could use another instruction set's copy of std::min.
+// Of two sizes. These replace std::min and std::max, whose copies the linker could take from another
+// instruction set.
 constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 
@@ -158,7 +158,7 @@ constexpr bool has_fma = true;
 constexpr bool has_fma = false;
 #endif
 
-// a b + c, rounded once; twice where the processor has no fused multiply-add.
+// Returns a b + c, rounded once. On a CPU without FMA it is rounded twice.
 inline Vector<float> fma(Vector<float> a, Vector<float> b, Vector<float> c) {
 #if defined(__AVX512F__)
   return _mm512_fmadd_ps(a, b, c);
@@ -184,8 +184,8 @@ inline Vector<double> fma(Vector<double> a, Vector<double> b, Vector<double> c) 
 }
 
 #if defined(__AVX512BF16__)
-// Returns c + a1 b1 + a0 b0 for pairs a = (a0, a1) and b: two fused multiply-adds, a1 b1 first. They take
-// subnormal numbers for 0, as operands and as results, in every floating-point mode.
+// Returns c + a1 b1 + a0 b0 for pairs a = (a0, a1) and b = (b0, b1), by two fused multiply-adds, first that
+// of a1 b1. In every floating-point mode they treat subnormal numbers as 0, both operands and results.
 inline Vector<float> fma(Vector<Pair> a, Vector<Pair> b, Vector<float> c) {
   return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);
 }
