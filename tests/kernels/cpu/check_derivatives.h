@@ -1,5 +1,6 @@
-// Derivatives of the driver's networks: forward and backward agree, and a row's bits are the same in every
-// tile and, where there is FMA, by every instruction set. The package's tests hold them to the truth.
+// Checks the derivatives of the driver's networks: Jacobians computed forward and backward agree, and a row
+// has the same bits in every tile and with every instruction set that has FMA. The Python tests compare
+// derivatives with exact ones.
 #pragma once
 
 #include <string>
@@ -10,7 +11,7 @@
 namespace jaxneuron {
 namespace {
 
-// What is wanted of an example, and how many numbers of it there are.
+// The derivatives wanted of an example, and how many numbers they are.
 struct Wanted {
   Wanted(const Example& example, bool backward, std::int64_t directions, const void* given, bool laplacian) {
     const std::int64_t n_in = example.layers.front().n_in;
@@ -28,8 +29,8 @@ struct Wanted {
   std::int64_t with_laplacian;
 };
 
-// Returns y, then J or a product, then L, as one array, evaluated in tiles of `tile_size` rows, or of random
-// sizes if that is 0.
+// Returns one array of the outputs, then the Jacobians or products, then the Laplacians. They are computed in
+// tiles of `tile_size` rows, or of random sizes if that is 0.
 Bytes differentiate(const Kernel& kernel, const Example& example, const Wanted& wanted,
                     std::int64_t tile_size, std::int64_t* bytes) {
   const Network& network = example.network;
@@ -60,7 +61,7 @@ Bytes differentiate(const Kernel& kernel, const Example& example, const Wanted& 
 void check_derivatives(const Example& drawn, std::uint64_t& hash) {
   const Dtype dtype = drawn.network.dtype;
   if (reference::size_of(dtype) == 2) return;
-  Example example;  // of fewer rows
+  Example example;  // the same network with at most 20 rows
   example.network = drawn.network;
   example.batch = drawn.batch;
   example.layers = drawn.layers;
@@ -68,7 +69,7 @@ void check_derivatives(const Example& drawn, std::uint64_t& hash) {
   if (!example.batch.x_stride) example.batch.rows = std::min<std::int64_t>(example.batch.rows, 20);
   const std::int64_t n_in = example.layers.front().n_in;
   const std::int64_t n_out = example.layers.back().n_out;
-  source.seed(n_in + n_out);  // whatever other checks have drawn, by as many instruction sets as there are
+  source.seed(n_in + n_out);  // how often other checks have drawn numbers depends on the CPU
   const std::int64_t directions = random(1, 12);
   const void* const tangents = example.array(example.batch.rows * directions * std::max(n_in, n_out), 1);
   const Wanted cases[] = {{example, false, n_in, nullptr, false},
@@ -90,7 +91,7 @@ void check_derivatives(const Example& drawn, std::uint64_t& hash) {
         if (!same(dtype, bytes, found, other))
           fail(kernel, example, "a row's derivatives depend on its tile");
       }
-      if (set == 0 && kernel_count() > 1) continue;  // without FMA
+      if (set == 0 && kernel_count() > 1) continue;  // the baseline, which has no FMA
       if (fused && !same(dtype, bytes, found, fused))
         fail(kernel, example, "the derivatives' bits are not those of the other instruction sets");
       fused = std::move(found);

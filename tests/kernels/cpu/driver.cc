@@ -1,9 +1,10 @@
-// Evaluates random networks with every instruction set that the CPU has, and checks two things. Outputs are
-// as close to those of plain loops as the error bound says. A row has the same bits in every tile, place and
-// thread, through the kernel's functions and through the C interface, and with every instruction set that has
-// FMA. It is made for sanitizers: no array is larger than it must be.
+// Evaluates random networks with every instruction set that the CPU has, and checks two things. First,
+// outputs differ from those of plain loops by at most the error bound. Second, a row has the same bits in
+// every tile, at every place of a tile, in every thread, through the kernel's functions and through the C
+// interface, and with every instruction set that has FMA. The driver is meant to run under sanitizers, so
+// every array has exactly the size that it needs.
 //
-//     driver [NETWORKS [SEED]]
+//     driver [NETWORKS [SEED]]    how many networks (200), and the seed of the first (1)
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -58,7 +59,7 @@ void check_bound(const Kernel& kernel, const Example& example, const Bytes& y) {
       const reference::Outputs truth = reference::outputs(network, batch, member, row);
       for (std::int64_t j = 0; j < n_out; ++j) {
         if (!(std::fabs(truth.y[j]) + truth.error[j] < reference::largest(network.dtype)))
-          continue;  // may be infinite, or not a number
+          continue;  // the output may be infinite or NaN
         const Real found = reference::get(y.get(), network.dtype, (member * batch.rows + row) * n_out + j);
         if (!(std::fabs(found - truth.y[j]) <= truth.error[j])) {
           std::fprintf(stderr, "row %lld, unit %lld: %.17Lg, not %.17Lg within %.3Lg\n", (long long)row,
@@ -69,7 +70,8 @@ void check_bound(const Kernel& kernel, const Example& example, const Bytes& y) {
     }
 }
 
-// Rotates the rows, so that each stands at another place of a tile or in another tile, and compares the bits.
+// Checks that a row's bits do not depend on its place: rotates the rows, so that each moves to another place
+// of its tile or to another tile, and compares the bits.
 void check_place(const Kernel& kernel, const Example& example, const Bytes& y) {
   Example moved;
   moved.network = example.network;
@@ -120,8 +122,9 @@ void check(const Example& example, std::uint64_t& hash) {
 
 // --- bfloat16's sums and sigmoid ---
 
-// The numbers that sums in pairs are tried on. SMALL: most products are about 2^-126, the smallest normal
-// number. SMALLER: all products are about 2^-150, half the distance between neighbouring floats there.
+// Kinds of numbers with which check_pairs tests sums. SMALL: most products are about 2^-126, the smallest
+// normal number. SMALLER: all products are about 2^-150, half the distance between neighbouring floats near
+// 2^-126.
 enum Kind { ORDINARY, SMALL, SMALLER, ZEROS, ANY, EDGES, KINDS };
 
 std::uint16_t random_bfloat16(Kind kind) {
@@ -145,9 +148,9 @@ std::uint16_t random_bfloat16(Kind kind) {
   }
 }
 
-// Compares the sums of bfloat16 layers with plain loops, for one row or several equal ones. An output shows
-// only 8 of a sum's 24 bits. To show the others, one or two more inputs of 1, with fitting weights, subtract
-// the first 8 or 16 bits.
+// Compares the sums of bfloat16 layers with plain loops, for one row or several equal rows. An output has
+// only 8 of the 24 bits of a sum. To check the other bits, some networks have one or two more inputs, of 1,
+// whose weights subtract the first 8 or 16 bits from the sum.
 void check_pairs() {
   for (int times = 0; times < 400; ++times) {
     const Kind kind = Kind(random(0, KINDS - 1));
@@ -194,9 +197,10 @@ void check_pairs() {
   }
 }
 
-// A bfloat16 layer's sigmoid is a float32 layer's, rounded, where a quick formula for it is most likely to be
-// wrong: at the floats whose sigmoid is nearest to the midpoint between two bfloat16 numbers. Each float is
-// the sum of three bfloat16 inputs. Near 0 the bfloat16 formula is another one.
+// Checks that the sigmoid of a bfloat16 layer is that of a float32 layer, rounded. The inputs are those for
+// which the fast formula of bfloat16 is most likely to be wrong: floats whose sigmoid is close to a midpoint
+// between two bfloat16 numbers. Each float is the sum of three bfloat16 inputs. Floats near 0 are left out,
+// because bfloat16 layers use another formula there.
 void check_sigmoid() {
   std::vector<float> z;
   for (std::uint32_t bits = random(0, 4); bits < 0x3f80; bits += 5) {
@@ -241,7 +245,7 @@ void check_sigmoid() {
 
 // --- threads ---
 
-// A pool as Threads, of which at most `most` help.
+// A pool as `Threads`. At most `most` of its threads help a caller.
 struct Helpers {
   Pool& pool;
   std::int64_t most;
@@ -255,9 +259,9 @@ struct Helpers {
   }
 };
 
-// Checks that every item runs exactly once and is visible to the caller. `counts` is not atomic, so that
-// ThreadSanitizer finds a race. `made` is freed at the end, so that AddressSanitizer finds a thread that
-// starts late and touches the caller's memory.
+// Checks that every item runs exactly once and that the caller sees its result. `counts` is not atomic, so
+// that ThreadSanitizer reports a race. `made` is freed at the end, so that AddressSanitizer reports a thread
+// that starts late and touches the caller's memory.
 void count(Helpers helpers, std::int64_t items, std::int64_t chunk) {
   std::vector<int> counts(items);
   const auto made = std::make_unique<std::atomic<int>>(0);
@@ -266,7 +270,7 @@ void count(Helpers helpers, std::int64_t items, std::int64_t chunk) {
     return [&](std::int64_t first, std::int64_t last) {
       for (std::int64_t i = first; i < last; ++i) ++counts[i];
       if (first % 2)
-        std::this_thread::sleep_for(std::chrono::microseconds(1));  // time for the others to come
+        std::this_thread::sleep_for(std::chrono::microseconds(1));  // gives helpers time to start
     };
   });
   for (const int times : counts)
@@ -286,15 +290,15 @@ void check_threads() {
         for (std::int64_t times = 0; times < 100; ++times) count(helpers, times % 40, 1 + times % 3);
       });
     for (std::thread& caller : callers) caller.join();
-    // Calls from the pool's own threads, all at once, as XLA may make them: no thread is left to help.
+    // The pool's own threads call `parallel`, all at once, as XLA's threads may do: then no thread can help.
     const auto task = [](void* argument) { count(*static_cast<const Helpers*>(argument), 20, 1); };
     for (int times = 0; times < 50; ++times) pool.add(task, const_cast<Helpers*>(&helpers), most);
-  }  // which waits for them
+  }  // the pool's destructor waits for its tasks
 }
 
 // --- the C interface ---
 
-// Evaluates in place: every row of y takes the place of its row of x.
+// Checks an evaluation in place: each row of outputs overwrites its row of inputs.
 void check_in_place(const Plan& plan, const Example& example, const Threads& threads, const Bytes& y) {
   const Network& network = example.network;
   const std::int64_t width = network.layers[0].n_in;
@@ -308,8 +312,9 @@ void check_in_place(const Plan& plan, const Example& example, const Threads& thr
   if (!same(example, y, rows)) fail(*plan.kernel, example, "in place the bits are not the same");
 }
 
-// Runs a plan by eight callers at once: one without helpers, three with a pool of their own, four with the
-// shared one. The callers take subnormal numbers for 0, as XLA's threads do.
+// Checks that eight threads can run one plan at the same time: one without helpers, three with helpers from
+// `pool`, four with helpers from the shared pool. The callers treat subnormal numbers as 0, as XLA's threads
+// do.
 void check_plan(const Example& example, Pool& pool) {
   Error error;
   Helpers helpers{pool, 2};
@@ -321,7 +326,7 @@ void check_plan(const Example& example, Pool& pool) {
     Plan* plan = nullptr;
     const Subnormals count(false);
     if (jaxneuron_plan_make(&example.network, set, &plan, &error)) fail(kernel_of(set), example, error.text);
-    plan->row_work = 1e9;  // so that threads pay
+    plan->row_work = 1e9;  // so large that helpers are worth their cost
     std::vector<std::thread> callers;
     for (int c = 0; c < 8; ++c) {
       const Threads* const threads = c == 0 ? nullptr : c < 4 ? &given : &shared;
@@ -374,7 +379,7 @@ void check_refusals() {
   refuses(good, "layer 0: no activation has the code -1");
 }
 
-// Evaluates one network by several threads at once.
+// Checks that several threads can evaluate one network at the same time.
 void check_together(const Example& example) {
   for (const Kernel* kernel : kernels()) {
     const Bytes y = evaluate(*kernel, example, tile_rows(example.network));

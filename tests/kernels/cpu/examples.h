@@ -1,4 +1,4 @@
-// Random networks for the driver, and what it compares.
+// Random networks for the driver, and functions that compare outputs and report a failure.
 #pragma once
 
 #include <cstdio>
@@ -29,7 +29,7 @@ struct Example {
   std::vector<Bytes> arrays;
   std::int64_t strange = -1;  // a row of infinities, NaNs, subnormal and huge numbers
 
-  // `count` random numbers of about `size`, the same on every machine.
+  // Returns `count` random numbers of about `size`. They are the same on every machine.
   void* array(std::int64_t count, double size) {
     arrays.emplace_back(new char[count * reference::size_of(network.dtype)]);
     for (std::int64_t i = 0; i < count; ++i) {
@@ -80,8 +80,9 @@ std::int64_t random_width() {
   }
 }
 
-// Returns a random activation. Softmaxes come only at the end of a network, where the error bound needs no
-// slope; so do activations that grow so fast that two of them overflow.
+// Returns a random activation. Only the last layer may have a softmax, because the error bound of a layer
+// needs the slopes of the activations before the last. Only the last layer may have exp or square, because
+// two such layers often overflow.
 Activation random_activation(bool last) {
   std::vector<Activation> candidates;
   for (std::int64_t code = 0; code < ACTIVATIONS; ++code) {
@@ -102,8 +103,7 @@ Example random_example() {
   const std::int64_t most = random(0, 3) ? 20 : 200;
   batch.rows = random(1, most);
   const std::int64_t n_in = random_width();
-  const double tiny =
-      random(0, 5) ? 1 : std::ldexp(1.0, random(-135, -60));  // so that there are subnormal numbers
+  const double tiny = random(0, 5) ? 1 : std::ldexp(1.0, random(-135, -60));  // gives subnormal numbers
   std::int64_t width = n_in;
   for (std::int64_t l = 0; l < network.depth; ++l) {
     Layer layer{};
@@ -112,7 +112,7 @@ Example random_example() {
     layer.n_out = width = last && random(0, 3) == 0 ? n_in : random_width();
     const bool population = network.members > 1;
     layer.activation = random_activation(last);
-    for (int i = 0; i < parameters_of(layer.activation); ++i)  // floats, and the second above the first
+    for (int i = 0; i < parameters_of(layer.activation); ++i)  // are floats; the second is larger
       layer.parameters[i] = i + random(1, 1 << 12) * 0x1p-11;
     layer.w_stride = population && random(0, 2) ? layer.n_in * layer.n_out : 0;
     layer.w = example.array(layer.n_in * layer.n_out * (layer.w_stride ? network.members : 1),
@@ -143,7 +143,7 @@ std::unique_ptr<void, decltype(&std::free)> aligned(std::size_t bytes) {
   return {memory, &std::free};
 }
 
-// Returns whether two arrays have the same bits. All NaNs count as the same.
+// Returns whether two arrays have the same bits. Any NaN equals any other.
 bool same(Dtype dtype, std::int64_t bytes, const Bytes& a, const Bytes& b) {
   if (std::memcmp(a.get(), b.get(), bytes) == 0) return true;
   const std::int64_t width = reference::size_of(dtype);
@@ -158,7 +158,7 @@ bool same(const Example& example, const Bytes& a, const Bytes& b) {
   return same(example.network.dtype, example.bytes(), a, b);
 }
 
-// Adds an array to a hash (FNV-1a).
+// Adds an array to a hash (FNV-1a). All NaNs have the same hash.
 void add_to_hash(std::uint64_t& hash, Dtype dtype, std::int64_t bytes, const Bytes& y) {
   const std::int64_t width = reference::size_of(dtype);
   for (std::int64_t i = 0; i < bytes; ++i) {

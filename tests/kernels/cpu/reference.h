@@ -1,9 +1,11 @@
-// A network's outputs by plain loops in long double, and how far from them a kernel's may be.
+// A network's outputs, computed by plain loops in long double, and the largest allowed error of the kernel's
+// outputs.
 //
-// The bound goes through the layers as in the package's oracle. The error of a sum of n products is at most
-// (n + 2) (u (|x| @ |w| + |b|) + s), plus |w| times the error of x; in bfloat16, where subnormal numbers may
-// be taken for 0, plus s (sum |x| + sum |w|). An activation multiplies the error by its slope and adds 2 ULP.
-// Rounding to 16 bits adds half an ULP of that format.
+// The bound is carried from layer to layer, as in jaxneuron/_math/oracle.py. u is the unit roundoff and s the
+// smallest normal number. The error of a sum of n products is at most (n + 2) (u (|x| @ |w| + |b|) + s), plus
+// |w| times the error of x. In bfloat16, where subnormal numbers may be treated as 0, s (sum |x| + sum |w|)
+// is added. An activation multiplies the error by its slope and adds 2 ULP. Rounding to 16 bits adds half an
+// ULP of that format.
 #pragma once
 
 #include <algorithm>
@@ -46,7 +48,7 @@ inline Real get(const void* from, Dtype dtype, std::int64_t at) {
   return f;
 }
 
-// Stores x as element `at` of an array; bits that the dtype does not have are cut off.
+// Stores x as element `at` of an array. Bits that the dtype does not have are cut off.
 inline void put(void* to, Dtype dtype, std::int64_t at, double x) {
   char* bytes = static_cast<char*>(to) + at * size_of(dtype);
   if (dtype == Dtype::float64) {
@@ -73,11 +75,11 @@ inline void put(void* to, Dtype dtype, std::int64_t at, double x) {
   std::memcpy(bytes, &bits, size_of(dtype));
 }
 
-// Returns an activation of a number. The driver does not compile while an activation has no case here.
+// Returns the activation of a number. The driver does not compile if an activation has no case here.
 inline Real formula(const Layer& layer, Real z) {
   const Real first = layer.parameters[0];
   const Real second = layer.parameters[1];
-  const Real root = std::sqrt(std::acos(Real(-1)) / 2);  // of pi / 2
+  const Real root = std::sqrt(std::acos(Real(-1)) / 2);  // the square root of pi / 2
   switch (layer.activation) {
     case Activation::identity:
       return z;
@@ -131,13 +133,13 @@ inline Real formula(const Layer& layer, Real z) {
       return Real(1.0507009873554804934L) * (z > 0 ? z : Real(1.6732632423543772848L) * std::expm1(z));
     case Activation::softmax:
     case Activation::log_softmax:
-      break;  // of rows: `outputs` computes them
+      break;  // take whole rows: `outputs` computes them
   }
   return NAN;
 }
 
-// Returns the largest slope of an activation or, if its slopes have no bound, the largest within `error` of
-// z.
+// Returns the largest slope of an activation. If its slopes are not bounded, returns the largest slope within
+// `error` of z.
 inline Real steepest(const Layer& layer, Real z, Real error) {
   switch (layer.activation) {
     case Activation::leaky_relu:
@@ -167,7 +169,7 @@ inline Real steepest(const Layer& layer, Real z, Real error) {
   }
 }
 
-// The largest finite number.
+// Returns the largest finite number of a dtype.
 inline Real largest(Dtype dtype) {
   return dtype == Dtype::float64    ? std::numeric_limits<double>::max()
          : dtype == Dtype::float16  ? Real(65504)
@@ -186,8 +188,8 @@ inline Outputs outputs(const Network& network, const Batch& batch, std::int64_t 
   const bool is_16_bit = size_of(dtype) == 2;
   const Real u = is_float64 ? 0x1p-53L : 0x1p-24L;
   const Real s = is_float64 ? 0x1p-1022L : 0x1p-126L;
-  const Real stored = dtype == Dtype::bfloat16 ? 0x1p-8L : 0x1p-11L;     // u of 16-bit numbers,
-  const Real spacing = dtype == Dtype::bfloat16 ? 0x1p-133L : 0x1p-24L;  // and their smallest
+  const Real stored = dtype == Dtype::bfloat16 ? 0x1p-8L : 0x1p-11L;     // u of the 16-bit format,
+  const Real spacing = dtype == Dtype::bfloat16 ? 0x1p-133L : 0x1p-24L;  // and its smallest number
   Outputs at;
   for (std::int64_t i = 0; i < network.layers[0].n_in; ++i)
     at.y.push_back(get(batch.x, dtype, member * batch.x_stride + row * network.layers[0].n_in + i));
@@ -201,7 +203,7 @@ inline Outputs outputs(const Network& network, const Batch& batch, std::int64_t 
     for (std::int64_t j = 0; j < layer.n_out; ++j) {
       Real z = layer.b ? get(layer.b, dtype, member * layer.b_stride + j) : Real(0);
       Real size = std::fabs(z);
-      Real passed = 0;  // of the error of x
+      Real passed = 0;  // from the error of x
       Real dropped = 0;
       for (std::int64_t i = 0; i < layer.n_in; ++i) {
         const Real w = get(layer.w, dtype, member * layer.w_stride + i * layer.n_out + j);
@@ -255,8 +257,8 @@ inline std::uint32_t bits_of(float f) {
 
 inline float normal(float f) { return std::fabs(f) < 0x1p-126f ? std::copysign(0.0f, f) : f; }
 
-// Returns a b + c, rounded once to 24 bits, and 0 if that is subnormal. Subnormal results are scaled first,
-// so that they have 24 bits to be rounded to.
+// Returns a b + c, rounded once to 24 bits, or 0 if that is subnormal. Small sums are computed also scaled by
+// 2^64, because unscaled subnormal numbers have less than 24 bits.
 inline float fused(float a, float b, float c) {
   a = normal(a);
   b = normal(b);
@@ -267,8 +269,8 @@ inline float fused(float a, float b, float c) {
   return std::fabs(sum) < 0x1p-126f || std::fabs(scaled) < 0x1p-62f ? std::copysign(0.0f, sum) : sum;
 }
 
-// Returns the sum over pairs of bfloat16 numbers, as many as w has, the second number of each pair before the
-// first.
+// Returns `start` plus the products of x and w, bfloat16 numbers, summed in pairs: in each pair the product
+// of the second numbers is added before that of the first. x may be longer than w; its rest is ignored.
 inline float sum_in_pairs(float start, const std::vector<std::uint16_t>& x,
                           const std::vector<std::uint16_t>& w) {
   const auto step = [&](std::size_t i) {

@@ -1,11 +1,12 @@
-// Times the kernel's own functions on one thread, for tiles that stay in the caches.
+// Times the kernel's own functions on one thread, for tiles that stay in the CPU's caches.
 //
 //     speed [INSTRUCTION_SET [ACTIVATION [DTYPE]]]
 //
-// Prints, for networks of the bench, the least of 15 rounds: microseconds a tile, nanoseconds a row, and
-// GFLOP/s of the products. The first line is the limit for these: fused multiply-adds in registers (AVX-512).
-// Full tiles have as many rows as tuning.h says. In float32, Jacobians with few rows or columns follow. DTYPE
-// may also be bfloat16 or float16; then the time to pack the weights follows.
+// Prints a line for each of some networks, most of them cases of the bench: microseconds a tile, nanoseconds
+// a row, and GFLOP/s of the products, from the fastest of 15 rounds. The first line is the upper limit of
+// GFLOP/s: fused multiply-adds in registers, by AVX-512. Full tiles have TILE_ROWS rows (tuning.h). For
+// float32, a second line has the times with the Jacobian, if the Jacobian has few rows or few columns. DTYPE
+// may also be bfloat16 or float16; the line then ends in the time to pack the weights.
 
 #include <algorithm>
 #include <chrono>
@@ -139,7 +140,7 @@ int main(int arguments, char** values) {
     wanted.backward = c.sizes.back() <= c.sizes.front();
     wanted.directions = std::min(c.sizes.back(), c.sizes.front());
     wanted.result = array(c.rows * c.sizes.front() * c.sizes.back());
-    for (std::size_t i = 0; i < layers.size(); ++i)  // the first products of unit vectors are the weights
+    for (std::size_t i = 0; i < layers.size(); ++i)  // the first product, with unit vectors, costs nothing
       if (i != (wanted.backward ? layers.size() - 1 : 0))
         products += 2.0 * layers[i].n_in * layers[i].n_out * c.rows * wanted.directions;
     const auto room = aligned(kernel->derivative_scratch(network, wanted, c.rows));
