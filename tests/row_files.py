@@ -1,4 +1,4 @@
-"""Files of rows and of a network that evaluates them, for the tests of `evaluate`'s files and of `jaxneuron run`."""
+"""Files of rows and of a network, for tests of `jaxneuron run` and of its readers and writers."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ def refused(tmp_path, capsys):
         before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
         try:
             status = main([str(a) for a in arguments])
-        except SystemExit as exit:  # argparse's way
+        except SystemExit as exit:  # argparse exits like this
             status = exit.code
         printed = capsys.readouterr()
         assert (status, printed.out, printed.err.count("\n")) == (2, "", 1), printed.err
@@ -61,7 +61,7 @@ def read_outputs(path):
 
 
 def run(*arguments, input=None, **environment):
-    """Runs `jaxneuron` in a process of its own."""
+    """Runs the command `jaxneuron` in a new process."""
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "jaxneuron", *map(str, arguments)],
         capture_output=True, text=True, env=os.environ | environment, input=input, check=False,

@@ -15,7 +15,7 @@ needs_the_kernel = pytest.mark.skipif(library.missing() is not None, reason=str(
 
 @functools.cache
 def network(sizes=(3, 17, 2), dtype="float32", activation="tanh", members=0, final_activation="softmax"):
-    """A network of NumPy arrays, or a stack of `members` of them."""
+    """Returns a network of NumPy arrays or, if `members` is not 0, a stack of so many networks."""
     rng = np.random.default_rng(0)
     many = (members,) if members else ()
     layers = [
@@ -34,7 +34,7 @@ def numbers(*shape, dtype="float32", seed=0):
 
 
 def assert_same(found, expected):
-    """Asserts that an array has the expected bits (any NaN counts as NaN) and can be written to."""
+    """Asserts that an array has the expected bits (any NaN equals any other) and can be written to."""
     expected = np.asarray(expected)
     assert type(found) is np.ndarray
     assert found.flags.writeable

@@ -1,4 +1,4 @@
-"""Rows in any form, cut into batches of one shape."""
+"""Rows in any form are cut into batches of one shape."""
 
 import jax
 import numpy as np

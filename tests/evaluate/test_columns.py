@@ -1,4 +1,4 @@
-"""Which columns of a table a network gets, and whether a first line is one of numbers: as processes see it."""
+"""Which columns of a table a network gets, and whether the first line of CSV is a header or a row."""
 
 import contextlib
 import io
@@ -27,7 +27,10 @@ BY_POSITION = "columns are taken by position, because the network has no names f
 
 @pytest.fixture
 def sums(tmp_path, monkeypatch):
-    """Evaluates a + 10 b on a file with this content: the outputs or None, and the text on standard error."""
+    """Returns a function that evaluates a + 10 b on a file of the given content.
+
+    It returns the outputs, or None if they were refused, and the text on standard error.
+    """
     monkeypatch.chdir(tmp_path)
     save("sums.safetensors", SUMS)
     save("named.safetensors", NAMED)
@@ -59,10 +62,10 @@ def sums(tmp_path, monkeypatch):
     ("0.5,1\n2,3\n", [10.5, 32], f"rows.csv: {ROW}"),
     ("\n\n5,6\n", None, "rows.csv: line 3: must be names or a row of numbers, got 5,6, " + EITHER),
     ("0,1\n5,7\n", None, "rows.csv: line 1: must be names or a row of numbers, got 0,1, " + EITHER),
-    ("0,1\n5,7\n8,9\n", [10, 75, 98], f"rows.csv: {ROW}"),  # 8,9 is no name: neither is 0,1
+    ("0,1\n5,7\n8,9\n", [10, 75, 98], f"rows.csv: {ROW}"),  # 8,9 could be names too, so 0,1 is a row
     ("2019,2025\n5,6\n", None, "rows.csv: line 1: must be names or a row of numbers, got 2019,2025, " + EITHER),
     ("2019,2025\n2020,1999\n", [22269, 22010], f"rows.csv: {ROW}"),
-    ("2019,2019\n5,6\n", [22209, 65], f"rows.csv: {ROW}"),  # one name twice
+    ("2019,2019\n5,6\n", [22209, 65], f"rows.csv: {ROW}"),  # names differ from each other
     ("0,1", None, "rows.csv: line 1: must be names or a row of numbers, got 0,1, " + EITHER),
     ("1,0\n5,7\n", [1, 75], f"rows.csv: {ROW}"),
     ("0.0,1.0\n5,7\n", [10, 75], f"rows.csv: {ROW}"),
@@ -96,7 +99,7 @@ def test_no_header_whatever_it_looks_like(sums):
 
 
 def test_one_input(tmp_path):
-    """pandas writes 0 above a single column without a name. Other integers are plain numbers."""
+    """pandas writes 0 above a column without a name. A year may be a name too; other integers are rows."""
 
     def read(text):
         (tmp_path / "x.csv").write_text(text)
@@ -139,7 +142,7 @@ def test_a_header_is_for_csv(sums):
 
 
 def tables(**columns):
-    """The same columns in every kind of file that has names, and the suffix of it."""
+    """Yields the same columns for every kind of file that has names of columns, each with its suffix."""
     names = list(columns)
     text = "".join(f"{','.join(map(str, row))}\n" for row in zip(*columns.values(), strict=True))
     yield f"{','.join(names)}\n{text}", ".csv"
@@ -210,7 +213,7 @@ def test_outputs_have_the_names_that_the_network_knows(sums):
         assert main(["run", model, "rows.csv", "-o", "out.parquet", "--force"]) == 0
         assert pa.parquet.read_table("out.parquet").column_names == names
     assert main(["run", "named.safetensors", "rows.csv", "-o", "out.csv"]) == 0
-    assert np.loadtxt("out.csv") == 75  # in CSV no header is written
+    assert np.loadtxt("out.csv") == 75  # CSV is written without a header
 
 
 def test_many_names_are_not_all_listed():
@@ -235,7 +238,7 @@ def test_ray_takes_columns_in_the_order_of_the_inputs():
 
 
 def test_a_resumed_reader_takes_the_same_columns(tmp_path):
-    """The run resumes in the middle of a file of several blocks, after blank lines."""
+    """The reader resumes in the middle of a file of several blocks, which begins with blank lines."""
     path, names = tmp_path / "rows.csv", ("a", "b")
     lines = [f"{i},{i / 8},text" for i in range(400_000)]
     path.write_text("\n" * 5 + "b,a,name\n" + "\n".join(lines))
@@ -281,7 +284,7 @@ def test_integers_that_are_rounded_are_told_of(sums):
         "because float32 holds every integer only up to 16777216"
     )
     assert sums(np.array([[1, 2**24], [-(2**24), 2]]), suffix=".npy")[1] == ""
-    mixed = pa.table({"a": [0.5], "b": [2**40 + 1]})  # float64 together
+    mixed = pa.table({"a": [0.5], "b": [2**40 + 1]})  # the columns are read as float64
     assert (
         "integers as large as 1099511627777, in column 'b', are rounded" in sums(mixed, suffix=".parquet")[1]
     )

@@ -1,4 +1,4 @@
-"""`evaluate` is right, gives the same bits in every way, needs bounded memory, and stops without leftovers."""
+"""`evaluate`: right outputs, the same bits for any form of rows, bounded memory, clean stops after errors."""
 
 import functools
 import itertools
@@ -57,7 +57,7 @@ def test_within_the_bound_of_mlp_forward(mlp_and_x):
 
 
 def test_a_network_without_a_number_on_several_devices():
-    mlp = MLP([(np.zeros((0, 2), np.float32), None)], final_activation=jnp.cos)  # by XLA
+    mlp = MLP([(np.zeros((0, 2), np.float32), None)], final_activation=jnp.cos)  # XLA evaluates it
     assert evaluate(mlp, np.zeros((3, 0), np.float32), tile=16).tolist() == [[1, 1]] * 3
 
 
@@ -116,7 +116,7 @@ def test_a_row_has_the_same_bits_at_every_place_of_a_default_tile(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("sizes", [(7, 1), (2, 3, 1), (3, 5, 2)])
 def test_a_row_has_the_same_bits_at_every_place_of_any_tile(tile, dtype, sizes):
-    """These are sizes of tiles for which XLA's own product gives leftover rows other bits."""
+    """With these sizes of tiles, XLA's own matrix product gives other bits to the last rows of a tile."""
     with jax.enable_x64(True):
         mlp = jax.tree.map(lambda a: a.astype(dtype), init_mlp(jax.random.key(0), sizes, activation="tanh"))
         rows = np.repeat(numbers(1, sizes[0]).astype(dtype), 530, axis=0)
@@ -152,7 +152,7 @@ def test_float64(x64):
 
 @pytest.mark.parametrize("activation", ["tanh", jnp.sin])
 def test_nothing_compiles_after_the_first_call(activation):
-    """Nothing is compiled in the first call either, if the kernel evaluates."""
+    """If the kernel evaluates the network, the first call does not compile anything either."""
     mlp = network((3, 9, 2), activation)
     with count_compilations() as first:
         evaluate(mlp, numbers(100), tile=8)
@@ -168,7 +168,7 @@ def test_devices_never_wait_for_each_other():
     mlp, mesh = network(), Mesh(np.array(jax.devices("cpu")), ("rows",))
     assert mesh.size == 2
     text = _program(mesh).lower(mlp, numbers(2 * TILE)).compile().as_text()
-    assert f"f32[{TILE},3]" in text  # each device's own tile
+    assert f"f32[{TILE},3]" in text  # each device has a tile of its own
     assert not re.search(r"all-|collective|reduce-scatter|send|recv|channel_id", text)
 
 
@@ -185,7 +185,7 @@ def test_weights_are_placed_once(activation):
 
 
 def test_ten_million_rows_from_map_to_map_take_no_memory():
-    """The memory beyond that of an idle JAX process, without the pages of mapped files."""
+    """Measures memory beyond that of an idle JAX process. Pages of mapped files are not counted."""
     program = """
 import re, jax, jax.numpy as jnp, numpy as np
 from jaxneuron import evaluate, init_mlp
@@ -221,7 +221,7 @@ def test_reading_computing_and_writing_overlap():
         return time.perf_counter() - start
 
     seconds(0)
-    # One after the other would be 3 times as long, with but two of them at a time 2.
+    # Without overlap this would take 3 times as long as computing alone; with two of them at a time, 2 times.
     ratios = []
     for _ in range(5):
         computing = seconds(0)
@@ -246,7 +246,7 @@ def test_nan_rows_pass_through():
 
 
 def test_progress(capsys):
-    counts, devices = [], jax.devices("cpu")  # two of them
+    counts, devices = [], jax.devices("cpu")  # two devices
 
     def count(*rows):
         counts.append(rows)
@@ -260,7 +260,7 @@ def test_progress(capsys):
     assert re.search(r"100%.*40.0/40.0 .*rows/s", printed.err)
 
 
-# --- faults: everything stops, the error is the first one, what was written is whole ---
+# --- faults: everything stops, the first error is raised, and only whole chunks were written ---
 
 
 class Broken(Exception):
@@ -297,7 +297,8 @@ def test_an_error_stops_everything(error, where):
 
 
 def test_a_signal_stops_it_at_once(tmp_path):
-    # A process that a shell starts in the background inherits that SIGINT is ignored, and so does its child.
+    # A shell makes a background process ignore SIGINT, and so do the processes that it starts. The program
+    # undoes that.
     program = """
 import itertools, signal, threading, time, jax, numpy as np
 from jaxneuron import evaluate, init_mlp

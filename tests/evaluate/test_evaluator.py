@@ -21,7 +21,7 @@ from tests.pools import mlps_and_inputs
 pytestmark = pytest.mark.cpu
 SETS = () if library.missing() else library.instruction_sets()
 DTYPES = ("bfloat16", "float16", "float32", "float64")
-WIDTHS = (1, 7, 8, 16, 17, 133, 300)  # about those of vectors; 300 numbers of 64 bits are packed
+WIDTHS = (1, 7, 8, 16, 17, 133, 300)  # near the widths of vectors; weights of 300 float64 units are packed
 
 
 # --- truth ---
@@ -42,7 +42,7 @@ def test_the_bits_of_mlp_forward(mlp_and_x):
 def test_every_pair_of_dtypes(of_weights, of_rows):
     mlp, x = network(dtype=of_weights), numbers(5, 3, dtype=of_rows)
     evaluator = Evaluator(mlp)
-    for x64 in (False, True, False):  # as it is at the call
+    for x64 in (False, True, False):  # the setting at each call applies
         with jax.enable_x64(x64):
             assert_same(evaluator(x), mlp_forward(mlp, x))
 
@@ -229,7 +229,7 @@ def test_members_share_rows_that_out_overlaps():
     evaluator, x = Evaluator(network((3, 8, 3), members=2)), numbers(2, 10, 3)
     y = evaluator(x[0])
     assert_same(evaluator(x[0], out=x), y)
-    evaluator, x = Evaluator(network((4, 8, 2), members=2)), numbers(10, 4)  # as many bytes out as in
+    evaluator, x = Evaluator(network((4, 8, 2), members=2)), numbers(10, 4)  # as many bytes as x
     y = evaluator(x)
     assert_same(evaluator(x, out=x.reshape(2, 10, 2)), y)
 

@@ -1,4 +1,4 @@
-"""Batches go to GPUs and back; tested on any device, because JAX has pinned memory for CPUs too."""
+"""`evaluate` on GPUs. Here its code for GPUs runs on CPUs, because JAX has pinned memory for CPUs too."""
 
 import threading
 
@@ -17,12 +17,12 @@ CPUS = jax.local_devices(backend="cpu")
 
 @pytest.fixture
 def as_gpus(monkeypatch):
-    """Makes the package take CPUs for GPUs."""
+    """Makes `evaluate` use the code for GPUs on CPUs."""
     monkeypatch.setattr(gpus, "are", lambda devices: True)
 
 
 def network(sizes=(3, 40, 2)):
-    """A network that XLA evaluates on every device: no kernel has its last activation."""
+    """Returns a network that XLA evaluates on every device, because no kernel has its last activation."""
     return init_mlp(jax.random.key(0), sizes, activation="tanh", final_activation=jnp.cos)
 
 

@@ -1,4 +1,4 @@
-"""`Evaluator.value_and_jacobian` gives what `mlp_value_and_jacobian` gives, as NumPy arrays."""
+"""`Evaluator.value_and_jacobian` gives the results of `mlp_value_and_jacobian`, as NumPy arrays."""
 
 import jax
 import jax.numpy as jnp

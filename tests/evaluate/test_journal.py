@@ -1,4 +1,4 @@
-"""A file of rows appears only when it is complete; a killed run is resumed, unless the bits could differ."""
+"""The file OUT appears only when it is complete. A killed run can be resumed, unless bits could differ."""
 
 import json
 import multiprocessing
@@ -30,13 +30,16 @@ KILLS = {(".npy", ".npy"): 8, (".csv", ".csv"): 6, (".parquet", ".parquet"): 6}
 
 
 def child(arguments):
-    journals.INTERVAL = 0  # a line for each chunk, so that there is much to tear
+    journals.INTERVAL = 0  # writes a line for each chunk, so that a kill often hits a write
     sys.exit(main(arguments))
 
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts the command in a new process, forked from one that has imported the package but started no thread."""
+    """Returns a function that runs the command in a new process.
+
+    That process is forked from one that has imported the package but has not started any thread.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jaxneuron.cli", "pyarrow.csv", "pyarrow.parquet", __name__])
 
@@ -63,7 +66,7 @@ def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, ta
         time.sleep(chance.uniform(0, 0.05))
         process.kill()
         process.join()
-        if process.exitcode == 0:  # it was done before the signal came
+        if process.exitcode == 0:  # the run ended before the kill
             break
         assert process.exitcode == -signal.SIGKILL
         assert not out.exists()
@@ -78,12 +81,12 @@ def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, ta
     assert {path.name for path in tmp_path.iterdir()} == {f"rows{source}", whole.name, out.name}
 
 
-# --- the journal refuses what would give other bits ---
+# --- a run is not resumed if its bits could differ ---
 
 
 @pytest.fixture
 def stopped(model, tmp_path):
-    """Interrupts a run when some of its rows are done, and returns its arguments."""
+    """Returns a function that interrupts a run after some rows, and returns the run's arguments and OUT."""
 
     def stop(name="out.npy", n=200_000, source="rows.npy", model=model):
         rows, out = write_rows(tmp_path / source, numbers(n)), tmp_path / name
@@ -144,7 +147,7 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, mo
         error
         == f"jaxneuron: {journal}: must be of a run with the same tile, 256, got 128; pass --force without --resume to begin again\n"
     )
-    with monkeypatch.context() as patch:  # as where no kernel has been compiled
+    with monkeypatch.context() as patch:  # as on a machine without the compiled kernel
         patch.setattr("jaxneuron._kernels.library.missing", lambda: "gone")
         assert "with the same evaluator, XLA, layer by layer: gone, got " in refused(*arguments, "--resume")
     with jax.default_matmul_precision("bfloat16"):
@@ -210,7 +213,7 @@ def test_a_journal_may_end_anywhere(stopped, tmp_path, model):
 
 @pytest.mark.parametrize("name", ["out.npy", "out.csv", "out.parquet"])
 def test_a_full_disk(model, tmp_path, name):
-    """Limits the size of files to 600 kB, of at least 1 MB: for this process that is like a full disk."""
+    """Limits files to 600 kB. The outputs need 1 MB or more, so for this process the disk seems full."""
     rows, out = write_rows(tmp_path / "rows.npy", numbers(150_000)), tmp_path / name
     arguments = (model, rows, "-o", out, "--tile", "1024")
     program = """
@@ -274,7 +277,7 @@ def test_a_folder_that_is_not_writable(model, capsys):
         (folder / "model.safetensors").write_bytes(model.read_bytes())
         rows = write_rows(folder / "rows.npy", numbers(5))
         os.chmod(folder, 0o555)
-        root = os.geteuid() == 0  # who may write anywhere
+        root = os.geteuid() == 0  # root may write everywhere
         if root:
             os.seteuid(65534)
         try:

@@ -1,4 +1,4 @@
-"""`evaluate` keeps nothing of a network between calls that has become wrong."""
+"""`evaluate` keeps data of a network between calls, and notices that the network's arrays have changed."""
 
 import warnings
 
@@ -25,7 +25,7 @@ def test_weights_of_numpy_may_change_between_calls(of_weights, of_rows):
             assert evaluate(mlp, rows).tobytes() == np.asarray(mlp_forward(mlp, rows)).tobytes()
             array *= -2
         assert evaluate(mlp, rows).tobytes() == np.asarray(mlp_forward(mlp, rows)).tobytes()
-    with warnings.catch_warnings(action="ignore"):  # NumPy's, that this will go
+    with warnings.catch_warnings(action="ignore"):  # NumPy warns that setting a shape is deprecated
         arrays[0].shape = (5, 3)
     with pytest.raises(ValueError, match="layer 0: b must have shape"):
         evaluate(mlp, rows)

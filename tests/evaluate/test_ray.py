@@ -1,4 +1,4 @@
-"""`RowEvaluator`, by itself and in real Ray Data: two actors on this machine, Parquet in and out."""
+"""`RowEvaluator`, by itself and in Ray Data: two actors on this machine read and write Parquet."""
 
 import pickle
 import re
@@ -147,10 +147,10 @@ def test_parquet_through_two_actors_one_of_which_is_killed(model, tmp_path):
     assert len(actors) >= 2
     sizes = {int(size) for sizes in actors for size in sizes}
     assert max(sizes) == 1500
-    assert len(sizes) > 1  # ragged batches
+    assert len(sizes) > 1  # batches of different sizes
     files = sorted((tmp_path / "out").glob("*.parquet"))
     table = pa.concat_tables([pa.parquet.read_table(file) for file in files])
-    order = np.argsort(table["id"].to_numpy())  # a killed actor's blocks may be written after later ones
-    assert np.array_equal(table["id"].to_numpy()[order], np.arange(N))  # each row once
+    order = np.argsort(table["id"].to_numpy())  # blocks of a killed actor may be written after later blocks
+    assert np.array_equal(table["id"].to_numpy()[order], np.arange(N))  # each row is there once
     y = np.array([value.as_py() for value in table["y"]], np.float32)
     same(y[order], model, x)

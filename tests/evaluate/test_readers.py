@@ -1,4 +1,4 @@
-"""Rows from `.npy`, `.csv` and `.parquet` files: every number is read, and errors name the line or the row."""
+"""Readers of `.npy`, `.csv` and `.parquet` files read every number. Errors name the line or the row."""
 
 import sys
 
@@ -95,7 +95,7 @@ def test_bad_npy(model, tmp_path, refused, array, message):
 
 
 def test_a_file_of_several_arrays_is_not_rows(model, tmp_path, refused):
-    """As equinox.tree_serialise_leaves writes: the first weights would be taken for rows."""
+    """equinox.tree_serialise_leaves writes such files. Their first weights must not be read as rows."""
     with open(tmp_path / "rows.npy", "wb") as file:
         np.save(file, np.ones((2, 3)))
         np.save(file, np.ones(3))

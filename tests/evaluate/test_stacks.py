@@ -1,4 +1,4 @@
-"""`evaluate` of a stack gives the bits of each member alone, in every form of rows and outputs."""
+"""`evaluate` of a stack gives each member the bits that it has alone, for any form of rows and outputs."""
 
 import itertools
 
@@ -55,7 +55,7 @@ def test_every_way_gives_the_bits_of_each_member(activation, devices, as_gpus, m
         assert (y.dtype, y.shape) == (np.float32, (3, len(ROWS), 2))
         if kernel:
             assert np.array_equal(y, expected)
-        np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-7)  # XLA's program of members is another
+        np.testing.assert_allclose(y, expected, rtol=1e-6, atol=1e-7)  # for XLA a stack is another program
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])

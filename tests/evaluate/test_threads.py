@@ -1,4 +1,4 @@
-"""`Evaluator` called from many threads, evaluated by many threads, and called in forked processes."""
+"""`Evaluator` is called by many threads, computes with many threads, and is called in forked processes."""
 
 import contextlib
 import multiprocessing
@@ -18,7 +18,7 @@ from jaxneuron._kernels import threads
 from tests.evaluate.networks import assert_same, needs_the_kernel, network, numbers
 
 pytestmark = pytest.mark.cpu
-LONG = ((256,) * 4, 500)  # some ms: two threads are repaid
+LONG = ((256,) * 4, 500)  # sizes and rows: takes some ms, so a second thread saves time
 
 
 @pytest.mark.parametrize("rows", [1, 40, 700])
@@ -51,8 +51,8 @@ def test_the_same_bits_by_any_number_of_threads():
 
 
 def helpers():
-    """The number of threads in the pool; JAX's own threads, which come and go meanwhile, are not counted."""
-    time.sleep(0.1)  # a new one names itself
+    """Returns the number of threads in the pool, without JAX's own threads, which come and go meanwhile."""
+    time.sleep(0.1)  # a new thread gives itself its name
     names = []
     for file in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ def test_long_calls_let_other_threads_run():
 
     worker = threading.Thread(target=work)
     try:
-        sys.setswitchinterval(100)  # a thread that has the GIL keeps it, unless it gives it away
+        sys.setswitchinterval(100)  # a thread keeps the GIL until it releases it by itself
         worker.start()
         begun.wait()
         time.sleep(0.01)

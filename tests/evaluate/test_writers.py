@@ -1,4 +1,4 @@
-"""Rows to `.npy`, `.csv` and `.parquet` files."""
+"""Writers of `.npy`, `.csv` and `.parquet` files."""
 
 import io
 
