@@ -23,7 +23,7 @@ SMALL = Case((3, 5, 2), "tanh", "sigmoid", 6, "quick to check")
 
 @pytest.fixture
 def _as_users_have_it():
-    """JAX's strictness is ours, not our peers'."""
+    """Allows rank promotion, which the suite forbids but other libraries in the bench need."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
@@ -153,13 +153,13 @@ def test_the_floor_counts_operations_activations_and_bytes():
     assert found.activations == pytest.approx(
         4 * 256 * 16384 * floor.activation_seconds("sigmoid", "float32")
     )
-    # 8 MB in and 8 MB out, at 1 to 1000 GB/s
+    # 16 MiB in and 16 MiB out, at 1 to 1000 GB/s
     assert 2 * 256 * 16384 * 4 / 1e12 < found.copies < 2 * 256 * 16384 * 4 / 1e9
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell a process its peak memory")
 def test_peak_memory_is_that_of_the_process_alone():
-    held = np.ones(10**8)  # 800 MB here, which must not be counted there
+    held = np.ones(10**8)  # 800 MB in this process, which the other process must not count
     found = memory.peak("textbook", next(case for case in CASES if case.rows == 1))
     assert held.nbytes > 8e8 - 1
     assert 20 < found < 700

@@ -14,7 +14,7 @@ SMALL = Case((3, 5, 2), "tanh", "sigmoid", 6, "quick to check")
 
 
 class Fake:
-    """An installation whose every output is `off`."""
+    """Stands in for an installation. Its outputs are too large by `off`."""
 
     def __init__(self, off):
         self.about, self.off = {"from": "elsewhere"}, off
@@ -25,7 +25,7 @@ class Fake:
 
 
 def test_two_installations_are_timed_in_turn(tmp_path):
-    """The same one twice: what is compared is the same, and what is printed is in the file."""
+    """Compares this installation with itself. The file must have the printed numbers."""
     out, words = tmp_path / "beside.json", ["2-3-1 sigmoid x 1"]
     command = [sys.executable, "-m", "bench", "--beside", sys.executable, "--quick", *words, "-o", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -63,7 +63,7 @@ def test_a_python_without_jaxneuron_is_an_error(tmp_path):
 
 
 def make_python(folder):
-    """An executable that fails as a Python without jaxneuron does."""
+    """Makes an executable that fails like a Python without jaxneuron; returns its path."""
     program = folder / "python"
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A transport simulation of TORAX with its surrogate evaluated here: the same profiles, in about the same time."""
+"""If jaxneuron evaluates TORAX's surrogate, a simulation gives the same profiles in about the same time."""
 
 import logging
 
@@ -25,11 +25,11 @@ def test_the_kernel_evaluates_the_surrogate(both):
 
 
 def test_profiles_are_the_same(both):
-    """TORAX computes in float64. Its solver makes 1e-11 of rounding errors of 1e-16."""
+    """TORAX computes in float64. Its solver turns rounding errors of 1e-16 into differences of 1e-11."""
     assert {"T_e", "T_i", "n_e", "psi"} <= both.differences().keys()
     assert max(both.differences().values()) < 1e-9
 
 
 def test_it_takes_about_the_same_time(both):
-    """Measured on two quiet cores: 1.03 to 1.05 times as long; 1.01 where no thread of XLA's pool is woken to help."""
+    """On two quiet cores it took 1.03 to 1.05 times as long; 1.01 times if no thread was woken to help."""
     assert min(both.ours.seconds) <= 1.15 * min(both.flax.seconds)

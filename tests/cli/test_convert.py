@@ -1,4 +1,4 @@
-"""`jaxneuron convert` and `info` on the files that need no other library; the others: tests/interop/test_cli.py."""
+"""`jaxneuron convert` and `info` on files that need no other library (others: tests/interop/test_cli.py)."""
 
 import jax
 import numpy as np
@@ -16,14 +16,17 @@ ACTIVATIONS = ("--activation", "tanh", "--final-activation", "softmax")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Runs the command line in a folder with a network, `m.safetensors`: its status, and what it printed."""
+    """Returns a function that runs the command line in a folder with a network, `m.safetensors`.
+
+    It returns the exit status and the text on standard output and standard error.
+    """
     monkeypatch.chdir(tmp_path)
     save("m.safetensors", MLP)
 
     def run(*arguments):
         try:
             status = main([str(argument) for argument in arguments])
-        except SystemExit as exit:  # argparse's way
+        except SystemExit as exit:  # argparse exits like this
             status = exit.code
         printed = capsys.readouterr()
         return status, printed.out, printed.err

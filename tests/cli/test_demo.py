@@ -1,4 +1,4 @@
-"""`jaxneuron demo`, as a process."""
+"""`jaxneuron demo`, run in a new process."""
 
 import re
 

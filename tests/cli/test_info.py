@@ -1,4 +1,4 @@
-"""`jaxneuron info`, as a process; of other kinds of file: test_convert.py."""
+"""`jaxneuron info`, run in a new process. test_convert.py tests it on other kinds of file."""
 
 import jaxneuron
 from tests import make_qlknn

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, errors in one line, closed pipes."""
+"""What all commands have in common: help, errors of one line, closed pipes."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.row_files import run
 
 @pytest.fixture
 def rows(tmp_path):
-    """A path with 40 rows of three numbers."""
+    """The path of a file with 40 rows of three numbers."""
     path = tmp_path / "rows.npy"
     np.save(path, np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))
     return path
@@ -27,7 +27,7 @@ def test_help_everywhere():
     assert run("--version").stdout == f"jaxneuron {jaxneuron.__version__}\n"
 
 
-# --- refusals: one line, status 2, nothing half-written ---
+# --- refusals: one line, status 2, no incomplete file ---
 
 
 def test_a_refusal_as_a_user_sees_it(model, rows, tmp_path):

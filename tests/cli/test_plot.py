@@ -1,4 +1,4 @@
-"""`jaxneuron plot`, on real files; and without matplotlib."""
+"""`jaxneuron plot` writes pictures; without matplotlib it names the extra to install."""
 
 import re
 import subprocess
@@ -46,12 +46,12 @@ def test_plot(tmp_path, what, suffix, size):
         width, height = re.search(rb'<svg [^>]*?width="(\S+)pt" height="(\S+)pt"', first.replace(b"\n", b" ")).groups()  # fmt: skip
         assert (float(width), float(height)) == size
     assert main(["plot", *arguments, "-o", str(out), "--force"]) == 0
-    assert out.read_bytes() == first  # pictures get committed
+    assert out.read_bytes() == first  # the same bytes, as people commit pictures
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 def test_plot_draws_what_it_is_told(tmp_path):
-    """Each WHAT gives the picture that its function in jaxneuron.plot draws, byte for byte."""
+    """For each WHAT, the file has the bytes of the picture that a function of jaxneuron.plot draws."""
     told = {}
     for what in (*pictures_of(), "gates"):
         out = tmp_path / f"{what}.svg"
@@ -124,7 +124,7 @@ def test_plot_refuses(tmp_path, monkeypatch, capsys, arguments, message):
     (tmp_path / "old.png").write_text("old")
     try:
         status = main(["plot", *arguments.split()])
-    except SystemExit as exit:  # argparse's way
+    except SystemExit as exit:  # argparse exits like this
         status = exit.code
     assert (status, *capsys.readouterr()) == (2, "", f"jaxneuron: {message}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["old.png"]

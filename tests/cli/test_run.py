@@ -1,4 +1,4 @@
-"""`jaxneuron run`, on files of any length and on streams."""
+"""`jaxneuron run` on files of any length and on streams."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from tests.row_files import numbers, read_outputs, run, write_rows
 
 @pytest.fixture
 def rows(tmp_path):
-    """A path with 40 rows of three numbers."""
+    """The path of a file with 40 rows of three numbers."""
     path = tmp_path / "rows.npy"
     np.save(path, np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32))
     return path
@@ -185,7 +185,7 @@ def test_force_replaces_even_the_input(model, rows):
 # --- interrupted ---
 
 
-# A process that a shell starts in the background inherits that SIGINT is ignored, and so does what it starts.
+# A shell makes a background process ignore SIGINT, and so do the processes that it starts. This undoes that.
 IN_FRONT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 
 
@@ -221,7 +221,7 @@ def test_an_interrupt_that_python_loses(model, tmp_path, monkeypatch, capsys):
         def update(self, n=1):
             class Finalised:
                 def __del__(self):
-                    signal.raise_signal(signal.SIGINT)  # what is raised here is ignored
+                    signal.raise_signal(signal.SIGINT)  # Python ignores an exception raised in __del__
 
             if not self.n:
                 Finalised()

@@ -1,4 +1,4 @@
-"""The command line on a file of stacked networks."""
+"""The commands on a file of stacked networks."""
 
 import jax
 import numpy as np

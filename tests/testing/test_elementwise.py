@@ -1,4 +1,4 @@
-"""Laws of elementwise functions: right functions pass, as the doctests show, and wrong ones are found."""
+"""Laws of elementwise functions fail for wrong functions. The doctests show that right functions pass."""
 
 import re
 
@@ -101,6 +101,6 @@ def test_max_ulp_error_finds_the_worst():
     assert worst == (1.0, 2.0)
     assert max_ulp_error(lambda z: z * np.nan, "tanh", over=x)[0] == np.inf
     assert max_ulp_error(lambda z: np.float16(0) * z.astype(np.float16), lambda z: z, over=np.array([2.0**-24]).astype(np.float16)) == (1.0, 2.0**-24)  # fmt: skip
-    # the figure of jax.nn.sigmoid that the project began with
+    # jax.nn.sigmoid at inputs where its error is large
     ulps, _ = max_ulp_error(jax.nn.sigmoid, "sigmoid", over=np.array([-16.6357, -16.650114], np.float32))
     assert 2 < ulps < 2.5

@@ -1,4 +1,4 @@
-"""Laws of results: right results pass, as the doctests show, and wrong ones are found and named."""
+"""Laws of results fail for wrong results, and say where. The doctests show that right results pass."""
 
 import re
 
@@ -96,7 +96,7 @@ def test_rows_independent_names_the_rows():
         assert_rows_independent(lambda x: jax.nn.softmax(x, axis=0), x)
     with pytest.raises(AssertionError, match="f must keep the 3 rows"):
         assert_rows_independent(lambda x: x.sum(axis=0), x)
-    for value in (-1.5, 0, 1, 6e4, np.nan):  # whatever a row holds, the change is one
+    for value in (-1.5, 0, 1, 6e4, np.nan):  # the law changes every row, whatever numbers it holds
         rows = np.full((3, 2), value, np.float16)
         with pytest.raises(AssertionError, match="changing row 0 of 3 changed row 1"):
             assert_rows_independent(lambda x: np.full_like(x, (x == 1).sum()), rows)

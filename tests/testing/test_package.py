@@ -1,4 +1,4 @@
-"""The namespace `jaxneuron.testing`."""
+"""The public names of `jaxneuron.testing`, and its optional libraries."""
 
 import subprocess
 import sys

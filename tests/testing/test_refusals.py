@@ -1,4 +1,4 @@
-"""Wrong arguments are refused when a strategy is defined, and before a law is checked."""
+"""Strategies refuse wrong arguments when they are defined, and laws before they check anything."""
 
 import re
 

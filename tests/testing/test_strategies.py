@@ -1,4 +1,4 @@
-"""What the strategies draw, and how it shrinks."""
+"""What the strategies draw, and how their examples shrink."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_kinds_are_drawn_when_on_and_only_then(kind, has, dtype):
     info = jnp.finfo(dtype)
     layer = find(layers(1, 1, dtype=dtype, bias=False, **{kind: True}), lambda p: has(float(p.w[0, 0]), info))
     assert layer.w.dtype == jnp.dtype(dtype)
-    if (kind, dtype) != ("tiny", "float16"):  # float16's smallest normal number is an ordinary one
+    if (kind, dtype) != ("tiny", "float16"):  # the ordinary numbers begin at float16's smallest normal number
         quick = settings(max_examples=200, database=None, derandomize=True)
         with pytest.raises(NoSuchExample):
             find(numbers(dtype), lambda v: has(v, info), settings=quick)
@@ -132,7 +132,7 @@ def test_a_property_compiles_as_often_as_there_are_shapes():
     assert compilations(params_and_inputs(one, batch=[(2,)])) == 1
     four = mlps([(3, 5, 4), (4, 5, 3)], activations=["tanh"], bias=True, dtypes="float32")
     assert compilations(params_and_inputs(four, batch=[(3,), (4,)])) == 4
-    assert compilations(params_and_inputs(), 30) <= 30  # one an example, at most
+    assert compilations(params_and_inputs(), 30) <= 30  # at most one for each example
 
 
 def test_the_profile_is_not_installed(monkeypatch):
