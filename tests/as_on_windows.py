@@ -1,6 +1,7 @@
-"""Removes what Windows lacks, then uses the package end to end in the current folder; for `test_everywhere.py`.
+"""Makes Python lack what it lacks on Windows, then uses the whole package in the current folder.
 
-The other libraries are imported before: on Windows they do without these things, here they still need them.
+`test_everywhere.py` runs this file. Other libraries are imported first, because on Linux they need functions
+that are then removed. On Windows they do not need them.
 """
 
 import contextlib
@@ -52,7 +53,7 @@ def refuses_open_files(change):
 
 
 def is_open(path):
-    """Whether this process has the file open or mapped."""
+    """Returns whether this process has the file open or mapped into memory."""
     real = os.path.realpath(path)
     for descriptor in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -62,7 +63,7 @@ def is_open(path):
 
 
 def files():
-    # filelock removes the lock's file itself on Windows.
+    # Lock files are left out: filelock removes them only on Windows.
     return sorted(path.name for path in Path().iterdir() if path.suffix != ".lock")
 
 
@@ -110,7 +111,7 @@ def use_the_package():
     assert {"y.npy.partial", "y.npy.journal"} < set(files())
     assert "the last" in run("run", "m.safetensors", "x.npy", "-o", "y.npy", "--tile", "128", "--resume")
     assert np.load("y.npy").tobytes() == expected.tobytes()
-    run("run", "m.safetensors", "y.csv", "-o", "z.npy", status=2)  # 2 columns for 3 inputs
+    run("run", "m.safetensors", "y.csv", "-o", "z.npy", status=2)  # y.csv has 2 columns, the network 3 inputs
     Path("bad.csv").write_text("1,2,3\n" * 1_000_000 + "1,2,oops\n")
     run("run", "m.safetensors", "bad.csv", "-o", "z.npy", status=2)
     assert files() == ["bad.csv", "m.safetensors", "x.npy", "x.parquet", "y.csv", "y.npy"]

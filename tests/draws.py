@@ -1,4 +1,4 @@
-"""Random numbers for tests: a test gets the same ones whichever tests ran before it."""
+"""Random numbers for tests. A test gets the same numbers, whichever tests ran before it."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ _MADE = []
 
 
 def generator():
-    """A random generator for a module of tests, which is reset before each test."""
+    """Returns a random generator for a module of tests. It is reset before each test."""
     made = np.random.default_rng(0)
     _MADE.append((made, made.bit_generator.state))
     return made

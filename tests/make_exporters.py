@@ -1,9 +1,9 @@
-"""Makes tests/data/exporters/: networks with every activation, as exporters write them to ONNX.
+"""Makes the ONNX files in tests/data/exporters/: networks with every activation, written by two exporters.
 
     pip install torch onnxscript jax2onnx; python -m tests.make_exporters
 
 The files in the repository were written by torch 2.13.0 (onnxscript 0.7.2) and jax2onnx 0.17.1 (jax 0.10.2).
-Weights are random. The exporters' notes about the machine are removed.
+Weights are random. What the exporters record about the machine is removed.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ TORCH = [(False, 9), (False, 17), (False, 20), (True, 18), (True, 23)]  # dynamo
 
 
 def torch_activations(nn, opset):
-    """Those of PyTorch's activations that jaxneuron has."""
+    """Yields the activations of PyTorch that jaxneuron has."""
     yield from (nn.GELU(), nn.GELU("tanh"), nn.Softplus(), nn.Softplus(2.0), nn.SiLU(), nn.SELU(), nn.ELU())
     yield from (nn.ELU(0.3), nn.LeakyReLU(), nn.LeakyReLU(0.2), nn.PReLU(), nn.Hardsigmoid(), nn.Hardswish())
     yield from (nn.ReLU6(), nn.Hardtanh(), nn.Hardtanh(-2.0, 3.0), nn.Softsign(), nn.Mish(), nn.LogSigmoid())
     yield from (nn.Sigmoid(), nn.Tanh(), nn.ReLU())
-    if opset >= 12:  # the first with Celu
+    if opset >= 12:  # the first opset with Celu
         yield from (nn.CELU(), nn.CELU(0.3))
 
 
@@ -81,7 +81,7 @@ def by_jax2onnx():
 
 
 def without_notes(model):
-    """The model without the files, lines and versions of the machine on which it was made."""
+    """Removes file names, line numbers and versions of the machine that made the model; returns the model."""
     for part in (
         model,
         model.graph,

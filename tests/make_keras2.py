@@ -1,9 +1,9 @@
-"""Makes the files in tests/data/keras/ that Keras 2 writes, with random weights.
+"""Makes the files of Keras 2 in tests/data/keras/, with random weights.
 
     pip install tensorflow==2.15.1; python tests/make_keras2.py    # and again with 2.13.1, whose files differ
 
-One model has every layer that is read in another way than that of Keras 3; of a plain model only the weights
-are written.
+One model has every layer that the importer reads differently from Keras 3. Of the other model, a plain one,
+only the weights are written.
 """
 
 from pathlib import Path
@@ -47,13 +47,13 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     functional.save(FOLDER / f"{version}_model.keras")
     sequential.save_weights(FOLDER / f"{version}.weights.h5")
-    if version == "2_15":  # these two are the same in both
+    if version == "2_15":  # both versions write these two files in the same form
         functional.save(FOLDER / f"{version}_model.h5", include_optimizer=False)
-        sequential.save_weights(FOLDER / f"{version}_weights.h5")  # another layout, by the file's name
+        sequential.save_weights(FOLDER / f"{version}_weights.h5")  # this name gives another layout
     rows = rng.normal(size=(5, 4)).astype(np.float32)
     loaded = tensorflow.keras.models.load_model(
         FOLDER / f"{version}_model.keras"
-    )  # its Normalization is ready
+    )  # only a loaded model's Normalization is ready to evaluate
     outputs = loaded(rows.reshape(5, 2, 2)).numpy(), sequential(rows).numpy()
     np.savez(FOLDER / f"{version}.npz", rows=rows, model=outputs[0], weights=outputs[1])
 

@@ -1,4 +1,4 @@
-"""The polynomials of jaxneuron/_math/formats.py, computed by mpmath: `python -m tests.make_polynomials`."""
+"""Computes the polynomials of jaxneuron/_math/formats.py with mpmath: `python -m tests.make_polynomials`."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from jaxneuron._math.formats import FLOAT32, FLOAT64
 
 MP = mpmath.mp.clone()
 MP.prec = 500
-NEAR_0 = MP.mpf(2) ** -60  # closer to 0 the quotients below lose digits: the value at this point is taken
+NEAR_0 = MP.mpf(2) ** -60  # nearer to 0 the quotients below lose bits, so their value at this point is used
 
 
 def interpolate(f: Callable, low: float, high: float, degree: int) -> list:
-    """The coefficients, lowest first, of the polynomial through `f` at the Chebyshev nodes of [low, high]."""
+    """Returns the polynomial through `f` at Chebyshev nodes of [low, high]: coefficients, lowest first."""
     low, high, count = MP.mpf(low), MP.mpf(high), degree + 1
     nodes = [
         (low + high) / 2 + (high - low) / 2 * MP.cos(MP.pi * (2 * k + 1) / (2 * count)) for k in range(count)
@@ -23,24 +23,27 @@ def interpolate(f: Callable, low: float, high: float, degree: int) -> list:
 
 
 def exp(u):
-    """exp(u) = 1 + u + u^2 EXP(u)"""
+    """Returns EXP(u), from exp(u) = 1 + u + u^2 EXP(u)."""
     return (MP.expm1(u) - u) / u**2 if abs(u) > NEAR_0 else MP.mpf(1) / 2
 
 
 def tanh(square):
-    """tanh(x) = x + x^3 TANH(x^2)"""
+    """Returns TANH(x^2), from tanh(x) = x + x^3 TANH(x^2)."""
     x = MP.sqrt(max(square, NEAR_0))
     return (MP.tanh(x) - x) / x**3
 
 
 def log(square):
-    """log1p(f) = 2 atanh(s) = s (2 + s^2 LOG(s^2))"""
+    """Returns LOG(s^2), from log1p(f) = 2 atanh(s) = s (2 + s^2 LOG(s^2)), s = f / (2 + f)."""
     s = MP.sqrt(max(square, NEAR_0))
     return (2 * MP.atanh(s) / s - 2) / s**2
 
 
 def gelu(shifted):
-    """erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8), t = a / (a + 4)"""
+    """Returns GELU(t - 3/8), from erfc(a / sqrt(2)) exp(a^2 / 2) (a + 13/16) = 13/16 + t GELU(t - 3/8).
+
+    Here t = a / (a + 4).
+    """
     t = shifted + MP.mpf(3) / 8
     if abs(t) < NEAR_0:
         t = NEAR_0
@@ -50,19 +53,19 @@ def gelu(shifted):
 
 
 def sin(square):
-    """sin(r) = r + r^3 SIN(r^2)"""
+    """Returns SIN(r^2), from sin(r) = r + r^3 SIN(r^2)."""
     r = MP.sqrt(max(square, NEAR_0))
     return (MP.sin(r) - r) / r**3
 
 
 def cos(square):
-    """cos(r) = 1 - r^2/2 + r^4 COS(r^2)"""
+    """Returns COS(r^2), from cos(r) = 1 - r^2/2 + r^4 COS(r^2)."""
     square = max(square, NEAR_0)
     return (MP.cos(MP.sqrt(square)) - 1 + square / 2) / square**2
 
 
 def polynomials(f) -> dict[str, np.ndarray]:
-    """The polynomials for the format `f`, of the degrees it has, rounded to it."""
+    """Returns the polynomials of the format `f`: with the degrees that it has, rounded to its dtype."""
     reach = MP.log(2) / 2 * MP.mpf("1.002")
     end = f.gelu_zero.xla / (f.gelu_zero.xla + MP.mpf(4)) - MP.mpf(3) / 8
     quarter = (MP.pi / 4) ** 2 * MP.mpf("1.002")

@@ -12,7 +12,7 @@ SHIPPED = Path(jaxneuron.__file__).parent / "data" / "qlknn_7_11.safetensors"
 
 
 def folded_qlknn() -> MLP:
-    """The published float32 weights in float64, with input and output scaling folded in."""
+    """Returns the published float32 network in float64, with the scaling of inputs and outputs folded in."""
     with np.load(WEIGHTS) as file:
         published = {name: file[name].astype(np.float64) for name in file.files}
     layers = [(published[f"w{i}"], published[f"b{i}"]) for i in range(6)]

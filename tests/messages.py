@@ -1,11 +1,11 @@
-"""Keeps `messages.txt`, the table of every message of the package and of the help, as a user sees them.
+"""Updates `messages.txt`, the table of all messages and all lines of help, as a user sees them.
 
-    python -m pytest -p tests.messages [TESTS]      updates the table with what these tests raise
+    python -m pytest -p tests.messages [TESTS]      updates the table with the messages that these tests raise
 
-The messages are found in the source: wherever an exception is made, a warning given, or a line written to
-standard error. Each needs a line in the table that its text fits: an example, taken from a test that raised it
-or, where no test does, written by hand. A line that fits no longer is dropped; one that the tests no longer raise
-in these words is replaced.
+This module finds the messages in the source: wherever the package makes an exception, gives a warning or
+writes a line to standard error. For each message the table needs a line that fits its text. That line is an
+example: a message that a test raised or, if no test raises it, one written by hand. An update removes lines
+that no longer fit, and replaces lines that the tests no longer raise word for word.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Every line of help and every message of jaxneuron, as a user sees it: below the 
 tests/messages.py says how this table is kept. "[no remedy: ...]" is no part of a message: it says why it has none.
 """
 SPEAKING = {"warn", "say", "add_note", "error", "ArgumentTypeError"}  # functions that take a message
-ANY = "\0"  # in a text, for what is known only when the message is made
-MISSING = "MISSING: "  # in the table, before a text that has no line so far
-PASSED_ON = "passes on: "  # before a call whose argument has no words of its own
+ANY = "\0"  # in a text, stands for a part that is known only when the message is made
+MISSING = "MISSING: "  # in the table, before a text that has no line yet
+PASSED_ON = "passes on: "  # before a call that passes on a message made elsewhere
 
 # --- the messages in the source ---
 
@@ -48,7 +48,7 @@ class Message(NamedTuple):
 
 
 def messages() -> list[Message]:
-    """All messages, in the order of the source."""
+    """Returns all messages, in the order of the source."""
     paths = sorted(Path(PACKAGE).rglob("*.py"), key=lambda path: path.relative_to(ROOT).parts)
     sources = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in paths}
     trees = {file: ast.parse(source) for file, source in sources.items()}
@@ -78,7 +78,7 @@ def _assigned(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _exceptions(trees: Iterable[ast.AST]) -> set[str]:
-    """The names of Python's exceptions and of the package's own."""
+    """Returns the names of Python's exceptions and of the package's exceptions."""
     types = {name: value for name, value in vars(builtins).items() if isinstance(value, type)}
     found = {name for name, value in types.items() if issubclass(value, BaseException)}
     classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
@@ -88,7 +88,7 @@ def _exceptions(trees: Iterable[ast.AST]) -> set[str]:
 
 
 def _texts(node: ast.AST, named: dict[str, ast.AST]) -> list[str]:
-    """The texts that an expression can have, with `ANY` for their variable parts."""
+    """Returns the texts that an expression can have, with `ANY` for their variable parts."""
     match node:
         case ast.Constant(value=str(text)):
             return [text]
@@ -113,7 +113,7 @@ def _texts(node: ast.AST, named: dict[str, ast.AST]) -> list[str]:
 
 
 def helps() -> dict[str, list[str]]:
-    """The help of each command: what it does, and a line for each argument."""
+    """Returns the help of each command: what it does, and a line for each argument."""
     from jaxneuron.cli import _parser
 
     found: dict[str, list[str]] = {}
@@ -136,20 +136,20 @@ def helps() -> dict[str, list[str]]:
 
 
 def sections(text: str) -> dict[str, list[str]]:
-    """The lines of the table below each of its titles."""
+    """Returns the titles of the table, each with the lines below it."""
     parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
     return {title: body.strip().splitlines() for title, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def lines_of(message: Message, lines: Iterable[str], found: list[Message]) -> list[str]:
-    """The lines that a message fits better than any other in its file does; else the first that it fits."""
+    """Returns the lines that fit this message and not a longer one of its file, else the first that fits."""
     longer = [m for m in found if m.file == message.file and len(m.text) > len(message.text)]
     fitting = [line for line in lines if message.fits(line) and not line.startswith(MISSING)]
     return [line for line in fitting if not any(m.fits(line) for m in longer)] or fitting[:1]
 
 
 def table(known: dict[str, list[str]], raised: Iterable[str] = ()) -> str:
-    """The table as the source wants it, made of the lines `known` for each file, and of what tests `raised`."""
+    """Returns the table of all messages, from `known` lines of each file and messages that tests `raised`."""
     wanted, found = helps(), messages()
     for message in found:
         lines = lines_of(message, known.get(message.file, []), found)
@@ -159,7 +159,7 @@ def table(known: dict[str, list[str]], raised: Iterable[str] = ()) -> str:
             lines = [message.text]
         elif now and not any(
             line in seen for line in lines
-        ):  # even if they fit, their variable parts may not
+        ):  # the lines fit, but may have outdated variable parts
             lines = now
         section = wanted.setdefault(message.file, [])
         section += [
@@ -168,9 +168,9 @@ def table(known: dict[str, list[str]], raised: Iterable[str] = ()) -> str:
     return HEAD + "".join(f"\n## {title}\n" + "\n".join(lines) + "\n" for title, lines in wanted.items())
 
 
-# --- what tests raise: a pytest plugin ---
+# --- messages that tests raise: a pytest plugin ---
 
-seen: dict[str, set[str]] = {}  # each message with the files it came through
+seen: dict[str, set[str]] = {}  # each message, with the files of the package that it came through
 FOLDER = re.compile(rf"({re.escape(tempfile.gettempdir())}|{re.escape(str(ROOT))})(/[\w.-]+)*/(?=[\w.-])")
 
 

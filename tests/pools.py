@@ -1,4 +1,4 @@
-"""The networks and inputs that the suite draws: those of jaxneuron.testing, and layers of width 0."""
+"""Strategies of the tests: those of jaxneuron.testing, with more activations and with layers of width 0."""
 
 from jaxneuron import HardTanh
 from jaxneuron._math import oracle
@@ -10,12 +10,12 @@ from jaxneuron.testing._strategies import NETWORKS
 
 DTYPES = tuple(oracle.U)
 ELEMENTWISE = tuple(oracle.FORMULAS)
-VALUES = (*sweeps.VALUES, HardTanh(-0.3, 2.0))  # members of every family
+VALUES = (*sweeps.VALUES, HardTanh(-0.3, 2.0))  # activations with parameters, of every family
 SIZES = (1, 2, 7, 0)
 
 
 def mlps(**options):
-    """A strategy for networks with every activation, and with layers without inputs or units."""
+    """Returns a strategy for networks with any activation, which may have layers without inputs or units."""
     networks = (*NETWORKS, (0, 2), (2, 0, 3), (1, 0))
     elementwise = (*ELEMENTWISE, *VALUES)
     defaults = {"activations": elementwise, "final_activations": (*elementwise, *OF_ROWS)}

@@ -77,7 +77,7 @@ def test_activations_within_bound(name, dtype):
     error = oracle.activation_error(name, z.astype(np.float64), exact, wide)
     if dtype != wide:
         error = oracle.rounded_error(exact, error, dtype)
-    # selu carries the largest float16 over the edge.
+    # selu of the largest float16 number overflows.
     _assert_within(np.asarray(y), exact, error, float(jnp.finfo(dtype).max))
 
 
@@ -119,7 +119,7 @@ def test_sigmoid_never_decreases(z1, z2):
 
 
 def neighbours(z, count):
-    """The floats next to z: `count` on each side."""
+    """Returns the floats next to z, in increasing order: `count` on each side."""
     bits = np.array(abs(z), widest()).view(np.int64 if widest() is np.float64 else np.int32)
     return np.sort(
         np.copysign((bits + np.arange(-count, count).astype(bits.dtype)).view(widest()), widest()(z))
@@ -133,7 +133,7 @@ def test_sigmoid_never_decreases_between_neighbours(z, sign):
 
 @pytest.mark.parametrize("z", [0.1, -0.1, 0.25, -0.5, 1.0, -1.0, 3.0, 17.0, -40.0])
 def test_sigmoid_never_decreases_where_others_do(z):
-    # XLA's float64 logistic falls 555 times in a million neighbours of 0.1.
+    # XLA's float64 logistic function decreases 555 times between a million neighbours of 0.1.
     assert_monotone(jaxneuron.sigmoid, over=neighbours(z, 200_000))
 
 
@@ -166,7 +166,7 @@ def test_sigmoid_at_the_edges():
 def test_nan_comes_from_nan_alone(name):
     big = float(jnp.finfo(jnp.float32).max)
     y = resolve(name)(np.array([-np.inf, -big, -100, -1, -0.0, 0, 1, 100, big, np.inf, np.nan], widest()))
-    ends = not facts_of(name).has_limits  # a sine has no limit
+    ends = not facts_of(name).has_limits  # a sine has no limit at infinity
     assert np.isnan(y).tolist() == [ends, *[False] * 8, ends, True]
 
 
@@ -231,7 +231,7 @@ def test_every_activation_is_public():
 
 def test_bytes_in_the_other_order():
     x = np.array([1.0, -2.0], ">f4")
-    assert jaxneuron.relu(np.array([1, 2], np.float32)).tolist() == [1, 2]  # compiled for native bytes
+    assert jaxneuron.relu(np.array([1, 2], np.float32)).tolist() == [1, 2]  # compiles for native byte order
     assert jaxneuron.relu(x).tolist() == [1, 0]
     assert (
         jaxneuron.affine(([1.0, 2.0], 0.5), x) == jaxneuron.affine((np.array([1, 2], ">f8"), 0.5), x) == -2.5
@@ -266,7 +266,7 @@ def test_a_value_that_has_a_name_goes_by_it():
             assert canonical(value, "activation") == name
             assert value(z).tobytes() == BY_NAME[name](z).tobytes()
             assert MLP([LAYER], final_activation=value).final_activation == name
-    # Each name of a member is one of these.
+    # Every activation with parameters that has a name is among them.
     named = {name for each in FAMILIES.values() for name in each.names.values()}
     assert {name for name, facts in ACTIVATIONS.items() if facts.parameters} <= named
 

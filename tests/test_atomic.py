@@ -1,4 +1,4 @@
-"""Files that appear only when they are complete: whatever happens, there is the old file or the new one."""
+"""A file appears only when it is complete: after any failure the path has the old file or the new one."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ def path(tmp_path):
 def test_a_crash_leaves_the_old_file_whole(path):
     save(path, gates.XOR)
     before = path.read_bytes()
-    # Killed between the last byte and the renaming, for real: in a process of its own.
+    # A new process saves the file, and is killed after it wrote the last byte and before it renames the file.
     program = f"""
 import os, signal
 import numpy as np
@@ -59,7 +59,7 @@ def test_links_are_followed_and_modes_kept(tmp_path):
 
 
 def test_the_new_file_is_private_from_the_start(path):
-    """A file that nobody else may read is replaced by one that nobody else could read at any time."""
+    """If only its owner may read a file, others can never read the new file, even while it is written."""
     path.write_bytes(b"secret")
     path.chmod(0o600)
     with replacing(path) as file:

@@ -1,4 +1,4 @@
-"""The colours of jaxneuron.plot can be told apart with each kind of colour blindness, and in grey."""
+"""People with any kind of colour blindness can tell the colours of jaxneuron.plot apart."""
 
 import itertools
 
@@ -12,8 +12,8 @@ from jaxneuron.plot import COLOURS, NEGATIVE, POSITIVE, plot_decision
 
 pytestmark = pytest.mark.once
 
-# Machado, Oliveira, Fernandes (2009), "A physiologically-based model for simulation of color vision
-# deficiency", of full severity, on linear RGB.
+# Matrices that give the linear RGB that a person with full colour blindness sees. From Machado, Oliveira and
+# Fernandes (2009), "A physiologically-based model for simulation of color vision deficiency".
 EYES = {
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
@@ -24,7 +24,7 @@ WHITE = XYZ.sum(axis=1)
 
 
 def lab(colour, eyes=((1, 0, 0), (0, 1, 0), (0, 0, 1))):
-    """CIE L*a*b*, in which a distance of 2.3 is just noticeable."""
+    """Returns a colour as CIE L*a*b*, where people just notice a distance of 2.3."""
     v = np.array(to_rgb(colour))
     linear = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
     xyz = XYZ @ np.clip(np.array(eyes) @ linear, 0, 1) / WHITE
@@ -39,7 +39,7 @@ def test_colours_are_told_apart(kind):
 
 
 def test_the_measure_knows_a_pair_that_is_not():
-    green, red = "#2ca02c", "#d62728"  # matplotlib's third and fourth
+    green, red = "#2ca02c", "#d62728"  # the third and fourth colours of matplotlib
     seen = [lab(colour, EYES["deuteranopia"]) for colour in (green, red)]
     assert np.linalg.norm(seen[0] - seen[1]) < 10
     assert np.linalg.norm(lab(green) - lab(red)) > 100

@@ -1,4 +1,4 @@
-"""Jacobians and Laplacians are within their error bounds, also under JAX's transforms."""
+"""Jacobians and Laplacians are within their error bounds, and agree with JAX's own derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from jaxneuron.testing import assert_jacobian_within_bound, assert_laplacian_wit
 from tests.draws import generator
 from tests.pools import ELEMENTWISE, VALUES, mlps_and_inputs
 
-both = pytest.mark.usefixtures("x64")  # settings
+both = pytest.mark.usefixtures("x64")  # with jax_enable_x64 off and on
 RNG = generator()
 
 
 def by_xla(function):
-    """Of a network and rows, without the compiled kernel."""
+    """Returns `function` as a jitted function of a network and rows. It does not use the kernel."""
 
     @jax.jit
     def call(mlp, x):
@@ -100,7 +100,7 @@ def test_forward_and_backward_agree():
 
 
 def test_own_callables_have_jaxs_derivatives():
-    def gated(z):  # a row, not a unit at a time
+    def gated(z):  # takes a whole row, not one unit at a time
         return z * jax.nn.sigmoid(jnp.sum(z, -1, keepdims=True))
 
     def step(z):
@@ -202,7 +202,7 @@ def descended(x):
     ][0]
 
 
-TRANSFORMS = {  # of (y, J, L): what each must give
+TRANSFORMS = {  # each transform, and its expected result from the outputs y, Jacobians J and Laplacians L
     "jvp": (lambda x: jax.jvp(f, (x,), (T,)), lambda y, J, _: (y, np.einsum("rji,ri->rj", J, T))),
     "linearize": (linearized, lambda y, J, _: (y, np.einsum("rji,ri->rj", J, T))),
     "vjp": (lambda x: jax.vjp(f, x)[1](G)[0], lambda _, J, __: np.einsum("rji,rj->ri", J, G)),

@@ -1,4 +1,4 @@
-"""Several processes under jax.distributed."""
+"""`evaluate` and `mlp_forward` in several processes under jax.distributed."""
 
 import socket
 import subprocess
@@ -63,4 +63,4 @@ def test_two_processes_of_jax_distributed(tmp_path):
         for name in ("evaluated", "forward")
     )
     assert evaluated.tobytes() == evaluate(mlp, rows, tile=64).tobytes()
-    np.testing.assert_allclose(forward, evaluated, rtol=1e-5)  # in order; each within its bound, see above
+    np.testing.assert_allclose(forward, evaluated, rtol=1e-5)  # PROCESS checks the bound

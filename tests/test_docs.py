@@ -1,4 +1,4 @@
-"""The documentation's code, commands and pictures: every page does what it says when read from the top."""
+"""The code, commands and pictures of the documentation: each page, run from its top, prints what it says."""
 
 import doctest
 import importlib.util
@@ -22,7 +22,7 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
 def blocks(page):
-    """The fenced blocks of a page: the language, the line and the text of each."""
+    """Yields the fenced blocks of a page: the language, the line number and the text of each."""
     text = (DOCS / page).read_text()
     for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S):
         yield match[1], text[: match.start(2)].count("\n"), match[2]
@@ -30,7 +30,7 @@ def blocks(page):
 
 @pytest.fixture
 def _as_a_reader(tmp_path, monkeypatch):
-    """Runs a page in an empty folder with JAX's default settings, and restores what the page changes."""
+    """Lets a page run in an empty folder with JAX's default settings, then restores what the page changed."""
     monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), np.printoptions():
         yield
@@ -76,7 +76,7 @@ def prose(page):
 
 
 def test_pictures_are_what_the_command_makes(tmp_path):
-    """Only their words are compared: curves and numbers depend on the versions of matplotlib and of jax."""
+    """Compares only words: curves and numbers in pictures depend on the versions of matplotlib and jax."""
     made = importlib.util.spec_from_file_location("pictures", DOCS / "pictures.py")
     pictures = importlib.util.module_from_spec(made)
     made.loader.exec_module(pictures)
@@ -94,7 +94,7 @@ def test_pictures_are_what_the_command_makes(tmp_path):
 
 
 def test_every_test_that_is_named_is_there():
-    """Docstrings, comments and pages name the tests of a promise, and tests are moved."""
+    """Docstrings, comments and pages name test files. Moving a test file would make such a name wrong."""
     root = DOCS.parent
     folders = [root / name for name in ("jaxneuron", "bench", "docs", "scripts", "tests")]
     files = [*root.glob("*.*"), *(path for folder in folders for path in folder.rglob("*"))]

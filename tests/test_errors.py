@@ -1,4 +1,4 @@
-"""Every public function refuses every kind of bad argument with a message that names both."""
+"""Every public function refuses bad arguments. Its message names the function and the argument."""
 
 import importlib.util
 import inspect
@@ -83,7 +83,8 @@ NOT_PARAMS = (
     STACKED.layers[0],
 )
 NOT_DTYPES = (int, "complex64")
-NOT_EPSILONS = (object(), "1e-5", True, -1.0, np.nan, 1e-5)  # the last where there is no BatchNorm
+# 1e-5 is refused because these networks have no BatchNorm.
+NOT_EPSILONS = (object(), "1e-5", True, -1.0, np.nan, 1e-5)
 NOT_STACKED = (object(), 3, True, "member", "", ["members"])
 NOT_CHECKS = (
     3,
@@ -104,7 +105,7 @@ def evaluator(x, out=None):
     return jaxneuron.Evaluator(NETWORK)(x, out)
 
 
-evaluator.__name__ = "Evaluator"  # as its refusals open
+evaluator.__name__ = "Evaluator"  # error messages begin with this name
 
 
 def value_and_jacobian(x):
@@ -115,7 +116,7 @@ value_and_jacobian.__name__ = "Evaluator.value_and_jacobian"
 
 
 class Public(NamedTuple):
-    """A public function with good arguments, and with bad ones to put in the place of each."""
+    """A public function, good arguments for it, and for each argument the bad values that it must refuse."""
 
     function: Callable[..., Any]
     good: dict[str, Any]
@@ -208,7 +209,7 @@ def test_a_refusal_names_the_function_and_its_argument(entry, argument, value, t
     assert type(caught.value) in (ValueError, TypeError)
     first = str(caught.value).partition(";")[0]
     assert first.startswith(f"{name}: "), first
-    # A layer of the argument is named as one.
+    # If one layer or neuron of the argument is bad, the message may name that instead.
     assert re.search(rf"\b{argument}\b|\blayers? \d|\bneuron \d|\bsoftmax\b", first), first
 
 
@@ -282,7 +283,7 @@ def test_tracers_give_tracers_or_are_refused_by_name(entry):
     try:
         jax.jit(call)(*(leaf for i, leaf in enumerate(arrays) if i not in strings))
     except TypeError as error:
-        assert str(error).startswith(f"{name}: ")  # noqa: PT017 # either is right
+        assert str(error).startswith(f"{name}: ")  # noqa: PT017 # a tracer result or this error is right
         assert "tracer" in str(error)  # noqa: PT017
 
 

@@ -1,4 +1,4 @@
-"""The package works where Python has less than on Linux: no fcntl, no open folders, no renaming of open files."""
+"""The package works without functions that Windows lacks: fcntl, opening folders, renaming open files."""
 
 import os
 import subprocess

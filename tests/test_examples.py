@@ -1,4 +1,4 @@
-"""The example test suite of the documentation passes, and finds each bug that is planted in the tested code."""
+"""The example tests of the documentation pass, and fail for each bug that is put into the tested code."""
 
 import os
 import re
@@ -61,8 +61,8 @@ def test_planted_bugs_are_found(folder, bug):
     source = (folder / "network.py").read_text()
     assert right in source
     (folder / "network.py").write_text(source.replace(right, wrong))
-    # Without shrinking, which takes a minute and which Hypothesis tests itself. With more examples, because Hypothesis
-    # also draws numbers that it finds in the package's source, and so draws others after every change there.
+    # Hypothesis does not shrink examples here, because that takes a minute. It tries more examples than
+    # usual, because it also draws numbers that it finds in the package's source, which changes.
     suite = (folder / "test_network.py").read_text()
     plain = "profile(max_examples=100)"
     assert plain in suite

@@ -1,6 +1,6 @@
-"""The kind of a file is recognised, and each reader that can't read it says what can.
+"""The package recognises the kind of a file. A reader that cannot read the file names a way to read it.
 
-tests/interop/test_file_kinds.py tests it with files of the libraries themselves, and follows the advice.
+tests/interop/test_file_kinds.py repeats this with files that other libraries wrote, and follows the advice.
 """
 
 import bz2
@@ -42,12 +42,13 @@ def written(function, *arguments):
 
 TABLE = pa.table({"a": [0.5, 1.0], "b": [1.0, 2.0]})
 ARRAY = np.array([[0.5, 1.0]])
-# Files by kind: content, or names in a folder. Each has a name that says nothing, unless its content says nothing.
+# For each kind, names and contents of some files; a list has the names of files in a folder. Only files whose
+# content does not show their kind have a suffix that shows it.
 FILES = {
     "safetensors": {"x": safetensors.numpy.save({"0.weight": np.ones((2, 2))})},
     "onnx": {
-        "x": b"\x08\x08\x12\x07pytorch\x1a\x032.0",  # with a producer
-        "y": b"\x08\x09\x3a\x10",  # without
+        "x": b"\x08\x08\x12\x07pytorch\x1a\x032.0",  # names its producer
+        "y": b"\x08\x09\x3a\x10",  # does not name it
         "x.onnx": b"",
     },
     "keras": {"x": zipped("metadata.json", "config.json", "model.weights.h5")},
@@ -65,7 +66,7 @@ FILES = {
     "tflite": {"x": b"\x1c\0\0\0TFL3"},
     "savedmodel": {"x": ["saved_model.pb", "variables"]},
     "orbax": {"x": ["_METADATA", "manifest.ocdbt"]},
-    "eqx": {  # arrays one after another, and with hyperparameters before them
+    "eqx": {  # arrays one after the other; the second file begins with hyperparameters
         "x.eqx": 2 * written(np.save, ARRAY),
         "y.eqx": b'{"width": 3}\n' + 2 * written(np.save, ARRAY),
     },
@@ -115,7 +116,7 @@ def test_text_that_begins_as_another_kind_is_text(tmp_path, beginning):
 
 @pytest.mark.parametrize("length", [0x8B1F, 0x280, 0xFEFF, 0x1208, 0x5A42, 0x4B50])
 def test_a_header_may_have_any_length(tmp_path, length):
-    """The first bytes of a safetensors file are that length: those of gzip, of a pickle, of UTF-16, ..."""
+    """A safetensors file begins with the length of its header. It can look like the start of another kind."""
     content = safetensors.numpy.save({"x": np.ones(2)})
     size = int.from_bytes(content[:8], "little")
     padded = length.to_bytes(8, "little") + content[8 : 8 + size].ljust(length) + content[8 + size :]
@@ -123,7 +124,7 @@ def test_a_header_may_have_any_length(tmp_path, length):
 
 
 def test_every_kind_is_told_by_something():
-    assert set(FILES) == set(KINDS) - {"foreign"}  # which the metadata of a safetensors file tell
+    assert set(FILES) == set(KINDS) - {"foreign"}  # metadata shows that kind, not the content or the name
     assert set(FILES) > {*BEGINNINGS.values(), *MEMBERS.values(), *SUFFIXES.values()}
 
 
@@ -153,7 +154,7 @@ def test_readers_of_networks_name_the_reader_of_another_kind(tmp_path, wanted):
     own = several.get(wanted, (wanted,))
     for kind in FILES.keys() - set(own):
         path = put(tmp_path / kind, FILES[kind].get("x", b""))
-        if kind_of(path) != kind:  # its suffix alone tells it
+        if kind_of(path) != kind:  # only its suffix shows its kind
             path = path.rename(tmp_path / f"{kind}.{kind}")
         with pytest.raises(
             ValueError, match=re.escape(opening.format(path) + KINDS[kind].name + "; ")
@@ -184,9 +185,9 @@ def test_commands_name_the_reader_of_another_kind(tmp_path, monkeypatch, capsys,
     for kind in FILES.keys() - READ.get(command, set()):
         name = kind if kind != "onnx" and "x" in FILES[kind] else f"{kind}.{kind}"
         if command == "plot" and isinstance(FILES[kind].get("x"), list):
-            continue  # a folder is no WHAT
+            continue  # plot does not take folders
         if command != "rows" and kind == "safetensors":
-            continue  # a state_dict: below
+            continue  # a state_dict; the next test has it
         path = put(tmp_path / name, FILES[kind].get("x", b""))
         assert cli.main([name if word == "FILE" else word for word in COMMANDS[command]]) == 2
         said = capsys.readouterr().err
@@ -198,7 +199,7 @@ def test_commands_name_the_reader_of_another_kind(tmp_path, monkeypatch, capsys,
 
 
 def test_a_state_dict_is_read_by_from_torch(tmp_path, capsys):
-    path = put(tmp_path / "net.bin", FILES["safetensors"]["x"])  # whatever its name
+    path = put(tmp_path / "net.bin", FILES["safetensors"]["x"])  # any name will do
     with pytest.raises(
         ValueError,
         match=r"load: .*, with the metadata format='jaxneuron', got None; jaxneuron.convert.from_torch reads a state_dict",
@@ -216,7 +217,7 @@ def test_a_state_dict_is_read_by_from_torch(tmp_path, capsys):
 
 
 def test_a_name_that_says_another_kind_leads_nobody_astray(tmp_path, capsys):
-    """The command line goes by what a file is."""
+    """The command line looks at the content of a file, not at its suffix."""
     save(tmp_path / "m.npz", gates.XOR)
     assert cli.main(["info", str(tmp_path / "m.npz")]) == 0
     assert capsys.readouterr().out == jaxneuron.summary(load(tmp_path / "m.npz")) + "\n"

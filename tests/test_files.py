@@ -40,7 +40,7 @@ def test_save_then_load_is_the_identity(path, mlp):
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.int64, np.int8, bool])
 def test_every_bit_of_every_dtype_comes_back(path, dtype):
-    # Subnormal numbers, NaNs with payloads, negative zero: whatever the bytes say.
+    # Random bytes, so among them may be subnormal numbers and NaNs with payloads.
     dtype = jnp.dtype(dtype)
     size = dtype.itemsize
     raw = np.random.default_rng(0).bytes(16 * size)
@@ -108,7 +108,7 @@ def test_values_make_version_2(path):
             "final_activation": '{"name": "hard_tanh", "low": 0.0, "high": 2.0}',
         }  # fmt: skip
     assert load(path).activations == (LeakyReLU(0.2), "mish", HardTanh(0, 2))
-    save(path, MLP(layers, LeakyReLU(0.01), HardTanh(0, 6)))  # by their names, for older releases
+    save(path, MLP(layers, LeakyReLU(0.01), HardTanh(0, 6)))  # by name, for older releases
     with safetensors.safe_open(path, "numpy") as file:
         assert file.metadata()["format_version"] == "1"
     assert load(path).activations == ("leaky_relu", "leaky_relu", "relu6")

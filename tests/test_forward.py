@@ -50,7 +50,7 @@ def two(found, truth):
     return np.asarray(found), np.asarray(truth, found.dtype)
 
 
-# Marked cpu: on a GPU 16-bit sums have another bound, to which tests/kernels/test_gpu.py holds them.
+# Marked cpu: on a GPU, 16-bit sums have another error bound, which tests/kernels/test_gpu.py checks.
 @pytest.mark.cpu
 @given(params_and_inputs(affines))
 def test_affine_within_bound(params_and_x):
@@ -170,7 +170,7 @@ def test_inside_jit_scan_and_shard_map():
     u = oracle.U[expected.dtype.name]
     close = functools.partial(
         np.testing.assert_allclose, rtol=100 * u
-    )  # each is within the bound of test_mlp_forward
+    )  # test_mlp_forward_within_bound checks the error bound itself
     close(jax.jit(mlp_forward)(mlp, x), expected)
     close(jax.lax.scan(lambda carry, row: (carry, mlp_forward(mlp, row)), 0, x)[1], expected)
     mesh = Mesh(np.array(jax.devices()), ("rows",))
@@ -182,7 +182,7 @@ def test_inside_jit_scan_and_shard_map():
     close(sharded, expected)
     assert (
         jax.grad(lambda x: mlp_forward(mlp, x).sum())(x).shape == x.shape
-    )  # XLA's path stays differentiable
+    )  # the forward pass stays differentiable
 
 
 def test_promotion():
@@ -197,7 +197,7 @@ def test_promotion():
 
 
 def test_halves_are_summed_in_float32():
-    # 1 + 2^-9 + ... fits no bfloat16; activations see the float32 sum.
+    # bfloat16 cannot hold 1 + 2^-9. The activation gets this sum in float32.
     seen = []
 
     def spy(z):
@@ -213,13 +213,13 @@ def test_float32_is_float32_unless_the_user_lowers_it():
     mlp, x = init_mlp(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))
 
     def precisions():
-        # For a GPU, as the CPU's fused kernel has no such thing.
+        # Lowered for a GPU, because the fused CPU kernel has no precision setting.
         lowered = jax.jit(mlp_forward).trace(mlp, x).lower(lowering_platforms=("cuda",)).as_text()
         return re.findall(r"precision = \[(\w+), (\w+)\]", lowered)
 
     assert precisions() == [("HIGHEST", "HIGHEST")] * 2
     with jax.default_matmul_precision("tensorfloat32"):
-        assert precisions() == [("HIGH", "HIGH")] * 2  # JAX's name for it
+        assert precisions() == [("HIGH", "HIGH")] * 2  # JAX calls tensorfloat32 HIGH
 
 
 def test_a_network_compiles_once_for_each_shape():

@@ -32,7 +32,7 @@ def test_xor_is_or_and_nand_feeding_and_made_steeper():
     assert np.array_equal(hidden.w, steepness * np.stack([gates.OR.w, gates.NAND.w], axis=1))
     assert np.array_equal(last.w, steepness * gates.AND.w[:, None])
 
-    # The factor of 3.5 that the source names: at 3 the network is still wrong.
+    # The source says that a factor of 3.5 is enough. With a factor of 3 the network is still wrong.
     def right(factor):
         layers = [(layer.w / steepness * factor, layer.b / steepness * factor) for layer in gates.XOR.layers]
         outputs = gates.truth_table(jaxneuron.MLP(layers))[1]

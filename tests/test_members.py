@@ -1,4 +1,4 @@
-"""Stacks of networks: the functions that make one, those that take one, and those that need a single network."""
+"""Stacks of networks: functions that make a stack, that take a stack, and that need a single network."""
 
 import functools
 
@@ -30,7 +30,7 @@ ROWS = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 
 
 def stack(members=4, **names):
-    """Networks by jax.vmap; named like `MLP` names them."""
+    """Returns a stack of networks made by jax.vmap, with the given names of inputs and outputs."""
     networks = jax.vmap(INIT)(jax.random.split(jax.random.key(0), members))
     named = MLP(INIT(jax.random.key(0)).layers, networks.activation, "identity", **names)
     return jax.tree.unflatten(jax.tree.structure(named), jax.tree.leaves(networks))
@@ -40,7 +40,7 @@ def bits(mlp):
     return [(type(a), a.dtype.name, a.shape, np.asarray(a).tobytes()) for a in jax.tree.leaves(mlp)]
 
 
-# --- what makes one: a way for each source (docs/guides/import.md) ---
+# --- functions that make a stack, one for each source (docs/guides/import.md) ---
 
 
 def test_networks_of_one_structure_and_arrays_of_any_library_stack():
@@ -55,7 +55,7 @@ def test_networks_of_one_structure_and_arrays_of_any_library_stack():
         jax.vmap(functools.partial(convert.from_pairs, orientation="in_out", **given))(pairs),
         jax.vmap(functools.partial(convert.from_torch, **given))(
             state
-        ),  # as torch.func.stack_module_state has it
+        ),  # the form that torch.func.stack_module_state gives
     ):
         if library.missing():  # XLA's bits depend on the number of rows
             np.testing.assert_allclose(evaluate(found, ROWS), y, rtol=1e-5, atol=1e-6)
@@ -63,7 +63,7 @@ def test_networks_of_one_structure_and_arrays_of_any_library_stack():
             assert np.array_equal(evaluate(found, ROWS), y)
 
 
-# --- what takes one ---
+# --- functions that take a stack ---
 
 
 def test_a_file_holds_a_stack_with_every_bit(tmp_path):
@@ -74,7 +74,7 @@ def test_a_file_holds_a_stack_with_every_bit(tmp_path):
         stack(inputs=("a", "b", "c"), outputs=("y", "z")),
         jax.tree.map(lambda a: a.astype("bfloat16"), stack()),
         jax.tree.map(lambda a: a[:0], stack()),
-        jax.tree.map(lambda a: np.asarray(a, np.float64) / 3, stack()),  # stays NumPy's while x64 is off
+        jax.tree.map(lambda a: np.asarray(a, np.float64) / 3, stack()),  # stays in NumPy while x64 is off
     ):
         save(path, mlp)
         assert jax.tree.structure(load(path)) == jax.tree.structure(mlp)
@@ -136,7 +136,7 @@ def test_members_must_be_as_many_in_every_array(take, tmp_path):
 
 
 def test_names_are_those_of_all_members():
-    with pytest.raises(ValueError, match=r"(?i)mismatch|metadata"):  # JAX's own
+    with pytest.raises(ValueError, match=r"(?i)mismatch|metadata"):  # an error of JAX
         jax.tree.map(lambda *a: np.stack(a), *(MLP([([[1.0]], None)], inputs=[name]) for name in "ab"))
     with pytest.raises(ValueError, match="inputs must hold 3 names, one for each of the rows of the first"):
         stack(inputs=("a",))

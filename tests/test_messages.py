@@ -1,4 +1,4 @@
-"""Every message of the package is in the table `messages.txt`, word for word, and names the remedy."""
+"""The table `messages.txt` has every message of the package, and every message says what the user can do."""
 
 import re
 
@@ -9,14 +9,14 @@ from tests import messages
 pytestmark = pytest.mark.once
 
 KNOWN = messages.sections(messages.TABLE.read_text("utf-8"))
-# What a user can do begins with one of these words.
+# The advice in a message begins with one of these words.
 REMEDY = re.compile(
     "[;:,] (or |and )?(add|begin|call|check|choose|convert|copy|correct|did you mean|draw|end|evaluate|export|extract|fill|fit|"
     "fold|give|keep|leave|look|make|map|name|nest|pass|pip install|put|read|remove|rename|replace|reshape|run|save|scale|see|"
     r"stack|transpose|unset|update|use|wait|write)\b"
 )
-FINDINGS = {"AssertionError"}  # a law says what it found
-NOTES = {"say", "print"}  # tell what was done
+FINDINGS = {"AssertionError"}  # a law of jaxneuron.testing tells what it found
+NOTES = {"say", "print"}  # functions that tell what was done
 
 
 def test_the_table_has_every_message_and_every_line_of_help():

@@ -1,4 +1,4 @@
-"""The activations keep their error bounds; `python -m bench.accuracy` tests them for all of float32."""
+"""The activations are within their error bounds. `python -m bench.accuracy` tests every float32 number."""
 
 import hashlib
 import inspect
@@ -27,8 +27,9 @@ from tests.make_polynomials import polynomials
 
 FUNCTIONS = (*sweeps.FUNCTIONS, *sweeps.VALUES)
 MONOTONE = [function for function in FUNCTIONS if facts_of(function).rises]
-# sigmoid of the first lies within 2^-30 ULP of the middle of two floats, that of 3 * 2^-23 so close to one that
-# float64 sees none; then zero, subnormal numbers and results, the ends.
+# Inputs of sigmoid that are hard to round. The sigmoid of the first is within 2^-30 ULP of a midpoint of two
+# floats. That of 3 * 2^-23 is so close to a midpoint that float64 cannot tell them apart. Then come zeros,
+# inputs with subnormal results or that are subnormal themselves, and inputs where the result becomes 0 or 1.
 HARD = np.float32([
     -0.0011178852, 3 * 2.0**-23, -3 * 2.0**-24, 5 * 2.0**-22, 2.0**-24, -(2.0**-25), 0, -0.0, 1e-40, -1e-45,
     -87.33654, -87.33655, -88, -100, -103.97, -103.973, -104, 17.328678, 17.328680, 3e38, -3e38,
@@ -36,12 +37,12 @@ HARD = np.float32([
 
 
 SETS = () if library.missing() else library.instruction_sets()
-# What computes an activation: XLA, and the fused kernel by the least and the best instruction set.
+# The ways to compute an activation: XLA, and the fused kernel with the first and the last instruction set.
 WAYS = ("xla", *dict.fromkeys((*SETS[:1], *SETS[-1:])))
 
 
 def by(way, function):
-    """The activation as a call on a vector; by the kernel, a neuron with one input of weight 1."""
+    """Returns the activation as a function of a vector. The kernel evaluates neurons with one weight of 1."""
     if way == "xla":
         return jax.jit(resolve(function))
 
@@ -54,20 +55,20 @@ def by(way, function):
 
 
 def strided():
-    """Every 3989th float32 pattern, all exponents of both signs among them, and HARD, in order."""
+    """Returns every 3989th float32 number, of all exponents and both signs, and HARD, in increasing order."""
     bits = np.arange(0, 0x7F800000, 3989, dtype=np.uint32).view(np.float32)
     return np.unique(np.concatenate([-bits, bits, HARD]))
 
 
 def around(points, count, dtype):
-    """`count` neighbours on either side of each of `points`, which aren't 0."""
+    """Returns `count` neighbours on each side of each of `points`, none of which is 0."""
     kind = np.dtype(f"i{np.dtype(dtype).itemsize}")
     bits = np.array(points, dtype).view(kind)[:, None] + np.arange(-count, count).astype(kind)
     return np.sort(bits.view(dtype), axis=1)
 
 
 def scores(function, dtype, z, calls):
-    """The score of each call. The truth costs more than they do, so all of them share it."""
+    """Returns the score of each call. All share the exact results, which take longer than the calls."""
     found = sweeps.score(
         function, dtype, z, {way: lambda z, f=f: np.asarray(f(z)) for way, f in calls.items()}
     )
@@ -86,7 +87,7 @@ def by_every_way(function, dtype, z):
 
 
 def swept(function, z):
-    """The inputs, of a sine those of the arguments for which it promises its bound."""
+    """Returns the inputs; for a sine only those for which it promises its error bound."""
     if "sin" not in (function, getattr(function, "family", "")):
         return z
     (frequency,) = facts_of(function).parameters if function == "sin" else function.parameters
@@ -119,12 +120,12 @@ def test_float64_over_all_exponents(function):
 def test_every_16_bit_number(function, dtype):
     for stretch in sweeps.blocks(dtype, 1):
         for way, found in by_every_way(function, dtype, swept(function, sweeps.block(dtype, *stretch))):
-            # float32's error, and a rounding; its products may lose digits where bfloat16 nearly underflows
+            # The error in float32 and the rounding to 16 bits. Products that nearly underflow may lose bits.
             assert found.ulps <= (0.5 if facts_of(function).nearest16 else 0.6), way
             assert (found.falls, found.outside) == (0, 0), way
             if facts_of(function).nearest16:
                 assert found.nearest + found.flushed == found.inputs, way
-                # The kernel's sums take bfloat16's 127 subnormal numbers of a sign for 0.
+                # The kernel's bfloat16 sums treat subnormal numbers as 0: there are 127 of each sign.
                 assert found.flushed <= (127 if dtype == "bfloat16" else 0), way
 
 
@@ -180,7 +181,7 @@ def test_the_polynomials_are_what_they_say():
 
 
 def test_logarithms_of_two():
-    for f, digits in ((FLOAT32, 8), (FLOAT64, 11)):  # of the largest exponent
+    for f, digits in ((FLOAT32, 8), (FLOAT64, 11)):  # bits of the largest exponent
         first, rest = f.ln2
         assert first * 2.0 ** (f.fraction_bits + 1 - digits) % 1 == 0
         assert abs(oracle.MP.log(2) - first - rest) < first * 2.0 ** -(f.fraction_bits + 14)
@@ -214,7 +215,7 @@ def test_closed_intervals():
 
 
 def block():
-    """A fixed block of float32 numbers, of some 10,000 and HARD."""
+    """Returns a fixed block of float32 numbers, some 10,000 of them, HARD included."""
     z = np.random.default_rng(0).permuted(np.concatenate([strided()[::107], HARD]))
     return z[: len(z) // 8 * 8]
 
@@ -224,14 +225,14 @@ def digest(y):
 
 
 def blocks_digests(function):
-    """The hash of cr_sigmoid on the block, by every way to call it."""
+    """Yields the outputs of cr_sigmoid or cr_tanh on the block, for every way to call it."""
     f, z = getattr(jaxneuron, function), block()
     wide = z.reshape(-1, 8)
     with jax.disable_jit():
         yield "eager", f(z)
     yield "jit", jax.jit(f)(z)
     yield "vmap", jax.vmap(f)(wide)
-    kept = (np.abs(wide) < 1e30) & (np.abs(wide) > 2e-38)  # by a product with 1 and sums with 0
+    kept = (np.abs(wide) < 1e30) & (np.abs(wide) > 2e-38)  # a product with 1 keeps these numbers
     after = jax.jit(lambda z, w: f(jnp.matmul(z, w, precision="highest")))
     product = after(np.where(kept, wide, 0), np.eye(8, dtype=np.float32))
     yield "after a matmul", np.where(kept, product, f(wide))
@@ -271,7 +272,7 @@ for function in (*sweeps.FUNCTIONS, *sweeps.VALUES[::3]):
 """
 
 
-@pytest.mark.parametrize("isa", ["AVX2", "AVX"])  # with fused multiply-add, and without
+@pytest.mark.parametrize("isa", ["AVX2", "AVX"])  # CPUs with FMA, and without
 def test_the_same_bits_and_bounds_on_lesser_machines(isa):
     done = subprocess.run(
         [sys.executable, "-c", OTHER_MACHINE], capture_output=True, text=True, check=False,
@@ -281,7 +282,7 @@ def test_the_same_bits_and_bounds_on_lesser_machines(isa):
     assert done.stdout.split() == [digest(getattr(jaxneuron, f)(block())) for f in ("cr_sigmoid", "cr_tanh")]
 
 
-# --- teeth: what the sweep above must find ---
+# --- errors that the sweeps above must find ---
 
 MUTANTS = {
     "no cubic term near 0": ("(1 - x * x * (1 / 12 - x * x / 120))", "1"),
@@ -292,7 +293,7 @@ MUTANTS = {
 }  # fmt: skip
 
 
-@pytest.mark.cpu  # the mutant that flushes is the same as the original where nothing is flushed
+@pytest.mark.cpu  # on a device that keeps subnormal numbers one mutant has no error
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_mutants_are_found(mutant):
     source, (old, new) = inspect.getsource(correct), MUTANTS[mutant]
@@ -314,7 +315,7 @@ def test_the_sweep_counts_what_it_says():
     assert found(good)._replace(ulps=0, at=0) == (4, 0, 0, 4, 0, 0, 0)
     assert found(good).ulps <= 0.5
     assert found([good[0], good[1], 0, 2.0])[3:] == (2, 1, 1, 1)
-    off = found([good[0], good[1] + 8 * 2.0**-26, *good[2:]])  # a ULP there is 2^-25
+    off = found([good[0], good[1] + 8 * 2.0**-26, *good[2:]])  # a ULP of sigmoid(-1) is 2^-25
     assert (off.at, off.nearest) == (-1, 3)
     assert 3.5 <= off.ulps <= 4.5
     assert found([*good[:3], math.nan]).ulps == math.inf
@@ -333,12 +334,13 @@ def test_a_value_beside_the_middle_is_not_moved_into_it(monkeypatch):
 
 
 def test_middles_are_decided_exactly():
-    # sigmoid(3 * 2^-23) is 1/2 + 3 * 2^-25 less 3e-22: to float64 the middle of two float32 numbers.
+    # sigmoid(3 * 2^-23) is 3e-22 less than 1/2 + 3 * 2^-25, a midpoint of two float32 numbers. float64 cannot
+    # tell them apart.
     z = np.array([3 * 2.0**-23, -3 * 2.0**-24])
     exact, error = sweeps.exact64("sigmoid", z)
     found = sweeps.rounded("sigmoid", z, exact, error, "float32")
     assert found.tolist() == [0.5 + 2.0**-24, 0.5 - 2.0**-25]
-    # From here to -2^-22 all round to one float but the first: it must not pass for one of them.
+    # In this range all results but the first round to the same float. The first one must be right too.
     assert score("cr_sigmoid", "float32", sweeps.block("float32", 0xB4400000, 0xB4800000)).ulps <= 0.5
     bfloat16 = sweeps.rounded("sigmoid", np.array([1.0]), np.array([1 + 2.0**-8 + 2.0**-50]), 0.0, "bfloat16")
     assert bfloat16 == ml_dtypes.bfloat16(1 + 2.0**-7)

@@ -1,4 +1,4 @@
-"""The package as a whole: its public names, and that importing it has no effects."""
+"""The public names of the package, and that importing it has no effects."""
 
 import inspect
 import subprocess
@@ -49,7 +49,7 @@ def test_everything_public_is_documented_with_an_example():
     for name in set(PUBLIC) - {"gates"}:
         doc = inspect.getdoc(getattr(jaxneuron, name))
         assert doc, name
-        assert ">>>" in doc or name == "load", f"{name} has no example"  # load's stands in save's
+        assert ">>>" in doc or name == "load", f"{name} has no example"  # the example of `save` shows `load`
 
 
 def test_importing_has_no_effect():

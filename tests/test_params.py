@@ -97,7 +97,8 @@ def test_stacked_neurons_are_columns(neurons):
 def test_init_variance(activation, gain):
     mlp = network((400, 500, 3), activation=activation, final_activation="identity")
     w = np.asarray(mlp.layers[0].w, np.float64)
-    # 200,000 draws: the sample variance is within 5 standard errors (a truncated normal's are smaller).
+    # 200,000 draws: the sample variance is within 5 standard errors of a normal distribution. The standard
+    # errors of the truncated normal distribution, from which the weights are drawn, are smaller.
     assert abs(w.var() * 400 / gain - 1) < 5 * math.sqrt(2 / w.size)
     assert abs(w.mean()) < 5 * math.sqrt(gain / 400 / w.size)
     assert not any(np.asarray(layer.b).any() for layer in mlp.layers)

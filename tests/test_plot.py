@@ -1,4 +1,4 @@
-"""Pictures have the right artists, and `jaxneuron plot` writes real files."""
+"""The functions of jaxneuron.plot draw the right lines, points and texts."""
 
 import itertools
 import re
@@ -44,7 +44,7 @@ def curves(ax):
 
 
 def level_lines(ax):
-    """Heights of the horizontal lines from one side to the other."""
+    """Returns the heights of the horizontal lines that cross the whole picture."""
     return sorted({float(line.get_ydata()[0]) for line in ax.get_lines() if list(line.get_xdata()) == [0, 1]})
 
 
@@ -83,7 +83,7 @@ def test_activations_compared(ax):
     np.testing.assert_allclose(drawn["cos"].get_ydata(), np.cos(drawn["cos"].get_xdata()), atol=1e-6)
     assert len({(line.get_color(), line.get_linestyle()) for line in drawn.values()}) == len(drawn)
     neighbours = [line.get_linestyle() for line in drawn.values()]
-    assert all(a != b for a, b in itertools.pairwise(neighbours))  # in greyscale
+    assert all(a != b for a, b in itertools.pairwise(neighbours))  # can be told apart in greyscale
     np.testing.assert_allclose(level_lines(ax), [-1.0507009873554805 * 1.6732632423543772, -1, 0, 1])
     assert not ax.patches
     assert texts(ax) == []
@@ -105,7 +105,7 @@ def test_decision(ax, params, filled):
     side = np.linspace(-0.5, 1.5, 201)
     assert shading.get_extent() == [-0.5, 1.5, -0.5, 1.5]
     assert shading.get_clim() == (0, 1)
-    for row, column in ((0, 0), (0, 200), (77, 31), (200, 100)):  # the row is x_2, upwards
+    for row, column in ((0, 0), (0, 200), (77, 31), (200, 100)):  # rows are x_2, from the bottom up
         expected = float(forward(params, np.array([side[column], side[row]])).reshape(()))
         assert shading.get_array()[row, column] == pytest.approx(expected, rel=1e-5)
     assert shading.origin == "lower"
@@ -135,7 +135,7 @@ def test_gates_in_one_figure():
     figure = Figure()
     axes = plot_gates(figure)
     assert axes == figure.axes[:4]
-    assert len(figure.axes) == 5  # one colour bar
+    assert len(figure.axes) == 5  # the fifth is the colour bar
     filled = {
         ax.get_title(): [line.get_markerfacecolor() == "black" for line in ax.get_lines()] for ax in axes
     }
@@ -145,7 +145,7 @@ def test_gates_in_one_figure():
         "NAND": [True, True, True, False],
         "XOR": [False, True, True, False],
     }
-    # A label for each line: one divides AND, OR and NAND, two bound XOR.
+    # Each line has a label. AND, OR and NAND have one line, XOR has two.
     assert [texts(ax) for ax in axes] == [["0.5"], ["0.5"], ["0.5"], ["0.5", "0.5"]]
 
 
@@ -166,7 +166,8 @@ def test_network(ax):
         )
     }
     plus, minus = to_hex(pictures.POSITIVE), to_hex(pictures.NEGATIVE)
-    assert found == {  # ((layer, height), (layer, height)): the first unit on top, a weight of 0 not drawn
+    # The keys are ((layer, height), (layer, height)). The first unit is on top. The weight of 0 is not drawn.
+    assert found == {
         ((0, 1), (1, 0.5)): (plus, 0.625),
         ((0, 1), (1, -0.5)): (minus, 1.25),
         ((0, 0), (1, -0.5)): (plus, 0.3125),
@@ -175,7 +176,7 @@ def test_network(ax):
     }
     assert len(second.get_segments()) == 2
     lightness = [np.dot(to_rgba(c)[:3], (0.299, 0.587, 0.114)) for c in (plus, minus)]
-    assert lightness[1] - lightness[0] > 0.25  # told apart in greyscale
+    assert lightness[1] - lightness[0] > 0.25  # can be told apart in greyscale
 
 
 def test_a_dozen_units_are_drawn_and_thirteen_elided(ax):
@@ -202,7 +203,7 @@ def test_a_trained_network_is_drawn_quickly(ax, tmp_path):
     start = time.perf_counter()
     plot_network(mlp, ax=ax)
     ax.figure.savefig(tmp_path / "qlknn.png")
-    assert time.perf_counter() - start < 10  # a line at a time would take minutes
+    assert time.perf_counter() - start < 10  # drawing each line by itself would take minutes
     assert units(ax) == [10, 10, 10, 10, 10, 10, 8]
     assert {"133\ntanh", "8\nidentity", "17,822", "1,072"} <= set(texts(ax))
 
@@ -223,8 +224,8 @@ def test_error_of_sigmoid_beside_jax(ax):
     assert len(greatest(ax)) == 2
     for values in greatest(ax):
         assert values.shape == (256,)
-        assert 0.4 < values.max() < 2.5  # the bound that sigmoid states
-        assert values[-1] < 0.1  # 1, where the truth nearly is
+        assert 0.4 < values.max() < 2.5  # 2.5 is the bound that sigmoid states
+        assert values[-1] < 0.1  # sigmoid(8) is nearly 1
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
     worst = [f"{values.max():.3g}" for values in greatest(ax)]
     assert labels == [
@@ -237,7 +238,7 @@ def test_error_of_sigmoid_beside_jax(ax):
 
 
 def rounded(shift):
-    """sin, correctly rounded and then moved by so many floats."""
+    """Returns a function that gives the correctly rounded sine, moved by `shift` floats."""
 
     def function(z):
         y = np.sin(np.asarray(z, np.float64)).astype(np.float32)
@@ -250,9 +251,9 @@ def test_error_counts_ulps(ax):
     plot_error(rounded(0), rounded(3), rounded(-1000), reference=np.sin, span=(0.1, 1.4), ax=ax)
     none, three, thousand = greatest(ax)
     assert none.max() <= 0.5
-    assert np.median(none) > 0.45  # the greatest of 32 is nearly always close to one half
+    assert np.median(none) > 0.45  # the greatest of 32 errors is nearly always close to 0.5
     assert ((three > 3) & (three <= 3.5)).all()
-    # Below a power of two the floats lie twice as close, seen from above it.
+    # Below a power of two, floats are half as far apart: errors that cross it count less than 1000 ULP.
     assert ((thousand > 499) & (thousand <= 1000.5)).all()
     assert ax.get_yscale() == "symlog"
     assert ax.get_ylim()[1] > 1000.5

@@ -38,9 +38,10 @@ def as_float64(mlp):
 
 
 def folding_error(layer, x, mean, std, u):
-    """How far a folded layer may be from scaling first, both evaluated exactly at x.
+    """Returns by how much a folded layer may differ from scaling first, if both are evaluated exactly at x.
 
-    Each number is rounded once, by u at most; before it, in float64, b' sums n products of quotients.
+    Folding rounds each weight and bias once, with a relative error of at most u. Before that, a folded bias
+    is a float64 sum of n products of quotients.
     """
     w, b = np.abs(np.asarray(layer.w, np.float64)), 0.0 if layer.b is None else np.abs(layer.b)
     bias = np.abs(mean / std) @ w + b
@@ -90,13 +91,13 @@ def test_the_shipped_network_is_the_folded_published_one():
         assert np.array_equal(layer.w, twin.w)
         if 0 < i < 5:
             assert np.array_equal(layer.w, published[f"w{i}"])
-        # b' is a sum, whose order is the machine's.
+        # A folded bias is a sum, whose order of terms depends on the machine.
         assert_within(layer.b, twin.b, 20 * oracle.U["float64"] * np.abs(twin.b).max())
 
 
 @given(hnp.arrays(np.float64, 50, elements=st.floats(-1e30, 1e30)), st.sampled_from(sorted(DTYPES)))
 def test_rounding_happens_once(exact, dtype):
-    # Midpoints of bfloat16 and their neighbours in float64: what rounding through float32 gets wrong.
+    # Midpoints of bfloat16 and their float64 neighbours. Rounding first to float32 would give wrong results.
     middle = (
         (exact.astype(np.float32).view(np.uint32) & 0xFFFF0000 | 0x8000).view(np.float32).astype(np.float64)
     )
@@ -110,7 +111,7 @@ def test_rounding_happens_once(exact, dtype):
             distance = abs(Fraction(value) - Fraction(float(result)))
             others = [abs(Fraction(value) - Fraction(float(c))) for c in candidates if np.isfinite(c)]
             assert all(distance <= other for other in others)
-            if distance in others:  # a tie goes to the even one
+            if distance in others:  # a tie goes to the even number
                 assert int(result.view(f"u{result.dtype.itemsize}")) % 2 == 0
 
 

@@ -1,4 +1,4 @@
-"""The first and second derivatives of the activations, against mpmath."""
+"""The first and second derivatives of the activations, compared with those of mpmath."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from jaxneuron._names import BY_NAME, resolve
 from jaxneuron.testing._sweeps import VALUES, sample64
 
 pytestmark = pytest.mark.once
-UNITS = 4  # ULP of a slope or, about a zero of it, unit roundoffs of its terms
-# Beside the usual members those whose parameter is far from 1: a factor of a slope that has underflowed.
+UNITS = 4  # the bound, in ULP of a slope or, where its terms nearly cancel, in unit roundoffs of the terms
+# Also activations with a parameter far from 1: there the slope has a factor that may underflow.
 FAMILIES = [*VALUES, ELU(-1e-12), ELU(1e12), CELU(1e-20), CELU(1e20), Softplus(1e-20), Softplus(1e20)]
 FAMILIES += [HardTanh(-2.0, 0.5)]
 KINKED = ("relu", "leaky_relu", "relu6", "hard_tanh", "hard_sigmoid", "hard_swish", "identity", "square")
@@ -26,7 +26,7 @@ def derivative(f):
 
 def inputs(name, dtype, points):
     rng = np.random.default_rng(0)
-    far = 110 if dtype == "float32" else 760  # beyond, every slope is 0 or 1
+    far = 110 if dtype == "float32" else 760  # exp(-far) is 0 in this dtype
     wide = np.concatenate([rng.uniform(-far, far, points), rng.uniform(-15, 15, points), [-3.0, 3.0, 0.5]])
     z = np.concatenate([rng.choice(sample64(14000), points), wide])
     match name:
@@ -39,7 +39,7 @@ def inputs(name, dtype, points):
 
 
 def assert_derivatives(found, name, z, order):
-    """These are the first derivatives (order 0) at z, or the second (order 1), within their bound."""
+    """Asserts that `found`, first (order 0) or second (order 1) derivatives at z, is within the bound."""
     found, dtype = found.tolist(), found.dtype.name
     terms = [oracle.slopes(oracle.in_format(name, dtype), float(v))[order] for v in z]
     exact = [sum(each) for each in terms]
@@ -74,9 +74,9 @@ def test_derivatives_are_finite_far_out(name):
     for order, derivative in found.items():
         for z, slope in zip(FAR, np.asarray(jax.jit(jax.vmap(derivative))(FAR)), strict=True):
             if (name == "exp" and z > 88) or (name == "square" and np.isinf(z) and order == "first"):
-                assert slope == (z if name == "square" else np.inf)  # what it tends to
+                assert slope == (z if name == "square" else np.inf)  # the limit
             elif np.isinf(z) and (name == "sin" or isinstance(name, Sin)):
-                assert np.isnan(slope)  # there is no limit
+                assert np.isnan(slope)  # a sine has no limit there
             else:
                 assert np.isfinite(slope), (order, z)
 

@@ -4,7 +4,7 @@
 // The bound is carried from layer to layer, as in jaxneuron/_math/oracle.py. u is the unit roundoff and s the
 // smallest normal number. The error of a sum of n products is at most (n + 2) (u (|x| @ |w| + |b|) + s), plus
 // |w| times the error of x. In bfloat16, where subnormal numbers may be treated as 0, s (sum |x| + sum |w|)
-// is added. An activation multiplies the error by its slope and adds 2 ULP. Rounding to 16 bits adds half an
+// is added. An activation multiplies the error by its slope and adds 2 ULP. Rounding to 16 bits adds half a
 // ULP of that format.
 #pragma once
 
