@@ -147,8 +147,8 @@ inline bool any(Integers<T> mask) {
 #endif
 }
 
-// Of two sizes. These replace std::min and std::max, whose copies the linker could take from another
-// instruction set.
+// Return the minimum and the maximum of two sizes. The linker could take the copies of std::min and std::max
+// from another instruction set.
 constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 constexpr std::int64_t max(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
 

@@ -80,9 +80,8 @@ std::int64_t random_width() {
   }
 }
 
-// Returns a random activation. Only the last layer may have a softmax, because the error bound of a layer
-// needs the slopes of the activations before the last. Only the last layer may have exp or square, because
-// two such layers often overflow.
+// Returns a random activation. Only the last layer may have a softmax, as the error bound needs no slope
+// there. Only the last layer may have exp or square, because networks with two of them may overflow.
 Activation random_activation(bool last) {
   std::vector<Activation> candidates;
   for (std::int64_t code = 0; code < ACTIVATIONS; ++code) {
@@ -112,7 +111,7 @@ Example random_example() {
     layer.n_out = width = last && random(0, 3) == 0 ? n_in : random_width();
     const bool population = network.members > 1;
     layer.activation = random_activation(last);
-    for (int i = 0; i < parameters_of(layer.activation); ++i)  // are floats; the second is larger
+    for (int i = 0; i < parameters_of(layer.activation); ++i)  // random floats; the second is larger
       layer.parameters[i] = i + random(1, 1 << 12) * 0x1p-11;
     layer.w_stride = population && random(0, 2) ? layer.n_in * layer.n_out : 0;
     layer.w = example.array(layer.n_in * layer.n_out * (layer.w_stride ? network.members : 1),
