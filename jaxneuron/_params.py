@@ -319,7 +319,8 @@ def stack_neurons(neurons: Sequence[Affine]) -> Affine:
 
     Raises:
       ValueError: if there is no neuron, one of them is a layer, or they differ in `n_in`.
-      TypeError: if `neurons` is not a sequence, or holds anything that is neither an `Affine` nor a pair.
+      TypeError: if `neurons` is not a sequence, or holds anything but an `Affine` or a pair `(w, b)` of real
+        numbers.
 
     Example:
       >>> stack_neurons([Affine([1.0, 2.0], 0.5), Affine([3.0, 4.0], -0.5)]).w.tolist()

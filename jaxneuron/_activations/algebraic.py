@@ -136,7 +136,7 @@ def hard_tanh(z: Array) -> Array:
 
 @activation
 def hard_sigmoid(z: Array) -> Array:
-    """An approximation of sigmoid by straight lines, of slope 1/6 as in PyTorch and Keras (in ONNX 1/5).
+    """A sigmoid of three straight lines, with slope 1/6 as in PyTorch and Keras (the default of ONNX is 1/5).
 
         hard_sigmoid(z) = min(max(z + 3, 0), 6) / 6
 
