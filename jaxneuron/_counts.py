@@ -27,7 +27,7 @@ def parameter_count(params: Affine | MLP) -> int:
 
     Raises:
       TypeError: if `params` is neither an `Affine` nor an `MLP`.
-      ValueError: if its numbers or sequences do not make a neuron or a layer.
+      ValueError: if the numbers or sequences of an `Affine` do not make a neuron or a layer.
 
     Example:
       >>> parameter_count(Affine([0.5, 0.5], -0.7))
@@ -82,8 +82,8 @@ def summary(mlp: MLP) -> str:
     Returns:
       A line for each layer with the shapes, the activation and the number of parameters; a line with the
       total, the bytes that the arrays take, and the multiply-adds of the products for one row; then the names
-      of the inputs and of the outputs, if the network has them. For a stack all members are counted, and the
-      total says how many there are.
+      of the inputs and of the outputs, if the network has them. For a stack, the parameters of all members
+      are counted, and the total says how many members there are.
 
     Raises:
       TypeError: if `mlp` is not an `MLP`.

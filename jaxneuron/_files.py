@@ -1,13 +1,13 @@
 """Networks in safetensors files: `save` and `load`.
 
     tensors     layers.0.w, layers.0.b, layers.1.w, ...
-    metadata    format, format_version; as JSON, activation and final_activation
-                in version 2 also, as JSON: inputs and outputs, the names, if they are known;
-                members, their number, for a stack of networks, whose tensors have a leading axis of members
+    metadata    format, format_version; activation and final_activation, as JSON
+                in version 2 also, as JSON: inputs and outputs, the lists of names, if they are known;
+                members, the number of networks in a stack, whose tensors have a leading axis of members
 
-An activation is its name or, in version 2, an object with parameters: {"name": "leaky_relu", "slope": 0.2}. A
-network that needs nothing of version 2 is written as version 1, which older releases read. No code is ever
-read from a file.
+An activation is written as its name or, in version 2, as an object with parameters:
+{"name": "leaky_relu", "slope": 0.2}. A network that needs nothing of version 2 is written as version 1, which
+older releases read. No code is ever read from a file.
 """
 
 from __future__ import annotations
@@ -47,12 +47,13 @@ def save(path: str | os.PathLike[str], mlp: MLP) -> None:
         `LeakyReLU(0.2)`.
 
     Raises:
-      ValueError: if an activation is your own callable, or members differ in number.
+      ValueError: if an activation is your own callable, or the arrays of a stack have different numbers of
+        members.
       TypeError: if `mlp` is not an `MLP` of arrays, or `path` is not a path.
       OSError: if the file can't be written.
       ImportError: if safetensors, of the extra `files`, is not installed.
 
-    Numerics: `load` gives every bit back. Tested by tests/test_files.py.
+    Numerics: `load` returns the same bits. Tested by tests/test_files.py.
 
     Example:
       >>> save("xor.safetensors", jaxneuron.gates.XOR)
@@ -125,7 +126,7 @@ def load(path: str | os.PathLike[str]) -> MLP:
 
 
 def on_device(mlp: MLP) -> MLP:
-    """The network as JAX arrays; arrays of a dtype that JAX would narrow now stay NumPy arrays."""
+    """The network as JAX arrays; arrays whose dtype JAX would narrow at the moment stay NumPy arrays."""
     return jax.tree.map(
         lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, mlp
     )
@@ -173,7 +174,8 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 def header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The header of a safetensors file: tensors by name, and `__metadata__`.
 
-    Refuses a file of another kind, without a header, or with a header that is too long; messages name it.
+    Refuses a file of another kind, without a header, or with a header that is too long. The messages name the
+    file.
     """
     try:
         return _header(path)

@@ -30,23 +30,25 @@ def init_mlp(
 ) -> MLP:
     """Makes a network with random weights and zero biases.
 
-        w ~ truncated normal, variance 1/n_in (LeCun), or 2/n_in (He) for relu, relu6, leaky slopes and elu
+        w ~ truncated normal of mean 0, variance 1/n_in (LeCun), or 2/n_in (He) before relu, relu6,
+            leaky_relu, elu, LeakyReLU, ELU and CELU
 
     Args:
       key: a JAX random key.
       sizes: the number of units of every layer, inputs first: `(n_in, ..., n_out)`.
-      activation: the activation of the hidden layers, a name, a value such as `LeakyReLU(0.2)` or a hashable
-        callable; one for all or a tuple with one for each. It decides the variance of its layer, which is
-        LeCun's for a callable.
+      activation: the activation of the hidden layers: a name, a value such as `LeakyReLU(0.2)`, or a hashable
+        callable; one for all layers, or a tuple with one for each. It decides the variance of its layer's
+        weights. For a callable of yours, that is LeCun's.
       final_activation: the activation of the last layer.
-      dtype: the dtype of weights and biases; JAX's default float if not given.
+      dtype: the dtype of weights and biases; JAX's default float dtype by default.
 
     Returns:
-      An `MLP`. With `jax.vmap` over keys, a stack of networks.
+      An `MLP`. Under `jax.vmap` over keys, `init_mlp` returns a stack of networks.
 
     Raises:
       ValueError: if there are fewer than two sizes, one is negative, or an activation is unknown.
-      TypeError: if `dtype` is not a float, or `key` is not a JAX random key.
+      TypeError: if a size is not an integer, `dtype` is not a floating-point dtype, or `key` is not a JAX
+        random key.
 
     Source: LeCun, Bottou, Orr, Müller (1998); He, Zhang, Ren, Sun (2015).
 

@@ -48,23 +48,25 @@ class MLP:
         x -> activation(x @ w + b), layer after layer; the last layer has final_activation
 
     Args:
-      layers: a sequence of `Affine` or `(w, b)` pairs, with `w (n_in, n_out)`, `b (n_out,)` or None.
-      activation: the activation of the hidden layers, one for all or a tuple with one for each. A name such
-        as "tanh", a value such as `LeakyReLU(0.2)`, or any hashable callable. A callable gets float32 values
-        if the layer is bfloat16 or float16.
+      layers: a sequence of `Affine` or `(w, b)` pairs, with `w (n_in, n_out)` and `b (n_out,)` or None.
+      activation: the activation of the hidden layers, one for all or a tuple with one for each. An activation
+        is a name such as "tanh", a value such as `LeakyReLU(0.2)`, or any hashable callable. A callable gets
+        float32 values if the layer is bfloat16 or float16.
       final_activation: the activation of the last layer.
       inputs: the names of the inputs, one for each row of the first layer's w, such as the columns of a
         table; None if they are unknown.
       outputs: the names of the outputs, one for each unit of the last layer; None if they are unknown.
 
     An `MLP` is a frozen dataclass, and a pytree whose leaves are the arrays; the activations and the names
-    are part of its structure. `jax.tree.map` stacks networks of one structure into an ensemble.
+    are part of its structure. `jax.tree.map` stacks networks with the same shapes, activations and names into
+    an ensemble.
 
     Raises:
-      ValueError: if there is no layer, shapes do not fit or do not chain, an activation is unknown, a hidden
-        layer has softmax or log_softmax, or names are too many, too few or not distinct.
-      TypeError: if an argument is not an array of numbers or has more than numbers, such as a mask or
-        physical units, or a name is not a string.
+      ValueError: if there is no layer, the shapes of w and b do not fit, a layer's number of inputs is not
+        the number of units before it, an activation is unknown, a hidden layer has softmax or log_softmax,
+        or names are too many, too few or not distinct.
+      TypeError: if `layers` is not a sequence, a w or b is not an array of numbers, or has more than numbers,
+        such as a mask or physical units, or if a name is not a string.
 
     Example:
       >>> MLP([Affine([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), Affine([[1.0], [1.0]])], activation="relu")
@@ -109,7 +111,8 @@ def _set(mlp: MLP, layers: Any, *structure: Any) -> MLP:
     for name, value in (
         ("layers", layers),
         *zip(("activation", "final_activation", "inputs", "outputs"), structure, strict=True),
-        # Kept, and flat: JAX asks for it in every call. A tree node for each layer would cost 4 % of a call.
+        # The leaves and the structure. They are stored, in one flat tuple, because JAX asks for them in every
+        # call. A tree node for each layer would cost 4 % of a call.
         ("_flat", (tuple(leaf for layer in layers for leaf in layer), structure)),
     ):
         object.__setattr__(mlp, name, value)
@@ -164,7 +167,7 @@ def _flatten_with_keys(mlp: MLP) -> tuple[Any, Any]:
 
 
 def _unflatten(structure: Any, leaves: Any) -> MLP:
-    # Nothing is checked: transforms put axes, shapes and bare objects in the place of arrays.
+    # Nothing is checked here: JAX's transforms put axes, shapes and bare objects in the place of arrays.
     layers = tuple(Affine(w, b) for w, b in zip(leaves[::2], leaves[1::2], strict=True))
     return _set(object.__new__(MLP), layers, *structure)
 
@@ -175,7 +178,7 @@ jax.tree_util.register_pytree_with_keys(MLP, _flatten_with_keys, _unflatten, att
 def as_activations(
     hidden: int, activation: Activation | Sequence[Activation], final_activation: Activation
 ) -> tuple[Activation | tuple[Activation, ...], Activation]:
-    """The activations of an MLP with `hidden` hidden layers, checked; each as its name if it has one."""
+    """Checks the activations of an MLP with `hidden` hidden layers; each becomes its name if it has one."""
     checked: Activation | tuple[Activation, ...]
     if isinstance(activation, Sequence) and not isinstance(activation, str):
         checked = tuple(canonical(a, f"activation[{i}]") for i, a in enumerate(activation))
@@ -200,7 +203,7 @@ def each_activation(
 
 
 def as_affine(params: Any, argument: str = "params") -> Affine:
-    """`params` as an Affine of arrays whose shapes fit; messages open with `argument`."""
+    """`params` as an Affine of arrays whose shapes fit; error messages open with `argument`."""
     if not isinstance(params, (tuple, list)) or len(params) != 2:
         raise BadType(
             f"{argument} must be an Affine or a (w, b) pair, got {type(params).__name__}; "
@@ -316,7 +319,8 @@ def stack_neurons(neurons: Sequence[Affine]) -> Affine:
 
     Raises:
       ValueError: if there is no neuron, one of them is a layer, or they differ in `n_in`.
-      TypeError: if `neurons` is not a sequence, or holds anything else.
+      TypeError: if `neurons` is not a sequence, or holds anything but an `Affine` or a pair `(w, b)` of real
+        numbers.
 
     Example:
       >>> stack_neurons([Affine([1.0, 2.0], 0.5), Affine([3.0, 4.0], -0.5)]).w.tolist()

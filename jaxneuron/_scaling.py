@@ -19,7 +19,7 @@ APART = "fold each network, then stack them"
 @public
 @concrete
 def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
-    """Folds the standardisation of the inputs into the first layer: the network then takes them as they are.
+    """Folds the standardisation of the inputs into the first layer. The network then takes raw inputs.
 
         fold_input_scaling(mlp, mean, std)(x) = mlp((x - mean) / std)
         w' = w / std,  b' = b - (mean / std) @ w
@@ -30,8 +30,8 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
       std: the standard deviation of each input, `(n_in,)`, or one number for all inputs.
 
     Returns:
-      An `MLP` whose arrays are NumPy's or JAX's, as those of `mlp` are, and have the same dtypes. A first
-      layer without a bias gets one.
+      An `MLP` whose arrays are NumPy's or JAX's, as in `mlp`, with the same dtypes. A first layer without a
+      bias gets one.
 
     Raises:
       ValueError: if a shape does not fit, a value is not finite, a std is 0, or a result is too large for the
@@ -62,7 +62,7 @@ def fold_input_scaling(mlp: MLP, mean: ArrayLike, std: ArrayLike) -> MLP:
 @public
 @concrete
 def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
-    """Folds the scaling of the outputs into the last layer: the network then gives scaled outputs.
+    """Folds a scaling of the outputs into the last layer. The network then returns scaled outputs.
 
         fold_output_scaling(mlp, scale, shift)(x) = mlp(x) * scale + shift
         w' = w * scale,  b' = b * scale + shift
@@ -73,8 +73,8 @@ def fold_output_scaling(mlp: MLP, scale: ArrayLike, shift: ArrayLike) -> MLP:
       shift: the number to add to each output, `(n_out,)`, or one number for all outputs.
 
     Returns:
-      An `MLP` whose arrays are NumPy's or JAX's, as those of `mlp` are, and have the same dtypes. A last
-      layer without a bias gets one.
+      An `MLP` whose arrays are NumPy's or JAX's, as in `mlp`, with the same dtypes. A last layer without a
+      bias gets one.
 
     Raises:
       ValueError: if `mlp` has another final activation, a shape does not fit, a value is not finite, or a
@@ -122,7 +122,7 @@ def _scaling(value: ArrayLike, shape: tuple[int, ...], argument: str) -> np.ndar
 
 
 def rounded(w: np.ndarray, b: np.ndarray, like: Affine) -> Affine:
-    """`w` and `b` in the dtypes of `like`, and as JAX arrays if those are."""
+    """`w` and `b` in the dtypes of `like`, and as JAX arrays if `like` holds JAX arrays."""
     dtypes = [
         leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else np.dtype(float)
         for leaf in like
@@ -144,7 +144,7 @@ def rounded(w: np.ndarray, b: np.ndarray, like: Affine) -> Affine:
 
 
 def round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """`exact`, a float64 array, rounded to `dtype`, to nearest, ties to even."""
+    """The float64 array `exact`, rounded once to `dtype`: to nearest, ties to even."""
     if dtype.name != "bfloat16":
         return exact.astype(dtype)
     # ml_dtypes rounds twice, to float32 first. Where the first rounding is to odd, the second is correct.

@@ -1,7 +1,7 @@
 """Logic gates as neurons, and XOR, which one neuron can't compute, as a network of two layers.
 
 An output above 0.5 means true. AND, OR and NAND each divide the plane of their inputs by one straight line.
-XOR is true where both OR and NAND are.
+XOR is true where both OR and NAND are true.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAND = _gate(-0.5, 0.7)
 
 
 def _steeper(layer: Affine, factor: float = 20.0) -> Affine:
-    """The same boundary, with outputs nearer to 0 and 1. XOR needs a factor of 3.5 or more."""
+    """The layer with the same boundary, and outputs nearer to 0 and 1. XOR needs a factor of 3.5 or more."""
     return Affine(layer.w * factor, layer.b * factor)
 
 
@@ -48,7 +48,8 @@ def truth_table(params: Affine | MLP) -> tuple[np.ndarray, Array]:
 
     Returns:
       `(inputs, outputs)`: the inputs `(2**n_in, n_in)`, int32, count up in binary, the last input fastest.
-      The outputs are `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise, in the dtype of `params`.
+      The outputs are `(2**n_in,)` for a neuron, `(2**n_in, n_out)` otherwise, in the dtype of `params`; while
+      `jax_enable_x64` is off, in float32 instead of float64.
 
     Raises:
       ValueError: if shapes do not fit.

@@ -1,6 +1,6 @@
 """Pictures of activations, neurons and networks, and of the rounding errors of functions.
 
-As in matplotlib, every function draws on `ax`, or on a new pyplot figure if that is None, and returns the
+As in matplotlib, every function draws on `ax`, or on a new pyplot figure if `ax` is None, and returns the
 Axes. No function shows or saves a figure, or changes a global setting. The colours are those of Okabe and
 Ito, and cividis; things that differ in colour also differ in lightness or line style.
 """
@@ -53,15 +53,17 @@ def plot_activation(*activations: Activation, ax: Axes | None = None) -> Axes:
     """Draws the curves of one or more activations on [-8, 8], with their horizontal asymptotes.
 
     Args:
-      *activations: names, values or elementwise callables; "sigmoid" by default. Of sigmoid alone, the point
-        (0, 1/2) is marked, and the interval from -3 to 3, in which it rises from 0.05 to 0.95.
+      *activations: names, values such as `ELU(0.5)`, or elementwise callables; "sigmoid" by default. If
+        sigmoid is the only one, the point (0, 1/2) is marked, and the interval from -3 to 3, in which sigmoid
+        rises from 0.05 to 0.95.
       ax: the Axes to draw on; None for a new figure.
 
     Returns:
       The Axes.
 
     Raises:
-      ValueError: if a name is unknown, softmax or log_softmax, or a callable changes the shape or the dtype.
+      ValueError: if a name is unknown, softmax or log_softmax, or a callable's result has another shape or
+        dtype than its input.
       TypeError: if an activation is neither a name nor a callable, or `ax` is not an Axes.
       ImportError: if matplotlib, of the extra `plot`, is not installed.
 
@@ -103,11 +105,12 @@ def plot_decision(params: Affine | MLP, ax: Axes | None = None) -> Axes:
 
         y = sigmoid(x @ w + b) for an Affine, mlp_forward(params, x) for an MLP, x in [-0.5, 1.5]^2
 
-    The four inputs of a gate are marked by circles: filled where the output is above 0.5, empty elsewhere.
+    Circles mark the four inputs (0, 0), (0, 1), (1, 0) and (1, 1) of a logic gate. They are filled
+    (black) where the output is above 0.5, and empty (white) elsewhere.
 
     Args:
       params: an `Affine` with `w (2,)` or `(2, 1)`, or an `MLP` with 2 inputs and 1 output.
-      ax: the Axes to draw on, which makes room for a colour bar; None for a new figure.
+      ax: the Axes to draw on, which becomes smaller to make room for a colour bar; None for a new figure.
 
     Returns:
       The Axes.
@@ -161,9 +164,9 @@ def plot_gates(fig: Figure | SubFigure | None = None) -> list[Axes]:
 def plot_network(mlp: MLP, ax: Axes | None = None) -> Axes:
     """Draws the layers of a network as columns of units, and its weights as lines between them.
 
-    Positive weights are dark, negative weights light; the width of a line is |w|, relative to the largest
-    that is drawn in the layer. Of more than 12 units the first and last five are drawn. The number of
-    parameters is below each layer.
+    Positive weights are dark, negative weights light. The width of a line is proportional to |w|, relative to
+    the largest |w| that is drawn in the layer. If a layer has more than 12 units, only the first five and the
+    last five are drawn. The number of parameters is below each layer.
 
     Args:
       mlp: an `MLP`.
@@ -237,23 +240,24 @@ def plot_error(
     span: tuple[float, float] = (-20.0, 20.0),
     ax: Axes | None = None,
 ) -> Axes:
-    """Draws the errors of float32 functions, in ULP, over their input.
+    """Draws the errors of float32 functions, in ULP, against their input.
 
         error(z) = |f(z) - reference(z)| / ulp(reference(z)),  ulp(y) = 2^(max(floor(log2 |y|), -126) - 23)
 
-    `span` is divided into 256 intervals with 32 inputs each, and a line shows the largest error in each. A
-    correctly rounded function stays within 0.5.
+    `span` is divided into 256 intervals with 32 inputs each, and a line shows the largest error in each
+    interval. The error of a correctly rounded function is at most 0.5.
 
     Args:
       *functions: names or callables that compute the same elementwise function; `jaxneuron.sigmoid` and
         `jax.nn.sigmoid` by default.
-      reference: the exact function: from a NumPy float64 array to another, or the name of one of jaxneuron's
-        activations, which mpmath evaluates. None takes the first of `functions` that is jaxneuron's.
+      reference: the exact function: a function from a NumPy float64 array to another, or the name of one of
+        jaxneuron's activations, which mpmath evaluates. If None, it is the first of `functions` that is
+        jaxneuron's.
       span: the smallest and the largest input.
       ax: the Axes to draw on; None for a new figure.
 
     Returns:
-      The Axes. If some error is above 100 ULP, its scale is logarithmic above 1.
+      The Axes. If an error is above 100 ULP, the vertical scale is logarithmic above 1.
 
     Raises:
       ValueError: if `reference` is None and none of `functions` is jaxneuron's, a result is not float32 of
@@ -300,7 +304,7 @@ def plot_error(
 
 
 def _axes(ax: Axes | None, size: tuple[float, float] = SIZE) -> Axes:
-    """`ax`, or the Axes of a new pyplot figure. Called last, so that an error leaves no empty figure."""
+    """`ax`, or the Axes of a new pyplot figure. Called after all checks: an error leaves no empty figure."""
     return _figure(size).add_subplot() if ax is None else _checked(ax, "ax", "Axes")
 
 

@@ -6,15 +6,15 @@
     rows.py         softmax and log_softmax
     values.py       families with parameters, such as LeakyReLU(0.2)
 
-Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's
-default float. bfloat16 and float16 are evaluated in float32, and the result is rounded once more. NaN gives
-NaN, and, except for softmax, nothing else does. Anything that is not a real array raises TypeError or
-ValueError. At a kink JAX's derivative is that of the function in jax.nn, or 0 for a `HardTanh` that is not in
-jax.nn.
+Each takes a number, a sequence or an array of any shape. Integers and booleans are promoted to JAX's default
+float dtype. For bfloat16 and float16 the function is evaluated in float32, and the result is rounded once
+more. NaN gives NaN. Nothing else gives NaN, except for an infinity in softmax, log_softmax and the sines.
+Anything that is not a real array raises TypeError or ValueError. At a kink JAX's derivative is that of the
+function in jax.nn, or 0 for a `HardTanh` that is not in jax.nn.
 
-Bounds are in ULP, the distance of neighbouring floats at the exact result, for float32 and float64. They hold
-on every machine that rounds sums, products and quotients as IEEE 754 says, with fused multiply-adds or
-without. XLA takes subnormal inputs for 0 and gives 0 for subnormal results, unless the docstring says
+Error bounds for float32 and float64 are in ULP, the distance between neighbouring floats at the exact result.
+They hold on every machine that rounds sums, products and quotients as IEEE 754 says, with fused multiply-adds
+or without. XLA takes subnormal inputs for 0 and gives 0 for subnormal results, unless the docstring says
 otherwise.
 """
 

@@ -13,7 +13,7 @@ from jaxneuron._names import activation
 
 @activation
 def identity(z: Array) -> Array:
-    """The identity, for layers that are only an affine function.
+    """The identity, for a layer without an activation.
 
         identity(z) = z
 
@@ -86,7 +86,7 @@ def leaky_relu(z: Array) -> Array:
 
 @activation
 def relu6(z: Array) -> Array:
-    """The rectified linear unit, cut off at 6: `HardTanh(0, 6)`.
+    """The rectified linear unit, limited to 6: `HardTanh(0, 6)`.
 
         relu6(z) = min(max(z, 0), 6)
 
@@ -112,7 +112,7 @@ def relu6(z: Array) -> Array:
 
 @activation
 def hard_tanh(z: Array) -> Array:
-    """A tanh made of straight lines, `HardTanh(-1, 1)`. For other limits use `HardTanh`.
+    """An approximation of tanh by straight lines: `HardTanh(-1, 1)`. For other limits use `HardTanh`.
 
         hard_tanh(z) = min(max(z, -1), 1)
 
@@ -136,7 +136,7 @@ def hard_tanh(z: Array) -> Array:
 
 @activation
 def hard_sigmoid(z: Array) -> Array:
-    """A sigmoid made of straight lines, with slope 1/6 as in PyTorch and Keras (the default of ONNX is 1/5).
+    """A sigmoid of three straight lines, with slope 1/6 as in PyTorch and Keras (the default of ONNX is 1/5).
 
         hard_sigmoid(z) = min(max(z + 3, 0), 6) / 6
 
@@ -161,7 +161,7 @@ def hard_sigmoid(z: Array) -> Array:
 
 @activation
 def hard_swish(z: Array) -> Array:
-    """A silu made of straight lines: z times `hard_sigmoid(z)`.
+    """An approximation of silu without exponentials: z times `hard_sigmoid(z)`.
 
         hard_swish(z) = z min(max(z + 3, 0), 6) / 6
 
@@ -187,7 +187,7 @@ def hard_swish(z: Array) -> Array:
 
 @activation
 def softsign(z: Array) -> Array:
-    """A sigmoid with slow, algebraic tails.
+    """A curve like tanh, whose distance from its limits falls only as 1 / |z|.
 
         softsign(z) = z / (1 + |z|)
 
@@ -221,7 +221,8 @@ def squareplus(z: Array) -> Array:
       z: a real array of any shape.
 
     Returns:
-      An array with the shape of `z`, 0 or larger. squareplus(z) squareplus(-z) is 1, rounding errors apart.
+      An array with the shape of `z`, of numbers from 0 up. Up to rounding errors, squareplus(z) times
+      squareplus(-z) is 1.
 
     Source: Barron (2021), "Squareplus: A softplus-like algebraic rectifier"; b = 4, as in jax.nn and Keras.
 

@@ -1,4 +1,4 @@
-"""The other activations that are made of exponentials, logarithms or the sine."""
+"""The activations made of exponentials, logarithms or the sine, except those in smooth.py and rows.py."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def sin(z: Array) -> Array:
       TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64, up to |z| = 2^17. Beyond that the fused CPU kernel uses the
-    sine of the C library, within 1 ULP, and XLA uses that of the backend. Without the kernel the bound holds
-    on backends that have float64, in which it is computed. Tested by tests/test_numerics.py.
+    C library's sine, at most 1 ULP off, and XLA uses the backend's sine. Without the kernel the bound holds
+    only on backends that have float64, because the sine is computed in it. Tested by tests/test_numerics.py.
 
     Example:
       >>> sin([0.0, 1.5707964])

@@ -1,4 +1,4 @@
-"""Activations whose result for a unit depends on the whole row: softmax and log_softmax."""
+"""The activations whose result for a unit depends on all units of the row: softmax and log_softmax."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxneuron._names import activation
 
 @activation
 def softmax(z: Array) -> Array:
-    """Exponentials over the last axis, scaled to sum to 1; only for the last layer of a network.
+    """Exponentials, divided by their sum over the last axis; only for the last layer of a network.
 
         softmax(z)_i = exp(z_i) / sum_j exp(z_j)
 
@@ -45,7 +45,7 @@ def log_softmax(z: Array) -> Array:
       z: an array `(..., units)`. A row whose largest entry is infinite gives NaN, because inf - inf is NaN.
 
     Returns:
-      An array with the shape of `z`, of numbers up to 0.
+      An array with the shape of `z`, of numbers from -infinity to 0.
 
     Raises:
       ValueError: if `z` is a scalar.

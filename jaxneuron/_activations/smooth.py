@@ -20,8 +20,8 @@ def sigmoid(z: Array) -> Array:
       z: a real array of any shape.
 
     Returns:
-      An array with the shape of `z`, in the closed interval [0, 1]: exactly 1/2 at 0, 0 and 1 at the
-      infinities, and 1 from the point on where the exact value rounds to 1 (z = 17.3287 in float32).
+      An array with the shape of `z`, in the closed interval [0, 1]. It is exactly 1/2 at 0, 0 at -infinity,
+      and 1 from the z on where the exact value rounds to 1 (17.3287 in float32).
 
     Raises:
       TypeError or ValueError: if `z` is not an array of real numbers.
@@ -52,8 +52,8 @@ def cr_sigmoid(z: Array) -> Array:
       TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: correctly rounded for every bfloat16, float16 and float32 number, subnormal results included, on
-    every backend with float64 arithmetic; on other backends there is no promise. float64 results are at most
-    0.53 ULP off. It takes several times as long as `sigmoid`, see docs/numerics.md. Tested by
+    every backend with float64 arithmetic; on other backends nothing is promised. float64 results are at most
+    0.53 ULP off. It takes several times as long as `sigmoid` (docs/numerics.md). Tested by
     tests/test_numerics.py and, for all of float32, `python -m bench.accuracy`.
 
     Example:
@@ -104,8 +104,8 @@ def cr_tanh(z: Array) -> Array:
       TypeError or ValueError: if `z` is not an array of real numbers.
 
     Numerics: correctly rounded for every bfloat16, float16 and float32 number, on every backend with float64
-    arithmetic; on other backends there is no promise. float64 results are those of `tanh`, at most 2 ULP off.
-    It takes several times as long as `tanh`, see docs/numerics.md. Tested by tests/test_numerics.py and, for
+    arithmetic; on other backends nothing is promised. float64 results are those of `tanh`, at most 2 ULP off.
+    It takes several times as long as `tanh` (docs/numerics.md). Tested by tests/test_numerics.py and, for
     all of float32, `python -m bench.accuracy`.
 
     Example:

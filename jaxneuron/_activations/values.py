@@ -1,9 +1,9 @@
 """Activations with parameters, as values: immutable, compared by their parameters, and called like functions.
 
-A value can be passed wherever a name can. A parameter is rounded to the dtype of the computation, float32 for
-bfloat16 and float16, and the error bounds are those of the function with the rounded parameter. Derivatives
-are taken with respect to the input only. A value that has a name, such as `LeakyReLU(0.01)`, becomes that
-name in a network.
+A value can be passed wherever a name can. A parameter is rounded to the dtype of the computation, which is
+float32 for bfloat16 and float16. The error bounds are those of the function with the rounded parameter.
+Derivatives are taken with respect to the input only. If a value has a name, as `LeakyReLU(0.01)` has, a
+network records the name instead.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class ELU(Parametric):
 
 @dataclass(frozen=True)
 class CELU(Parametric):
-    """The exponential linear unit whose slope is continuous for every alpha.
+    """The exponential linear unit in a form whose slope is continuous for every alpha.
 
         CELU(alpha)(z) = z for z > 0, alpha (exp(z / alpha) - 1) otherwise
 
@@ -156,7 +156,7 @@ class Softplus(Parametric):
 
 @dataclass(frozen=True)
 class HardTanh(Parametric):
-    """The identity, cut off at both ends.
+    """The identity, limited to the interval from `low` to `high`.
 
         HardTanh(low, high)(z) = min(max(z, low), high)
 
@@ -206,7 +206,8 @@ class Sin(Parametric):
       A call raises TypeError or ValueError if z is not an array of real numbers.
 
     Numerics: at most 1.5 ULP off, 2 in float64, up to |frequency z| = 2^17: the product is kept in two parts.
-    Beyond that the bound is that of `sin`; NaN if the product is infinite. Tested by tests/test_numerics.py.
+    Beyond that the docstring of `sin` says what holds. If the product is infinite, the result is NaN. Tested
+    by tests/test_numerics.py.
 
     Source: Sitzmann, Martel, Bergman, Lindell, Wetzstein (2020), "Implicit neural representations with
     periodic activation functions".

@@ -1,8 +1,8 @@
 """The table of activations: a line for each name, and one for each family with parameters.
 
 A line says what an activation promises, and what a test needs to check it. The formulas are elsewhere: for
-XLA in elementary.py, scaled.py and sine.py, for the kernel in _kernels/cpu/activations.h, the exact ones in
-oracle.py.
+XLA in elementary.py, correct.py, scaled.py and sine.py; for the kernel in activations.h, scaled.h and sine.h
+of _kernels/cpu; the exact ones in oracle.py.
 
 A member of a family is a value such as `LeakyReLU(0.2)`. It has `family`, the family's name in this table,
 and `parameters`. A name stands for a function without parameters, which may be a member of a family: `relu6`
@@ -30,10 +30,10 @@ class Facts(NamedTuple):
     values: tuple[float, float] = (-math.inf, math.inf)  # all values of f are in this closed interval
     nearest16: bool = False  # correctly rounded in bfloat16 and float16
     gates: bool = False  # f(z) is z times a factor in [0, 1], whose error is relative to z
-    he: bool = False  # init_mlp draws the weights before it with He's variance, 2 / n_in
+    he: bool = False  # init_mlp gives the weights of its layer He's variance, 2 / n_in
     of_rows: bool = False  # a unit's value depends on the other units of its row: only for the last layer
     has_limits: bool = True  # f has a limit at both infinities; otherwise it is NaN there
-    formula: str = ""  # the kernel's formula, if its name is another
+    formula: str = ""  # the name of the kernel's formula, if it differs from the activation's
     parameters: tuple[float, ...] = ()  # the parameters with which the kernel's formula is this function
 
 

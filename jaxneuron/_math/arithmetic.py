@@ -1,14 +1,14 @@
-"""Numbers in two parts: the arithmetic under the elementary functions.
+"""Numbers in two parts: the arithmetic on which elementary.py and the other formulas are built.
 
     exp(x + low) = 2^m (1 + r + rest)          m = round(x / ln 2),  r = x - m ln2_first, exactly
-    1 / d = q + q p                            q a quotient of half a significand, p by Newton's step
+    1 / d = q + q p                            q is 1 / d in half a significand, p comes from a Newton step
 
 Where a rounding error matters, a value is kept as an unevaluated sum of two floats (Dekker 1971). The larger
 one has half the bits of a significand, so that its products are exact, whether XLA contracts a product and a
 sum into a fused multiply-add or not. The other bits are cleared in the bit pattern, because XLA simplifies
-(1 + x) - 1. The argument of exp is reduced as by Cody and Waite (1980).
+(1 + x) - 1 to x. The argument of exp is reduced by the method of Cody and Waite (1980).
 
-Arrays are float32 or float64. XLA flushes subnormal numbers to 0.
+All arrays here are float32 or float64. XLA flushes subnormal numbers to 0.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def one_plus(r: Array, rest: Array, bits: int | None = None) -> tuple[Array, Arr
 
 
 def quotient(d: Array) -> Array:
-    """1 / d in half a significand: truncated, after half a unit of its last bit has been added."""
+    """1 / d, rounded to half a significand: half a unit of its last bit is added, later bits are cleared."""
     return leading((1 + 2.0 ** -format_of(d).half_bits) / d)
 
 
@@ -59,7 +59,7 @@ def newton(residual: Array) -> Array:
 
 
 def power_of_two(k: int, n: Array, sign: int) -> Array:
-    """2^(k + sign m), and 0 where that is below the normal numbers; n comes from `exp_parts`."""
+    """2^(k + sign m), or 0 where this is below the normal numbers; n is that of `exp_parts`."""
     f = FLOAT64 if n.dtype == jnp.int64 else FLOAT32
     width = 8 * n.dtype.itemsize
     start = (f.exponent_bias + k) << f.fraction_bits
@@ -74,7 +74,7 @@ def subnormal(shifted: Array) -> Array:
 
 
 def leading(x: Array, bits: int | None = None) -> Array:
-    """x with all but its leading `bits` cleared; by default the bits of half a significand are kept."""
+    """x with its leading `bits` kept and all others cleared; by default half a significand is kept."""
     f = format_of(x)
     return number_of(bits_of(x) & -(1 << (f.fraction_bits + 1 - (bits or f.half_bits))))
 
@@ -95,12 +95,12 @@ def polynomial(coefficients: Polynomial, x: Array) -> Array:
 
 
 def at_most(x: Array, bound: float) -> Array:
-    """The smaller of both, or NaN if x is; it takes half the time of jnp.minimum."""
+    """The smaller of x and bound, or NaN if x is NaN; it takes half the time of jnp.minimum."""
     return jnp.where(x > bound, bound, x)
 
 
 def at_least(x: Array, bound: float) -> Array:
-    """The larger of both, or NaN if x is."""
+    """The larger of x and bound, or NaN if x is NaN."""
     return jnp.where(x < bound, bound, x)
 
 
@@ -129,7 +129,7 @@ def has_slope(function: jax.custom_jvp[Array], slope: Function) -> None:
 
 
 def differentiable(slope: Function) -> Callable[[Function], Function]:
-    """Decorates a function with its slope, which may be decorated in the same way."""
+    """Decorates a function with its slope; the slope may itself be decorated so."""
 
     def decorate(function: Function) -> Function:
         with_slope = jax.custom_jvp(function)

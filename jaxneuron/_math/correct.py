@@ -1,7 +1,8 @@
 """Correctly rounded activations: the float nearest to the exact value, ties to even.
 
-float32 and narrower formats are computed in float64. Its error can matter only if the exact value is very
-close to the midpoint of two floats (Ziv 1991). `python -m bench.accuracy` has checked all inputs.
+For float32 and narrower formats, the results are computed in float64 and then rounded. The error of float64
+can matter only if the exact value is very close to the midpoint of two floats (Ziv 1991).
+`python -m bench.accuracy` has checked all float32 inputs.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def cr_sigmoid(z: Array) -> Array:
         c = power_of_two(0, n, -1)
         small = c / ((1 + (r + rest)) + c)
         y = jnp.where(x < 0, small, 1 - small)
-        # Near 0 the difference from 1/2, from its series, is rounded before it is added: the sum would lose
-        # the bits that decide a tie.
+        # Near 0 the difference from 1/2 comes from its series, and is rounded before it is added to 1/2: the
+        # sum would lose the bits that say on which side of a midpoint the exact value is.
         difference = 0.25 * x * (1 - x * x * (1 / 12 - x * x / 120))
         ulp = jnp.where(x < 0, 2.0**-25, 2.0**-24)
         y = jnp.where(jnp.abs(x) < 2.0**-8, 0.5 + ulp * jnp.round(difference / ulp), y)
@@ -60,7 +61,7 @@ def cr_tanh(z: Array) -> Array:
 
 
 def _sigmoid64(z: Array) -> Array:
-    """sigmoid as in elementary.py, with more parts of exp, of the denominator and of results above 1/2."""
+    """sigmoid as in elementary.py, but exp, the denominator and results above 1/2 are kept in more parts."""
     f = FLOAT64
     a = at_most(jnp.abs(z), f.zero)
     n, r, s = reduced(a)

@@ -1,7 +1,7 @@
-"""The activations on float32 and float64 arrays, within one or two ULP: the mathematics of each.
+"""The formulas of the activations on float32 and float64 arrays, with errors of at most one or two ULP.
 
 Names that end in `_first` and `_rest` are the two parts of one number (see arithmetic.py). docs/numerics.md
-says which rounding errors remain, and tests/test_numerics.py tests the bounds.
+says how rounding errors are avoided, and tests/test_numerics.py tests the bounds.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ def sigmoid(z: Array) -> Array:
 
 @jax.custom_jvp
 def sigmoid_16(z: Array) -> Array:
-    """sigmoid of float16 or bfloat16 numbers in float32, never in the middle between two such numbers.
+    """sigmoid of float16 or bfloat16 numbers in float32, never the midpoint of two such numbers.
 
-    Near 0 it is 1/2 + z/4 in float32, which may be such a middle. The exact value is slightly nearer to 1/2,
-    and so is this one.
+    Near 0, sigmoid rounded to float32 is 1/2 + z/4, which may be such a midpoint. The exact value is slightly
+    nearer to 1/2, and so is the value here.
     """
     return jnp.where(jnp.abs(z) < 2.0**-5, 0.5 + z * (0.25 - 2.0**-14), sigmoid(z))
 
@@ -80,7 +80,7 @@ def tanh(z: Array) -> Array:
 
 
 def tanh_half(a: Array) -> Array:
-    """2^BITS / (1 + exp(2a)), a >= 0: XLA computes it only once for tanh and its slope."""
+    """2^BITS / (1 + exp(2a)), a >= 0. tanh and its slope share it, so that XLA computes it only once."""
     n, r, rest = exp_parts(at_most(2 * a, max(format_of(a).gated_zero)))
     return power_of_two(BITS, n, -1) / ((1 + (r + rest)) + power_of_two(0, n, -1))
 

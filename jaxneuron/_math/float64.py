@@ -85,10 +85,10 @@ def activation(name: str | Member, z: Array) -> tuple[Array, float]:
 
 
 def _member(family: str, z: Array, *parameters: float) -> tuple[Array, float]:
-    """The member of a family, with a bound of the relative error.
+    """The member of a family at `z`, and a bound of the relative error.
 
-    For softplus it includes the error of beta z, which grows with beta z. For sin the error of frequency z is
-    left out, because the product of two float32 numbers is exact in float64.
+    For softplus the bound includes the error of the product beta z, which grows with beta z. For sin it
+    leaves out the error of frequency z, because the product of two float32 numbers is exact in float64.
     """
     first, last = parameters[0], parameters[-1]
     match family:

@@ -1,4 +1,4 @@
-"""The one table of numbers: formats, polynomials and constants, for XLA's path and for the C++ kernel.
+"""The only table of numbers: formats, polynomials and constants, for XLA's path and for the C++ kernel.
 
     exp(u) = 1 + u + u^2 EXP(u)                                   |u| <= ln(2) / 2
     tanh(x) = x + x^3 TANH(x^2)                                   |x| <= 0.56
@@ -49,12 +49,12 @@ GELU_PLACE = 13 / 16
 HALF_PI = Fraction(
     "1.57079632679489661923132169163975144209858469968755291048747229615390820314310449931401741"
 )
-LARGE_SINE = 2.0**17  # up to this argument, the sine's is reduced with three parts of pi / 2
+LARGE_SINE = 2.0**17  # up to here the argument of the sine is reduced with three parts of pi / 2
 LARGE_TANH = 0.55  # above this argument tanh is above 1/2, and computed as 1 - 2 / (1 + exp(2x))
 
 
 class End(NamedTuple):
-    """The a from which on a function of -a is 0; the kernel computes subnormal results, XLA gives 0."""
+    """The a from which on a function of -a is 0. XLA gives 0 for subnormal results, the kernel does not."""
 
     xla: float
     kernel: float
@@ -68,12 +68,12 @@ class Format(NamedTuple):
     fraction_bits: int  # the bits of the significand, without the hidden bit
     exponent_bias: int
     half_bits: int  # the bits of half a significand: the product of two halves is exact
-    scale_exponent: int  # 2^scale_exponent times a power of two that is subnormal, or smaller, is normal
+    scale_exponent: int  # a power of two below the normal numbers, times 2^scale_exponent, is normal
     ln2: tuple[float, float]  # ln 2 in Cody and Waite's two parts: the first times an exponent is exact
     normal: float  # exp(-normal) is just above the smallest normal number
     zero: float  # exp(-zero) rounds to 0, subnormal numbers included
     one: float  # 1 - exp(-one) rounds to 1
-    gated_zero: End  # for a exp(-a), and so for silu
+    gated_zero: End  # for the function a exp(-a), and so for silu and mish
     gelu_zero: End
     gelu_tanh_zero: End
     exp: Polynomial

@@ -1,11 +1,12 @@
-"""The exact Jacobian and Laplacian of a network, and how far results may be off. Never uses jax.
+"""The exact Jacobian and Laplacian of a network, and how far computed ones may be off. Never uses jax.
 
     v +- e          a number v that was computed as some v' with |v' - v| <= e
 
-Each operation carries the errors of its operands on and adds its own: u |v'| for rounding, and s for
-underflow. This is running error analysis (Wilkinson 1963). A slope is taken at the computed z, so the error
-of z times the change of the slope is added, and the whole jump if a kink is within the error of z. Products
-may be formed from the first layer on or from the last; the bound holds for both.
+The result of an operation has the errors that come from its operands, and a new one: u |v'| for rounding,
+and s for underflow. This is running error analysis (Wilkinson 1963). A slope is taken at the computed z, so
+its error includes the error of z times the largest derivative of the slope, and the whole jump of the slope
+if a kink is within the error of z. The bound holds whether the layers are multiplied from the first to the
+last or from the last to the first.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ FAMILY_BENDS: dict[str, Callable[..., tuple[float, float]]] = {
     "softplus": lambda beta: (0.25 * beta, 0.0963 * beta**2),
     "sin": lambda frequency: (frequency**2, abs(frequency) ** 3),
 }
-# The z at which f' or f'' jumps, and the sizes of both jumps.
+# The z at which f' or f'' jumps, and the sizes of the jumps of f' and f''.
 Kinks = dict[float, tuple[float, float]]
 KINKS: dict[str, Kinks] = {
     "relu": {0.0: (1.0, 0.0)},
@@ -116,7 +117,7 @@ class Layer(NamedTuple):
 
 
 def jacobian(layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype: str) -> tuple[Array, Array]:
-    """The exact J, and how far off it may be where a network is evaluated in `dtype`."""
+    """The exact J, and how far off a J may be that is computed in `dtype`."""
     done, own = (_layers(layers, names, x, each, False) for each in (dtype, "float64"))
     forward, backward, exact = _forward(done)[0], _backward(done), _forward(own)[0]
     return exact.v, np.maximum(forward.e, backward.e) + exact.e
@@ -125,7 +126,7 @@ def jacobian(layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype
 def laplacian(
     layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype: str
 ) -> tuple[Array, Array]:
-    """The exact L, and how far off it may be where a network is evaluated in `dtype`."""
+    """The exact L, and how far off an L may be that is computed in `dtype`."""
     found, exact = (_forward(_layers(layers, names, x, each, True))[1] for each in (dtype, "float64"))
     assert found is not None
     assert exact is not None
@@ -152,7 +153,7 @@ def _layers(
 
 
 def _derivative(name: str | Member, z: Array, z_error: Array, order: int, dtype: str) -> Off:
-    """f' (order 0) or f'' (order 1) at z, with the error of taking it at the computed z instead."""
+    """f' (order 0) or f'' (order 1) at z, with its error if it is taken at the computed z instead."""
     u, s = oracle.U[dtype], oracle.SMALLEST_NORMAL[dtype]
     terms = [oracle.slopes(name, float(each))[order] for each in z.ravel()]
     v, size = (np.array([float(sum(map(f, t))) for t in terms]).reshape(z.shape) for f in (lambda t: t, abs))

@@ -1,5 +1,6 @@
-"""The exact results, by exact integers and mpmath, and the largest errors that results may have. Never uses
-jax.
+"""The exact results, by exact integers and mpmath, and the largest errors that computed results may have.
+
+Nothing here uses jax.
 
 Bounds are in unit roundoffs: u = 2^-24 for float32, 2^-53 for float64, 2^-11 for float16, 2^-8 for bfloat16.
 """
@@ -52,7 +53,7 @@ FORMULAS: dict[str, Callable[[Any], Any]] = {
     "sin": MP.sin,
 }
 FORMULAS |= {f"cr_{name}": FORMULAS[name] for name in ("sigmoid", "tanh")}
-# The families, of z and their parameters.
+# For each family, the function of z and the parameters.
 FAMILY_FORMULAS: dict[str, Callable[..., Any]] = {
     "leaky_relu": lambda z, slope: z if z >= 0 else slope * z,
     "elu": lambda z, alpha: z if z > 0 else alpha * MP.expm1(z),
@@ -109,8 +110,8 @@ def _straight(slope: Any) -> Terms:
     return [MP.mpf(slope)], [MP.zero]
 
 
-# The terms of the first derivative, and of the second; the derivative is their sum. At a kink, that of
-# jax.nn.
+# The terms of the first derivative and of the second; a derivative is the sum of its terms. At a kink, the
+# derivatives are those of jax.nn.
 Terms = tuple[list[Any], list[Any]]
 SLOPES: dict[str, Callable[[Any], Terms]] = {
     "sigmoid": lambda z: ([_bell(z)], [-_bell(z) * MP.tanh(z / 2)]),

@@ -1,10 +1,10 @@
-"""The activations with parameters on float32 and float64 arrays, within the bounds of those without.
+"""The activations with parameters on float32 and float64 arrays, as exact as those without parameters.
 
     softplus(beta z) / beta,  alpha (exp(z / alpha) - 1)
 
-A parameter is rounded to the array's dtype; the bounds are those of the function with the rounded parameter.
-Products with it and with its reciprocal are kept in two parts, so that scaling before or after a function
-adds no rounding error to its result.
+A parameter is rounded to the array's dtype. The error bounds are those of the function with the rounded
+parameter. Products with a parameter and with its reciprocal are kept in two parts, so that scaling before or
+after a function adds no rounding error to its result.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def softplus(beta: float) -> Formula:
     bits = slopes.exponent(beta)
 
     def product(z: Array, most: float = 0.0) -> tuple[Array, Array, float, float]:
-        """beta z in two parts, cut off where its exponential underflows; the z where that is; beta."""
+        """beta z in two parts, cut off where its exponential underflows; the z at which it does; and beta."""
         f = format_of(z)
         number = float(f.number(beta))
         limit = (f.zero + most) / number
@@ -148,7 +148,7 @@ def _bent(z: Array, slope: float) -> Array:
 
 
 def _exp_minus_1(x: Array, low: Array | float, alpha: float) -> Array:
-    """alpha (exp(x + low) - 1) for x <= 0; computed as in `selu`."""
+    """alpha (exp(x + low) - 1) for x <= 0, computed as in elementary.py's `selu`."""
     f = format_of(x)
     number = float(f.number(alpha))
     n, r, rest = exp_parts(x, low)

@@ -24,7 +24,7 @@ PART_BITS = 36  # the bits of a part of pi / 2: its product with k, which has 17
 
 
 def half_pi(bits: int) -> list[float]:
-    """pi / 2 in three parts of so many bits, and what they lack."""
+    """pi / 2 in three parts of `bits` bits, and the difference between pi / 2 and their sum."""
     parts, left = [], HALF_PI
     for _ in range(3):
         scale = Fraction(2) ** (bits - 1 - math.floor(math.log2(left)))
@@ -38,7 +38,7 @@ PARTS = half_pi(PART_BITS)
 
 @functools.cache
 def sin(frequency: float, quarters: int = 0) -> Callable[[Array], Array]:
-    """sin(frequency z + quarters pi / 2); its slope is frequency times the same with one more quarter."""
+    """sin(frequency z + quarters pi / 2). Its slope is frequency times the sine with one more quarter."""
 
     @differentiable(lambda z: frequency * sin(frequency, (quarters + 1) % 4)(z))
     def formula(z: Array) -> Array:

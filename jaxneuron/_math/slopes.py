@@ -9,9 +9,10 @@
     mish'    = T + z T'                   T = tanh(softplus(z))
     elu'     = 1, and exp(z) below 0
 
-The textbook's y (1 - y) is 0 where y has been rounded to 1. Here each slope is a product of factors whose
-relative error stays small far into the tails; for a sum, the error is small relative to its terms. bell, phi
-and exp are computed times 2^BITS, because z bell(z) may be a normal number where bell(z) is subnormal.
+The slope y (1 - y) of textbooks is 0 where y has been rounded to 1. Here each slope is a product of factors
+whose relative error stays small far into the tails. If the slope is a sum, its error is small relative to the
+terms. bell, phi and exp are multiplied by 2^BITS, because z bell(z) may be a normal number where bell(z) is
+subnormal.
 """
 
 from __future__ import annotations
@@ -216,7 +217,7 @@ def exp_scaled(bits: int) -> Function:
 
 @functools.cache
 def one_plus_to(power: int) -> Function:
-    """(1 + |z|)^-power, corrected for the rounding error of the sum."""
+    """(1 + |z|)^-power, corrected for the rounding error of 1 + |z|."""
 
     @differentiable(lambda z: (-power * jnp.sign(z)) * one_plus_to(power + 1)(z))
     def function(z: Array) -> Array:

@@ -1,7 +1,8 @@
 """The numbers that Python and the compiled kernel share, in the form that the kernel needs.
 
-scripts/tables.py writes them to _kernels/cpu/tables.h. When the compiled library is loaded, its fingerprint
-is compared with the one here: a library compiled from other tables would compute something else.
+scripts/tables.py writes them to _kernels/cpu/tables.h. When Python loads the compiled library, it compares
+the library's fingerprint with the one computed here: a library compiled from other tables would compute
+something else.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _parts(constant: Constant, f: Format, first: float | None = None) -> tuple[f
 
 
 def _three_parts(exact: Fraction, f: Format) -> tuple[float, ...]:
-    """A constant as the sum of three numbers of the format, each the nearest to what the others leave."""
+    """A constant as the sum of three numbers of the format, each the nearest to what is left of it."""
     parts: list[float] = []
     for _ in range(3):
         parts.append(float(f.number(float(exact - sum(map(Fraction, parts))))))

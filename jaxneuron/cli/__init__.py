@@ -1,6 +1,7 @@
 """The command line: `jaxneuron demo`, `info`, `convert`, `run` and `plot`, each in a file of its own.
 
-The file of a command adds its parser to `commands`, and sets the function that executes it.
+The file of a command has `add_parser`, which adds the command's parser to `commands` and sets the function
+that executes the command.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from jaxneuron.cli import convert, demo, info, plot, run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit status: 0, or 2 after one line on standard error."""
-    # Python drops an exception that is raised in JAX's callback for gc, so `run` also looks at this list.
+    """Runs the command line and returns its exit status.
+
+    It is 0 for success, 1 if the reader of standard output has gone, 130 if the command was interrupted, and
+    2 for any other error. Before 2 and 130, one line on standard error says what happened.
+    """
+    # Python drops an exception that is raised in a callback of JAX during garbage collection. So `run` also
+    # looks at this list.
     stops: list[int] = []
 
     def stop(signum: int, _: object) -> None:
         stops.append(signum)
         raise KeyboardInterrupt
 
-    with contextlib.suppress(ValueError):  # raised outside the main thread
+    with contextlib.suppress(ValueError):  # signal.signal raises it outside the main thread
         for each in (signal.SIGINT, signal.SIGTERM):
             # A shell starts background processes with SIGINT ignored: leave it so.
             if signal.getsignal(each) is not signal.SIG_IGN:

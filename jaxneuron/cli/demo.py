@@ -1,4 +1,4 @@
-"""`jaxneuron demo`: shows gates as neurons, and a trained network against its published outputs."""
+"""`jaxneuron demo`: shows gates as neurons, and compares a trained network with its published outputs."""
 
 from __future__ import annotations
 

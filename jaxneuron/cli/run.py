@@ -1,4 +1,4 @@
-"""`jaxneuron run MODEL ROWS -o OUT`: evaluates a network on a file of rows, in several runs if need be."""
+"""`jaxneuron run MODEL ROWS -o OUT`: evaluates a network on a file of rows; a later run can resume it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace) -> None:
                 tqdm.write(f"jaxneuron: {notes.pop(0)}", sys.stderr)
 
         def report(done: int, _: int | None) -> None:
-            tell()  # only once rows are done, so that an error is the only line
+            tell()  # only when rows are done: if the command fails before, the error is its only line
             bar.update(before + done - bar.n)
             if options.stops:
                 raise KeyboardInterrupt
@@ -158,7 +158,7 @@ def _devices(n: int | None) -> list[jax.Device]:
 def _facts(
     options: argparse.Namespace, tile: int, devices: list[jax.Device], evaluator: str
 ) -> dict[str, object] | None:
-    """All that determines the bits of OUT; None if ROWS or OUT is not a file, so that no run can continue."""
+    """All that determines the bits of OUT; None if ROWS or OUT is not a file: then no run can be resumed."""
     if STREAM in (options.rows, options.out) or not options.rows.is_file():
         return None
     with open(options.model, "rb") as model:

@@ -1,8 +1,8 @@
 """Property tests for numerical JAX code: Hypothesis strategies for parameters and inputs, and laws.
 
 A strategy draws neurons, layers, networks and their inputs as NumPy arrays. A law is an assertion: it checks
-a function for many floats, or compares a result with the exact one, and its message says where it fails and
-by how much. Needs the extra `hypothesis`.
+a function for many floats, or compares a result with the exact one or with one computed in another way. Its
+message says where it fails and by how much. This module needs the extra `hypothesis`.
 """
 
 try:

@@ -1,4 +1,4 @@
-"""Checks of the arguments of strategies, made when a strategy is defined and not when it draws."""
+"""Checks the arguments of strategies when a strategy is defined, not when it draws."""
 
 from __future__ import annotations
 

@@ -17,18 +17,18 @@ Function = Callable[..., Any]
 
 @public
 def floats(dtype: str = "float32", low: float = -np.inf, high: float = np.inf) -> np.ndarray:
-    """Floats for which to check a function: every exponent and sign, infinities, subnormals, neighbours.
+    """Floats for which to check a function: every exponent, both signs, infinities, subnormals, neighbours.
 
     Args:
       dtype: "bfloat16", "float16", "float32" or "float64".
-      low, high: the limits of the closed interval from which they are.
+      low, high: the ends of the closed interval in which all floats of the result are.
 
     Returns:
-      A sorted array without duplicates: all numbers of a 16-bit dtype, or about 20,000 numbers of a wider
-      one, in groups of four neighbours.
+      A sorted array without duplicates and without NaN: all numbers of a 16-bit dtype in the interval. For a
+      wider dtype, about 20,000 numbers if the interval has no ends, in groups of four neighbours.
 
     Raises:
-      ValueError: if `dtype` is another one.
+      ValueError: if `dtype` is not one of these.
 
     Example:
       >>> floats("bfloat16", 1.0, 1.02).tolist()
@@ -64,11 +64,12 @@ def max_ulp_error(
       f: an elementwise function.
       reference: the exact function, from float64 to float64, or the name of one of jaxneuron's activations,
         which mpmath then evaluates.
-      over: the floats to try; `floats("float32")` by default. NaN, and floats whose exact result is not a
-        finite number of the dtype, are left out.
+      over: the floats to try; `floats("float32")` by default. Infinities and NaN are left out, and so are
+        floats whose exact result is not a finite number of the result's dtype.
 
     Returns:
-      `(ulps, x)`. A ULP is the spacing of the result's dtype at the exact result, subnormal numbers included.
+      `(ulps, x)`: the error, and the input. A ULP is the distance between neighbouring floats of the result's
+      dtype at the exact result, subnormal numbers included.
 
     Raises:
       ValueError: if `reference` is unknown, or `over` is not a one-dimensional array of floats or has none
@@ -95,7 +96,7 @@ def max_ulp_error(
 
 @public
 def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None = None) -> None:
-    """Asserts that all values of `f` are in the closed interval [lo, hi]; NaN is not.
+    """Asserts that all values of `f` are in the closed interval [lo, hi], and that none is NaN.
 
     Args:
       f: an elementwise function.
@@ -103,7 +104,8 @@ def assert_bounded(f: Function, lo: float, hi: float, *, over: np.ndarray | None
       over: the floats to try; `floats("float32")` by default.
 
     Raises:
-      AssertionError: if `f` leaves the interval; the message names the first input.
+      AssertionError: if a value is outside the interval or NaN; the message names the first such input.
+      ValueError: if `over` is not a one-dimensional array of floats.
 
     Example:
       >>> assert_bounded(jaxneuron.sigmoid, 0, 1)
@@ -128,7 +130,8 @@ def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
       over: the floats to try, in increasing order; `floats("float32")` by default.
 
     Raises:
-      AssertionError: if `f` decreases; the message names the first two inputs.
+      AssertionError: if `f` decreases or is NaN; the message names the first two inputs where this happens.
+      ValueError: if `over` is not a one-dimensional array of floats in increasing order.
 
     Example:
       >>> assert_monotone(jaxneuron.sigmoid)
@@ -150,19 +153,21 @@ def assert_monotone(f: Function, *, over: np.ndarray | None = None) -> None:
 def assert_odd_about(
     f: Function, centre: float, *, ulps: float, at: float = 0.0, over: np.ndarray | None = None
 ) -> None:
-    """Asserts that `f` is odd about the point `(at, centre)`, rounding errors apart.
+    """Asserts that `f` is odd about the point `(at, centre)`, up to rounding errors.
 
         f(at + d) + f(at - d) = 2 centre
 
     Args:
       f: an elementwise function, such as sigmoid, which is odd about (0, 1/2).
       centre: the value of `f` at that point.
-      ulps: how far the sum may be off, in ULP of the larger of its two terms.
+      ulps: how far the sum may be from 2 centre, in ULP of the larger of the two terms of the sum.
       at: the input at that point.
       over: the distances d to try; `floats("float32", 0)` by default. Infinity and NaN are left out.
 
     Raises:
-      AssertionError: if the sum is further off; the message names the inputs with the largest error.
+      AssertionError: if a sum is further off than `ulps`; the message names the two inputs with the largest
+        error.
+      ValueError: if `over` is not a one-dimensional array of floats.
 
     Example:
       >>> assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3)

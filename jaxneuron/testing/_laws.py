@@ -1,4 +1,4 @@
-"""Laws of results: close to the exact ones, the same row by row, mapped and compiled."""
+"""Laws of results: they are close to the exact ones, and the same row by row, under vmap and under jit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from jaxneuron._params import MLP, Affine, check_mlp
 
 Function = Callable[..., Any]
 
-# The name of JAX's event that a program has been compiled. Listening (jax.monitoring) is public, but the name
-# is not: if it changes, nothing is counted any more, and tests/testing/test_laws.py fails.
+# The name of the event that JAX records when it has compiled a program. The way to listen (jax.monitoring) is
+# public, but the name is not. If it changes, nothing is counted any more, and a test in
+# tests/testing/test_laws.py fails.
 COMPILATION = "/jax/core/compile/backend_compile_duration"
 
 
@@ -32,8 +33,8 @@ def assert_within_error_bound(
 
         |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), carried through activations and layers
 
-    u and s are those in the docstring of `jaxneuron.affine`, as is the bound for bfloat16. The exact output
-    is computed by integers and mpmath, not by JAX.
+    u and s are explained in the docstring of `jaxneuron.affine`, which also has the bound for bfloat16. The
+    exact output is computed with exact integers and mpmath, not with JAX.
 
     Args:
       params: an `MLP`; or an `Affine`, which is followed by `activation`.
@@ -65,21 +66,22 @@ def assert_within_error_bound(
 def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
     """Asserts that `jacobian` is the Jacobian of `mlp` at `x`, within the bound of its rounding errors.
 
-    The bound is that of running error analysis: every product, sum and slope adds u times its size, and s for
-    underflow. A slope is off by its change over the error of its z, and by the whole jump if a kink is within
-    that error. u and s are those in the docstring of `jaxneuron.affine`. The bound holds whether the Jacobian
-    is formed from the first layer on or from the last. The exact Jacobian is computed by integers, mpmath and
-    float64, not by JAX.
+    The bound is that of running error analysis: every product, sum and slope adds u times its absolute value,
+    and s for underflow. The slope of an activation is taken at a z that has an error itself: its largest
+    change within that error is added, and, if a kink is within that error, the whole jump of the slope. u and
+    s are explained in the docstring of `jaxneuron.affine`. The bound holds in both orders in which the
+    Jacobian can be multiplied together, from the first layer to the last and from the last to the first. The
+    exact Jacobian is computed with exact integers, mpmath and float64, not with JAX.
 
     Args:
       mlp: an `MLP` with jaxneuron's activations.
       x: the inputs, `(..., n_in)`, finite.
       jacobian: the Jacobian to check, `(..., n_out, n_in)`. Its dtype decides which rounding errors it may
-        have; if network and inputs are 16-bit, those of 16-bit layers.
+        have. But if the network and the inputs are bfloat16 or float16, it may have those of this dtype.
 
     Raises:
-      AssertionError: if it is not within the bound; the message names the row, the output, the input and the
-        bound there.
+      AssertionError: if `jacobian` is not within the bound; the message names the row, the output, the input
+        and the bound there.
       ValueError: if an activation is not jaxneuron's, or a number is not finite.
 
     Source: Wilkinson (1963), "Rounding errors in algebraic processes".
@@ -102,12 +104,12 @@ def assert_laplacian_within_bound(mlp: MLP, x: Any, laplacian: Any) -> None:
     Args:
       mlp: an `MLP` with jaxneuron's activations.
       x: the inputs, `(..., n_in)`, finite.
-      laplacian: the sums of each output's second derivatives to check, `(..., n_out)`; the dtype decides
-        which rounding errors they may have.
+      laplacian: the Laplacian to check, `(..., n_out)`: for each output, the sum of its second derivatives
+        with respect to each input. Its dtype decides which rounding errors it may have.
 
     Raises:
-      AssertionError: if it is not within the bound; the message names the row, the output and the bound
-        there.
+      AssertionError: if `laplacian` is not within the bound; the message names the row, the output and the
+        bound there.
       ValueError: if an activation is not jaxneuron's, or a number is not finite.
 
     Source: Wilkinson (1963), "Rounding errors in algebraic processes".
@@ -126,7 +128,7 @@ def assert_rows_independent(f: Function, x: Any) -> None:
 
     Args:
       f: a function of rows, from `(rows, n_in)` to `(rows, ...)`.
-      x: the rows, `(rows, n_in)`, each of which is changed in turn.
+      x: the rows, `(rows, n_in)`. The function changes one row after the other in a copy.
 
     Raises:
       AssertionError: if another row changes; the message names both rows.
@@ -160,10 +162,10 @@ def assert_vmap_consistent(f: Function, params: Any, x: Any, *, ulps: float = 64
       params: the first argument of `f`, the same for every row.
       x: the rows, `(rows, n_in)`.
       ulps: how far the numbers may differ, in ULP of the row's largest number. XLA sums in another order for
-        another batch, which changes the last bits; a confusion of axes changes the first bits.
+        another batch, which changes the last bits. If `f` confuses axes, the first bits change too.
 
     Raises:
-      AssertionError: if they differ by more; the message names the row.
+      AssertionError: if numbers differ by more than `ulps`; the message names the row.
 
     Example:
       >>> mlp = jaxneuron.gates.XOR
@@ -185,13 +187,13 @@ def assert_jit_consistent(f: Function, *arguments: Any, ulps: float = 64) -> Non
     """Asserts that `f` and `jax.jit(f)` give the same numbers.
 
     Args:
-      f: a function of arrays, whose result is any tree of arrays.
+      f: a function of arrays that returns an array or a pytree of arrays.
       *arguments: the arguments of `f`.
-      ulps: how far the numbers may differ, in ULP of the largest number of an array. Inside `jit`, XLA fuses
-        operations and contracts products and sums to fused multiply-adds, which rounds differently.
+      ulps: how far the numbers of an array may differ, in ULP of its largest number. Inside `jit`, XLA fuses
+        operations, and makes fused multiply-adds of products and sums, which round differently.
 
     Raises:
-      AssertionError: if they differ by more; the message names the output.
+      AssertionError: if numbers differ by more than `ulps`; the message names the output.
 
     Example:
       >>> assert_jit_consistent(jaxneuron.sigmoid, np.ones(3, np.float32))
@@ -205,7 +207,7 @@ def assert_jit_consistent(f: Function, *arguments: Any, ulps: float = 64) -> Non
 
 @contextlib.contextmanager
 def count_compilations() -> Iterator[list[float]]:
-    """Yields a list to which each program that XLA compiles in the block adds an entry: the seconds it took.
+    """Yields a list that gets an entry for each program that XLA compiles in the block: the seconds it took.
 
     Example:
       >>> with count_compilations() as compiled:
@@ -231,7 +233,7 @@ def assert_compiles_once(f: Function, *calls: Sequence[Any]) -> None:
     """Asserts that `f` compiles nothing after its first call.
 
     Args:
-      f: a jitted function, or a function that calls jitted functions.
+      f: a function made by `jax.jit`, or a function that calls such functions.
       *calls: at least two tuples of arguments, one for each call.
 
     Raises:

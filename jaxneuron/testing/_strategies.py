@@ -1,4 +1,4 @@
-"""Strategies that draw parameters and inputs as NumPy arrays, of few shapes: JAX compiles for each shape."""
+"""Strategies that draw parameters and inputs as NumPy arrays of few shapes: JAX compiles for each shape."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ def numbers(
     huge: bool = False,
     tiny: bool = False,
 ) -> SearchStrategy[float]:
-    """A strategy for numbers of a dtype: of ordinary size, and of the kinds that are switched on.
+    """A strategy for numbers of a dtype: those of ordinary size, and those of the kinds that you switch on.
 
     Args:
       dtype: "bfloat16", "float16", "float32" or "float64".
       nan: draw NaN too.
       infinity: draw both infinities too.
       subnormal: draw numbers below the smallest normal number too. XLA flushes most of them to 0.
-      huge: draw numbers up to the largest finite one too, whose sums overflow.
-      tiny: draw numbers down to the smallest normal one too, whose products underflow.
+      huge: draw numbers from 8 up to the largest finite one too. Their sums may overflow.
+      tiny: draw numbers from 2^-14 down to the smallest normal one too. Their products may underflow.
 
     Returns:
       A strategy for Python floats, which shrinks towards 0. Numbers of ordinary size are 0 and magnitudes
       from 2^-14 to 8.
 
     Raises:
-      ValueError: if `dtype` is another one.
+      ValueError: if `dtype` is not one of these.
 
     Example:
       >>> from hypothesis import find
@@ -102,10 +102,10 @@ def neurons(
       dtype: the name of a dtype, or several to draw from; by default all that JAX has at the time of drawing.
       bias: whether there is a bias: True, False, or both to draw from.
       **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
-        draw in addition to those of ordinary size, see `numbers`.
+        draw in addition to those of ordinary size. `numbers` describes them.
 
     Raises:
-      ValueError: if there is no size or a negative one, or a dtype is unknown; raised when the strategy is
+      ValueError: if there is no size, a size is negative, or a dtype is unknown; raised when the strategy is
         defined.
 
     Example:
@@ -133,10 +133,10 @@ def layers(
       dtype: the name of a dtype, or several to draw from; by default all that JAX has at the time of drawing.
       bias: whether there is a bias: True, False, or both to draw from.
       **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
-        draw in addition to those of ordinary size, see `numbers`.
+        draw in addition to those of ordinary size. `numbers` describes them.
 
     Raises:
-      ValueError: if there is no size or a negative one, or a dtype is unknown; raised when the strategy is
+      ValueError: if there is no size, a size is negative, or a dtype is unknown; raised when the strategy is
         defined.
 
     Example:
@@ -169,7 +169,7 @@ def mlps(
       dtypes: the name of a dtype, or several to draw from; by default all that JAX has at the time of
         drawing.
       **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
-        draw in addition to those of ordinary size, see `numbers`.
+        draw in addition to those of ordinary size. `numbers` describes them.
 
     Returns:
       A strategy that shrinks towards the first architecture, the first activations and zeros. A test of one
@@ -177,8 +177,8 @@ def mlps(
       architecture, biases, the two activations, dtype and batch. Tested by tests/testing/test_strategies.py.
 
     Raises:
-      ValueError: if there is no architecture, one has fewer than two sizes or a negative one, or an
-        activation or a dtype is unknown; raised when the strategy is defined.
+      ValueError: if `sizes` has no architecture, an architecture has fewer than two sizes or a negative size,
+        or an activation or a dtype is unknown; raised when the strategy is defined.
 
     Example:
       >>> from hypothesis import find
@@ -206,13 +206,13 @@ def mlps(
 def inputs(
     for_: Affine | MLP, *, batch: Sequence[tuple[int, ...]] = BATCHES, **kinds: bool
 ) -> SearchStrategy[np.ndarray]:
-    """A strategy for inputs `(*batch, n_in)` of a neuron, a layer, a network or a stack, in its dtype.
+    """A strategy for inputs `(*batch, n_in)` of a neuron, a layer, a network or a stack, in the dtype of w.
 
     Args:
       for_: an `Affine`, an `MLP`, or a stack of networks.
       batch: the leading axes to draw from, `()` for a single input.
       **kinds: `nan`, `infinity`, `subnormal`, `huge`, `tiny`, each True or False: the kinds of numbers to
-        draw in addition to those of ordinary size, see `numbers`.
+        draw in addition to those of ordinary size. `numbers` describes them.
 
     Raises:
       ValueError: if `batch` has no shape or a negative one.
@@ -312,12 +312,13 @@ def ensembles(members: Sizes = (1, 3), **network: Any) -> SearchStrategy[MLP]:
 def profile(**changes: Any) -> settings:
     """Hypothesis settings that suit JAX. They are returned, but neither registered nor loaded.
 
-    There is no deadline and no health check of slow drawing, because both would measure compilation. There
-    are 50 examples, because JAX compiles for each new shape. If the environment variable CI is set, the
-    examples are the same in every run, so that a failure is caused by a change and not by the seed.
+    They switch off the deadline and the health check for slow drawing, because both would measure how long
+    JAX compiles. They ask for 50 examples, because JAX compiles a program for each new shape. If the
+    environment variable CI is set, the examples are the same in every run, so that a failure is caused by a
+    change of the code and not by the seed.
 
     Args:
-      **changes: your own settings, which replace these.
+      **changes: arguments of `hypothesis.settings`, which replace these.
 
     Returns:
       A `hypothesis.settings`.

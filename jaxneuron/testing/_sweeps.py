@@ -1,10 +1,10 @@
-"""Sweeps: evaluates an activation for every float, or an even sample, and measures how far its results are
-off.
+"""Sweeps: evaluates an activation for every float, or for an even sample of floats, and measures the errors.
 
     inputs -> exact values in float64, with a bound of their error -> the nearest floats -> a score
 
-A result is correctly rounded if it is the float nearest to the exact value. NumPy computes that in float64;
-where it is too close to the middle between two floats to decide, mpmath does. Never jax.
+A result is correctly rounded if it is the float nearest to the exact value. NumPy computes the exact values
+in float64. Where such a value is so close to the midpoint of two floats that its error matters, mpmath
+decides which float is nearest. JAX never computes the exact values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Call = Callable[[Array], Array]
 
 # The activations that promise a few ULP. The others are exact, or have a bound of another kind.
 FUNCTIONS = tuple(name for name, facts in ACTIVATIONS.items() if facts.ulp not in (None, (0, 0)))
-# Two members of each family that promises a few ULP, with parameters below and above 1.
+# Two members of each family that promises a few ULP: the parameter's absolute value is below and above 1.
 VALUES: tuple[Parametric, ...] = (
     LeakyReLU(0.2), LeakyReLU(-3.0), ELU(0.3), ELU(1.7), CELU(0.075), CELU(3.3), Softplus(0.7),
     Softplus(20.0), Sin(30.0), Sin(-0.37),
@@ -106,7 +106,7 @@ def exact64(name: Function, z: Array) -> tuple[Array, float]:
 
 
 def decided(name: Function, z: float) -> tuple[float, float]:
-    """The exact value by mpmath, rounded to float64, and the error of that rounding, in ULP."""
+    """The exact value by mpmath, rounded to float64, and the exact value minus that, in ULP."""
     exact = oracle.formula(name)(oracle.MP.mpf(z))
     first = float(exact)
     return first, float((exact - first) / float(oracle.ulp(first, "float64")))
