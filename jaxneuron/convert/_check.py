@@ -3,7 +3,8 @@
     |y_source - y| <= sum over the steps of |dy/ds| e(s)
 
 Here s are the numbers after a step; e(s) bounds the error that rounding adds to them, in the source's dtype
-and in the network's; dy/ds are the network's slopes. The bound is true to first order. It is computed in each
+and in the network's; dy/ds are the network's slopes. The bound is true to first order. An activation adds how
+much it bends within the error of its input: sin(z) does for z = 1e7 in float32. The bound is computed in each
 row for the output with the largest difference. NumPy evaluates the network in float64; nothing is compiled.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ import numpy as np
 
 from jaxneuron._arrays import FLOATS, as_array, check_plain
 from jaxneuron._errors import BadType, BadValue
-from jaxneuron._math import float64
+from jaxneuron._math import float64, jacobians
 from jaxneuron._math.activations import OF_ROWS, facts_of
 from jaxneuron._names import Activation, Parametric, resolve
 from jaxneuron._params import MLP, Affine
@@ -287,9 +288,10 @@ def _activation(
     step = np.maximum(error, 2.0**-20 * np.maximum(1, np.abs(z)))
     up, down = (_value(function, z + step) - y) / step, (y - _value(function, z - step)) / step
     slope = np.where(np.abs(up) > np.abs(down), up, down)
-    gates = facts_of(function).gates  # type: ignore[arg-type] # _value has one by name or value alone
-    size = np.maximum(1, np.abs(z if gates else y)) * (function not in ("identity", "relu"))
-    return y, u * size, lambda v: v * slope
+    named = cast("str | Parametric", function)  # _value has no others
+    size = np.maximum(1, np.abs(z if facts_of(named).gates else y)) * (function not in ("identity", "relu"))
+    (bend, _), _ = jacobians.changes(named)
+    return y, u * size + bend * error * step, lambda v: v * slope
 
 
 def _value(function: Activation, z: Array) -> Array:

@@ -67,6 +67,14 @@ def test_no_network_differs_from_itself(mlp):
     assert says(mlp, forward(mlp)) is None
 
 
+@pytest.mark.parametrize("size", [1e3, 1e4, 136730.0, 1e6])
+def test_a_sine_does_not_differ_from_itself_where_an_error_is_no_small_part_of_its_period(size):
+    mlp = MLP(
+        [(np.array([[size]], np.float32), None), (np.ones((1, 1), np.float32), None)], "sin", "identity"
+    )
+    assert says(mlp, forward(mlp)) is None
+
+
 # The ids are the same in every process of xdist.
 @pytest.mark.parametrize(
     "name", [*ACTIVATIONS, *OTHERS], ids=lambda each: getattr(each, "__name__", str(each))
