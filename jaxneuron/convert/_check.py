@@ -270,7 +270,8 @@ def _activation(
 ) -> tuple[Array, Array, Slopes]:
     """The activation at z, which has this `error`; the error that its own roundings add; and the slopes.
 
-    A library may compute 1 - p, exp(z) - 1 or z (1 + erf(z)), whose terms are as large as 1 or z.
+    A library may compute 1 - p, exp(z) - 1, z (1 + erf(z)) or z + sqrt(z^2 + 4). Their terms are as large as
+    1 or z.
     """
     u = 16 * rounding.result
     if function in OF_ROWS:
@@ -289,7 +290,8 @@ def _activation(
     up, down = (_value(function, z + step) - y) / step, (y - _value(function, z - step)) / step
     slope = np.where(np.abs(up) > np.abs(down), up, down)
     named = cast("str | Parametric", function)  # _value has no others
-    size = np.maximum(1, np.abs(z if facts_of(named).gates else y)) * (function not in ("identity", "relu"))
+    of_z = facts_of(named).gates or function == "squareplus"
+    size = np.maximum(1, np.abs(z if of_z else y)) * (function not in ("identity", "relu"))
     (bend, _), _ = jacobians.changes(named)
     return y, u * size + bend * error * step, lambda v: v * slope
 
