@@ -157,7 +157,7 @@ def _derivative(name: str | Member, z: Array, z_error: Array, order: int, dtype:
     u, s = oracle.U[dtype], oracle.SMALLEST_NORMAL[dtype]
     terms = [oracle.slopes(name, float(each))[order] for each in z.ravel()]
     v, size = (np.array([float(sum(map(f, t))) for t in terms]).reshape(z.shape) for f in (lambda t: t, abs))
-    bends, kinks = changes(name)
+    bends, kinks = _changes(name)
     change = z_error * (np.exp(z + z_error) if name == "exp" else bends[order])
     jumps = sum(
         (np.where(np.abs(z - at) <= z_error, jump[order], 0) for at, jump in kinks.items()), np.zeros(())
@@ -167,7 +167,7 @@ def _derivative(name: str | Member, z: Array, z_error: Array, order: int, dtype:
     return Off(v, change + jumps + own, u, s)
 
 
-def changes(name: str | Member) -> tuple[tuple[float, float], Kinks]:
+def _changes(name: str | Member) -> tuple[tuple[float, float], Kinks]:
     """The largest |f''| and |f'''|, and the kinks."""
     if isinstance(name, str):
         return BENDS.get(name, (0.0, 0.0)), KINKS.get(name, {})
