@@ -212,7 +212,8 @@ def _forward(steps: Iterable[Step], x: Array, rounding: _Rounding) -> tuple[Arra
         if isinstance(step, Affine):
             x, size, slopes = _affine(step, x, parts)
             n = len(step.w) + 2
-            error = (n * rounding.sums + rounding.stored) * size + n * rounding.tiny
+            lost = (n + parts.sum(1, keepdims=True)) * rounding.tiny  # results and weights taken for 0
+            error = (n * rounding.sums + rounding.stored) * size + lost
         elif isinstance(step, Scaling):
             mean, scale, shift = (np.asarray(a, np.float64) for a in step)
             size = (np.abs(x) + np.abs(mean)) * np.abs(scale) + np.abs(shift)
