@@ -24,7 +24,7 @@ import numpy as np
 from jaxneuron._arrays import FLOATS, as_array, check_plain
 from jaxneuron._errors import BadType, BadValue
 from jaxneuron._math import float64
-from jaxneuron._math.activations import OF_ROWS, facts_of
+from jaxneuron._math.activations import OF_ROWS, facts_of, in_kernel
 from jaxneuron._names import Activation, Parametric, resolve
 from jaxneuron._params import MLP, Affine
 from jaxneuron.convert._scalings import Scaling
@@ -294,16 +294,16 @@ def _activation(
     named = cast("str | Parametric", function)  # _value has no others
     of_z = facts_of(named).gates or function == "squareplus"
     size = np.maximum(1, np.abs(z if of_z else y)) * (function not in ("identity", "relu"))
-    turn = _frequency(named) * error  # the angle by which rounding may turn a sine
-    bend = np.where(turn < 0.5, turn * _frequency(named) * step, np.inf)
+    frequency = _frequency(named)
+    turn = frequency * error  # the angle by which rounding may turn a sine
+    bend = np.where(turn < 0.5, turn * frequency * step, np.inf)
     return y, u * size + bend, lambda v: v * slope
 
 
 def _frequency(function: str | Parametric) -> float:
     """Of a sine; 0 for the other activations, which hardly bend within an error."""
-    if isinstance(function, Parametric):
-        return abs(function.parameters[0]) if function.family == "sin" else 0.0
-    return float(function == "sin")
+    formula, parameters = in_kernel(function)
+    return abs(parameters[0]) if formula == "sin" else 0.0
 
 
 def _value(function: Activation, z: Array) -> Array:
