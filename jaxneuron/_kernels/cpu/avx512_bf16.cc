@@ -16,8 +16,9 @@ std::size_t scratch(const Network& network, std::int64_t rows) {
   return is_ours(network) ? ISA::scratch_of<ISA::BFloat16>(network, rows) : avx512.scratch(network, rows);
 }
 
-std::size_t packed_bytes(const Network& network) {
-  return is_ours(network) ? ISA::packed_bytes_of<ISA::BFloat16>(network) : avx512.packed_bytes(network);
+std::size_t packed_bytes(const Network& network, std::int64_t rows) {
+  return is_ours(network) ? ISA::packed_bytes_of<ISA::BFloat16>(network, rows)
+                          : avx512.packed_bytes(network, rows);
 }
 
 void pack(const Network& network, std::int64_t member, std::int64_t layer, void* packed) {

@@ -19,6 +19,7 @@
 
 #include "activate.h"
 #include "layers.h"
+#include "mode.h"
 #include "network.h"
 #include "packed.h"
 #include "transpose.h"
@@ -198,26 +199,42 @@ void activate_in_blocks(const Layer& layer, const float* z, std::int64_t n, std:
   }
 }
 
+// Returns whether a product computes the layer's activation, and rounds it to factors of the next layer.
+template <class S>
+bool ends_in_relu(const Network& network, std::int64_t layer) {
+  return S::GROUP == 1 && network.layers[layer].activation == Activation::relu && layer + 1 < network.depth;
+}
+
 // Evaluates a tile of bfloat16 or float16 rows with rows in lanes. `packed` has the weights of all layers. y
-// has room for the sums of the widest layer; x has room for as many inputs and one more, packed to factors
-// (stored.h).
+// has room for the sums of the widest layer; x has room for as many inputs, packed to factors (stored.h).
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                    Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
   const std::int64_t width = padded<float>(tile.count);
-  float* const rows = reinterpret_cast<float*>(x);
-  if (S::GROUP > S::GROUP_FACTORS && ends.n_in % S::GROUP == 0) {  // a stored row is a row of pairs already
-    to_columns(reinterpret_cast<const float*>(ends.x), tile.count, factors<S>(ends.n_in), rows, width);
+  if constexpr (S::GROUP == 1) {
+    load_row<S>(ends.x, tile.count * ends.n_in, y);
+    to_columns(y, tile.count, ends.n_in, x, width);
+  } else if (ends.n_in % 2 == 0) {  // a stored row is a row of pairs already
+    to_columns(reinterpret_cast<const float*>(ends.x), tile.count, ends.n_in / 2, reinterpret_cast<float*>(x), width);
   } else {
+    float* const rows = reinterpret_cast<float*>(x);
     load_row<S>(ends.x, tile.count * ends.n_in, rows);
     to_columns(rows, tile.count, ends.n_in, y, width);
     pack_rows<S>(ends.n_in, width, y, x);
   }
+  Subnormals mode;
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
-    packed_rows_in_lanes<S>(layer, packed, width, x, y);
+    if constexpr (flushes<S>) mode.count(false);
+    packed_rows_in_lanes<S>(layer, packed, width, x, y, ends_in_relu<S>(network, i));
     packed += packed_factors<S>(layer);
+    if constexpr (S::GROUP == 1)
+      if (ends_in_relu<S>(network, i)) {
+        exchange(x, y);
+        continue;
+      }
+    mode.restore();
     softmax_rows(layer, y, width);
     if (i + 1 == network.depth) break;
     const std::int64_t whole_groups = ACTIVATION_BLOCK / width / S::GROUP * S::GROUP * width;
@@ -226,6 +243,7 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
                             pack_rows<S>(count / width, width, values, x + factors<S>(first / width) * width);
                           });
   }
+  float* const rows = reinterpret_cast<float*>(x);
   const float* found = activate<S>(network.layers[network.depth - 1], y, rows, ends.n_out * width);
   if (ends.n_out > 1) {
     float* const to = found == y ? rows : y;
@@ -235,7 +253,7 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
   store_row<S>(found, tile.count * ends.n_out, ends.y);
 }
 
-// The same with units in lanes.
+// The same with units in lanes. If `packed` is null, weights are read in place.
 template <class S, class Factor = typename S::Factor>
 void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
                                     Factor* x, const Factor* packed) {
@@ -243,11 +261,23 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
   const std::int64_t in_stride = factors<S>(padded<float>(ends.n_in));
   for (std::int64_t r = 0; r < tile.count; ++r)
     pack_stored_row<S>(ends.x + r * ends.n_in, ends.n_in, x + r * in_stride);
+  Subnormals mode;
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
     const std::int64_t width = padded<float>(layer.n_out);
-    packed_units_in_lanes<S>(layer, packed, tile.count, x, y);
-    packed += packed_factors<S>(layer);
+    if constexpr (flushes<S>) mode.count(false);
+    if (packed) {
+      packed_units_in_lanes<S>(layer, packed, tile.count, x, y, ends_in_relu<S>(network, i));
+      packed += packed_factors<S>(layer);
+    } else {
+      units_in_place<S>(layer, tile.member, tile.count, x, y, ends_in_relu<S>(network, i));
+    }
+    if constexpr (S::GROUP == 1)
+      if (ends_in_relu<S>(network, i)) {
+        exchange(x, y);
+        continue;
+      }
+    mode.restore();
     softmax_units(layer, y, tile.count);
     if (i + 1 == network.depth) break;
     activate_in_blocks<S>(layer, y, tile.count * width, ACTIVATION_BLOCK,
@@ -283,13 +313,21 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
 
 // Each of these four functions is for one format, S.
 
+// Whether tiles of so many rows may read 16-bit weights in place. AArch64 must look for small weights before
+// it multiplies bfloat16 numbers (exact.h).
+template <class S>
+bool reads_in_place(std::int64_t rows) {
+  return S::is_16_bit && !(flushes<S> && flushes_before_rounding) && rows <= IN_PLACE_ROWS;
+}
+
 template <class S, class T = typename S::Number>
 std::size_t scratch_of(const Network& network, std::int64_t rows) {
   const bool by_rows = rows_are_cheaper<S>(network, rows);
-  // Room for a layer's inputs and its sums. With rows in lanes, 16-bit inputs may be packed in pairs: an odd
-  // number of them needs room for one more.
+  // Room for a layer's inputs and its sums.
   const std::int64_t width = widest(network);
-  std::int64_t numbers = by_rows ? (2 * width + S::is_16_bit) * padded<T>(rows) : 2 * rows * padded<T>(width);
+  const std::int64_t with_rows = width * padded<T>(rows);
+  const std::int64_t with_units = rows * padded<T>(width);
+  std::int64_t numbers = 2 * (reads_in_place<S>(rows) ? max(with_rows, with_units) : by_rows ? with_rows : with_units);
   if (!S::is_16_bit && !by_rows) {
     std::int64_t panel = 0;
     for (std::int64_t i = 0; i < network.depth; ++i)
@@ -301,10 +339,11 @@ std::size_t scratch_of(const Network& network, std::int64_t rows) {
 }
 
 template <class S>
-std::size_t packed_bytes_of(const Network& network) {
+std::size_t packed_bytes_of(const Network& network, std::int64_t rows) {
   std::int64_t size = 0;
   if constexpr (S::is_16_bit)
-    for (std::int64_t i = 0; i < network.depth; ++i) size += packed_factors<S>(network.layers[i]);
+    if (!reads_in_place<S>(rows))
+      for (std::int64_t i = 0; i < network.depth; ++i) size += packed_factors<S>(network.layers[i]);
   return size * sizeof(typename S::Factor);
 }
 
@@ -321,7 +360,7 @@ template <class S, class T = typename S::Number>
 void run_of(const Network& network, const Batch& batch, const Tile& tile, void* memory,
             [[maybe_unused]] const void* packed) {
   T* const scratch = static_cast<T*>(memory);
-  const bool by_rows = rows_are_cheaper<S>(network, tile.count);
+  const bool by_rows = (packed || !S::is_16_bit) && rows_are_cheaper<S>(network, tile.count);
   if constexpr (S::is_16_bit) {
     using Factor = typename S::Factor;
     const std::int64_t size =
@@ -356,8 +395,9 @@ inline std::size_t scratch(const Network& network, std::int64_t rows) {
   return with_format(network.dtype, [&](auto format) { return scratch_of<decltype(format)>(network, rows); });
 }
 
-inline std::size_t packed_bytes(const Network& network) {
-  return with_format(network.dtype, [&](auto format) { return packed_bytes_of<decltype(format)>(network); });
+inline std::size_t packed_bytes(const Network& network, std::int64_t rows) {
+  return with_format(network.dtype,
+                     [&](auto format) { return packed_bytes_of<decltype(format)>(network, rows); });
 }
 
 inline void pack(const Network& network, std::int64_t member, std::int64_t layer, void* packed) {

@@ -66,7 +66,7 @@ struct Weights {
 // have a bias (of the kind `bias`), or some, or none.
 template <class T>
 void start_with(Start bias, std::int64_t biased, std::int64_t first, std::int64_t count,
-                Product<T>& product) {
+                Product<Plain<T>>& product) {
   product.some = biased - first;
   if (!product.bias || product.some <= 0)
     product.start = Start::zero;
@@ -94,7 +94,7 @@ void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows
     for (std::int64_t i = 0; i < n_out; ++i) bias[i] = of.b[i];
 
   in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
-    Product<T> product;
+    Product<Plain<T>> product;
     product.size = in_place;
     product.left = x + r * x_stride;
     product.left_row_stride = x_stride;
@@ -136,7 +136,7 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
       j = n_out - lanes<T>;
       units = lanes<T>;
     }
-    Product<T> product;
+    Product<Plain<T>> product;
     product.left_row_stride = x_stride;
     product.left_column_stride = 1;
     product.out_row_stride = y_stride;
@@ -187,7 +187,7 @@ void rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, s
   in_stretches(rows / lanes<T>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
     const std::int64_t r = v * lanes<T>;
     in_stretches(layer.n_out, ACCUMULATOR_ROWS, [&](std::int64_t j, std::int64_t height) {
-      Product<T> product;
+      Product<Plain<T>> product;
       product.size = layer.n_in;
       product.left = of.w + j;
       product.left_row_stride = 1;
@@ -217,7 +217,7 @@ void back_units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t r
   in_stretches(vectors<T>(n_in), ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
     const std::int64_t i = v * lanes<T>;
     const std::int64_t width = count * lanes<T>;
-    Product<T> product;
+    Product<Plain<T>> product;
     product.left_row_stride = padded<T>(n_out);
     product.left_column_stride = 1;
     product.right = panel;
@@ -244,7 +244,7 @@ void back_rows_in_lanes(const Layer& layer, std::int64_t member, std::int64_t ro
   const T* const w = Weights<T>(layer, member).w;
   in_stretches(rows / lanes<T>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
     in_stretches(layer.n_in, ACCUMULATOR_ROWS, [&](std::int64_t i, std::int64_t height) {
-      Product<T> product;
+      Product<Plain<T>> product;
       product.size = layer.n_out;
       product.left = w + i * layer.n_out;
       product.left_row_stride = layer.n_out;

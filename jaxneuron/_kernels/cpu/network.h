@@ -110,15 +110,16 @@ struct Kernel {
   // more memory.
   std::size_t (*scratch)(const Network&, std::int64_t rows);
 
-  // Returns how many bytes one member's packed weights take; 0 for dtypes whose weights are read in place.
-  std::size_t (*packed_bytes)(const Network&);
+  // Returns how many bytes one member's packed weights take; 0 if a call with so many rows reads the weights
+  // in place.
+  std::size_t (*packed_bytes)(const Network&, std::int64_t rows);
 
   // Packs one layer of one member into `packed`, the memory for all layers of that member, aligned to 64
   // bytes. The thread's floating-point mode must not treat subnormal numbers as 0.
   void (*pack)(const Network&, std::int64_t member, std::int64_t layer, void* packed);
 
   // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count) bytes,
-  // aligned to 64 bytes; `packed` has the member's packed weights. Subnormal numbers are treated as 0 only if
+  // aligned to 64 bytes; `packed` has the member's packed weights, or is null if they take 0 bytes. Subnormal numbers are treated as 0 only if
   // the calling thread's floating-point mode does so, and in the sums of bfloat16 layers on CPUs with FMA.
   void (*run)(const Network&, const Batch&, const Tile&, void* memory, const void* packed);
 

@@ -8,9 +8,9 @@
 //                                              z[j] = fma(x[i], w[i][j], z[j])
 //
 // This is what the instruction vdpbf16ps computes, on CPUs that have it. On other CPUs with FMA, the numbers
-// are packed as floats in that order, and multiplied in a floating-point mode that treats subnormal numbers
-// as 0; that gives the same bits. If n_in is odd, x = 0 and w = -0 are added: their product -0 does not
-// change a sum. CPUs without FMA sum in the same order, but round each product and do not treat subnormal
+// are packed as floats, and multiplied in that order in a floating-point mode that treats subnormal numbers
+// as 0; that gives the same bits. If n_in is odd, the last input is added alone, or with x = 0 and w = -0:
+// their product -0 does not change a sum. CPUs without FMA sum in the same order, but round each product and do not treat subnormal
 // numbers as 0.
 //
 // A *factor* is one operand of these products: a float or, on CPUs that have the instruction, a pair of
@@ -19,20 +19,19 @@
 
 #include "exact.h"
 #include "layers.h"
-#include "mode.h"
 
 namespace jaxneuron::ISA {
 
 // Returns how many factors n numbers are packed into.
 template <class S>
 constexpr std::int64_t factors(std::int64_t n) {
-  return (n + S::GROUP - 1) / S::GROUP * S::GROUP_FACTORS;
+  return (n + S::GROUP - 1) / S::GROUP;
 }
 
 // Whether the thread's floating-point mode must be set to treat subnormal numbers as 0. vdpbf16ps does so in
 // every mode.
 template <class S>
-constexpr bool flushes = S::GROUP == 2 && S::GROUP_FACTORS == 2 && has_fma;
+constexpr bool flushes = S::odd_first && has_fma;
 
 // Returns how many factors a packed layer takes. A layer's units are divided into stretches of up to
 // ACCUMULATOR_VECTORS vectors. Each stretch is packed as its biases, in float32, followed by its weights. If
@@ -48,13 +47,12 @@ Factor& least_weight(const Layer& layer, Factor* packed) {
   return packed[packed_factors<S>(layer) - lanes<float>];
 }
 
-// Loads a vector of stored numbers. Nothing is read from `end` on; lanes there get 0.
-template <class S>
-Vector<float> load_before(const typename S::Stored* from, const typename S::Stored* end) {
-  if (end - from >= lanes<float>) return S::load(from);
-  typename S::Stored rest[lanes<float>] = {};
-  for (int i = 0; i < end - from; ++i) rest[i] = from[i];
-  return S::load(rest);
+// Returns `from`, or a copy in `rest` if a vector from there would reach beyond `end`; zeros follow the copy.
+template <class Stored>
+const Stored* before(const Stored* from, const Stored* end, Stored (&rest)[lanes<float>]) {
+  if (end - from >= lanes<float>) return from;
+  for (int i = 0; i < lanes<float>; ++i) rest[i] = i < end - from ? from[i] : 0;
+  return rest;
 }
 
 // Calls f(first unit, vectors) for each stretch of the layer's units.
@@ -62,6 +60,15 @@ template <class F>
 void in_stretches_of_units(const Layer& layer, F f) {
   in_stretches(vectors<float>(layer.n_out), ACCUMULATOR_VECTORS,
                [&](std::int64_t v, std::int64_t count) { f(v * lanes<float>, count); });
+}
+
+// Packs the biases of `width` units, from unit j on.
+template <class S>
+void pack_biases(const Weights<typename S::Stored>& of, std::int64_t j, std::int64_t width,
+                 std::int64_t n_out, float* to) {
+  typename S::Stored rest[lanes<float>];
+  for (std::int64_t i = 0; i < width; i += lanes<float>)
+    store<float>(to + i, of.b ? S::load(before(of.b + j + i, of.b + n_out, rest)) : Vector<float>{});
 }
 
 // Packs one member's weights and biases into packed_factors(layer) factors. Lanes that only pad a vector get
@@ -73,35 +80,45 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
   const std::int64_t n_out = layer.n_out;
   const std::int64_t size = factors<S>(layer.n_in) + 1;
   const Stored* const end = of.w + layer.n_in * n_out;
+  Stored rest[lanes<float>];
   in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
     float* const biases = reinterpret_cast<float*>(to + j * size);
-    for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>)
-      store<float>(biases + i, of.b ? load_before<S>(of.b + j + i, of.b + n_out) : Vector<float>{});
+    pack_biases<S>(of, j, count * lanes<float>, n_out, biases);
   });
   for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // outside, to read weights in order of memory
     in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
       const std::int64_t width = count * lanes<float>;
       const Stored* const row = of.w + k * n_out + j;
       auto* const packed = to + j * size + width * (factors<S>(k) + 1);
+      const Stored* const next = k + 1 < layer.n_in ? row + n_out : nullptr;
+      const auto pack = [packed](const Stored* first, const Stored* second, std::int64_t i) {
+        if constexpr (S::GROUP == 1)
+          store<float>(packed + i, S::load(first));
+        else
+          store<Pair>(packed + i, S::joined(first, second));
+      };
+      if (row + width + (S::GROUP - 1) * n_out <= end) {
+        for (std::int64_t i = 0; i < width; i += lanes<float>) pack(row + i, row + n_out + i, i);
+        return;
+      }
       for (std::int64_t i = 0; i < width; i += lanes<float>) {
-        const Vector<float> second =
-            k + 1 < layer.n_in ? load_before<S>(row + n_out + i, end) : splat<float>(-0.0f);
-        S::pack(load_before<S>(row + i, end), second, packed + i, width);
+        Stored second[lanes<float>];
+        for (Stored& number : second) number = 0x8000;  // -0
+        pack(before(row + i, end, rest), next ? before(next + i, end, second) : second, i);
       }
     });
   if constexpr (flushes<S> && flushes_before_rounding)
     least_weight<S>(layer, to) = least_size(to, padded<float>(n_out) * size);
 }
 
-template <class Factor>
-Product<float, Factor> product_of(const Factor*) {
+template <class S, class Factor>
+Product<S, Factor> product_of(const Factor*) {
   return {};
 }
 
 // Calls f(first unit, units, padded units, biases, weights, x) for each stretch of the layer's units; f
-// multiplies the stretch's packed weights by x, which has `size` factors. During these calls the thread
-// treats subnormal numbers as 0 if the format demands it. `weights` and x are pointers to Factor, or to Exact
-// if exact.h is needed.
+// multiplies the stretch's packed weights by x, which has `size` factors. `weights` and x are pointers to
+// Factor, or to Exact if exact.h is needed.
 template <class S, class Factor, class F>
 void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[maybe_unused]] std::int64_t size,
                 F f) {
@@ -113,34 +130,34 @@ void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[may
       f(j, min(width, layer.n_out - j), width, biases, of_units + width, of_x);
     });
   };
-  if constexpr (flushes<S>) {
-    const Subnormals count(false);
-    if constexpr (flushes_before_rounding)
-      if (double(least_weight<S>(layer, packed)) * least_size(x, size) < LEAST_PRODUCT)
-        return multiply(reinterpret_cast<const Exact*>(packed), reinterpret_cast<const Exact*>(x));
-    multiply(packed, x);
-  } else {
-    multiply(packed, x);
-  }
+  if constexpr (flushes<S> && flushes_before_rounding)
+    if (double(least_weight<S>(layer, packed)) * least_size(x, size) < LEAST_PRODUCT)
+      return multiply(reinterpret_cast<const Exact*>(packed), reinterpret_cast<const Exact*>(x));
+  multiply(packed, x);
 }
 
 // Packs one row of n stored numbers for a layer with units in lanes, and pads it with zeros to whole vectors.
 template <class S>
 void pack_stored_row(const typename S::Stored* from, std::int64_t n, typename S::Factor* x) {
-  for (std::int64_t i = 0; i < n; i += lanes<float>)
-    S::pack_row(load_before<S>(from + i, from + n), x + factors<S>(i));
+  if constexpr (S::GROUP == 1) {
+    load_row<S>(from, n, x);
+  } else {  // the row is a row of pairs already
+    std::memcpy(x, from, n * sizeof *from);
+    std::memset(reinterpret_cast<char*>(x) + n * sizeof *from, 0, (padded<float>(n) - n) * sizeof *from);
+  }
 }
 
 // Computes a layer's sums with units in lanes: y (rows, padded n_out) from x (rows, factors of padded n_in).
+// If ends_in_relu, y gets the relu of the sums, rounded to the format.
 template <class S, class Factor = typename S::Factor>
 void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
-                           float* y) {
+                           float* y, bool ends_in_relu) {
   const std::int64_t size = factors<S>(layer.n_in);
   const std::int64_t x_stride = factors<S>(padded<float>(layer.n_in));
   over_units<S>(layer, packed, x, rows * x_stride,
                 [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* left) {
-                  auto product = product_of(weights);
+                  auto product = product_of<S>(weights);
                   product.left_row_stride = x_stride;
                   product.left_column_stride = 1;
                   product.right_row_stride = padded_units;
@@ -151,6 +168,7 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
                   std::int64_t k = 0;
                   do {
                     product.size = min(PANEL_ROWS, size - k);
+                    product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
                     product.right = weights + k * padded_units;
                     in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
                       product.left = left + r * product.left_row_stride + k;
@@ -163,33 +181,95 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
                 });
 }
 
+// Computes the same as packed_units_in_lanes, with the weights where they are stored. Copied before use are
+// only the last rows of a layer with fewer units than a vector has lanes, as a load of a row also covers the
+// rows after it, and a last input without a pair.
+template <class S, class Factor = typename S::Factor, class Stored = typename S::Stored>
+void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, const Factor* x, float* y,
+                    bool ends_in_relu) {
+  const std::int64_t n_in = layer.n_in;
+  const std::int64_t n_out = layer.n_out;
+  if (n_out == 0) return;
+  const Weights<Stored> of(layer, member);
+  const std::int64_t y_stride = padded<float>(n_out);
+  const bool narrow = n_out < lanes<float>;
+  const std::int64_t last_rows = narrow ? (lanes<float> - 1) / n_out : n_in % S::GROUP;
+  const std::int64_t in_place = last_rows ? max(n_in - last_rows, 0) / 2 * 2 : n_in;
+  const std::int64_t copied = n_in - in_place;
+  for (std::int64_t r = 0; y_stride > n_out && r < rows; ++r)  // the padding
+    store<float>(y + (r + 1) * y_stride - lanes<float>, Vector<float>{});
+  in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
+    std::int64_t units = min(count * lanes<float>, n_out - j);
+    if (units < lanes<float> && !narrow) {  // a whole vector that ends where w does
+      j = n_out - lanes<float>;
+      units = lanes<float>;
+    }
+    float biases[ACCUMULATOR_VECTORS * lanes<float>];
+    pack_biases<S>(of, j, padded<float>(units), n_out, biases);
+    Stored end[max(2 * ACCUMULATOR_VECTORS, 4) * lanes<float>];
+    if (copied > 0) {
+      for (Stored& number : end) number = 0x8000;  // -0
+      std::memcpy(end, of.w + in_place * n_out + j, (narrow ? copied * n_out : units) * sizeof(Stored));
+    }
+    Product<S, Factor, Stored> product;
+    product.left_row_stride = factors<S>(padded<float>(n_in));
+    product.left_column_stride = 1;
+    product.out_row_stride = y_stride;
+    product.bias = biases;
+    product.last_column = max(units - lanes<float>, 0);
+    in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+      product.size = factors<S>(in_place);
+      product.left = x + r * product.left_row_stride;
+      product.right = of.w + j;
+      product.right_row_stride = S::GROUP * n_out;
+      product.out = y + r * y_stride + j;
+      product.start = Start::column_bias;
+      product.ends_in_relu = ends_in_relu && copied == 0;
+      product(height, count);
+      if (copied == 0) return;
+      product.size = factors<S>(copied);
+      product.left += factors<S>(in_place);
+      product.right = end;
+      product.right_row_stride = S::GROUP * units;
+      product.start = Start::out;
+      product.ends_in_relu = ends_in_relu;
+      product(height, count);
+    });
+  });
+}
+
 // Packs y (n_in, rows) into x (factors of n_in, rows), for a layer with rows in lanes. `rows` is a multiple
 // of lanes<float>.
 template <class S, class Factor = typename S::Factor>
 void pack_rows(std::int64_t n_in, std::int64_t rows, const float* y, Factor* x) {
-  for (std::int64_t k = 0; k < n_in; k += S::GROUP)
-    for (std::int64_t r = 0; r < rows; r += lanes<float>) {
-      const float* const from = y + k * rows + r;
-      S::pack(load(from), k + 1 < n_in ? load(from + rows) : Vector<float>{}, x + factors<S>(k) * rows + r,
-              rows);
-    }
+  if constexpr (S::GROUP == 1) {
+    for (std::int64_t i = 0; i < n_in * rows; i += lanes<float>) S::pack_row(load(y + i), x + i);
+  } else {
+    for (std::int64_t k = 0; k < n_in; k += 2)
+      for (std::int64_t r = 0; r < rows; r += lanes<float>) {
+        const float* const from = y + k * rows + r;
+        S::pack(load(from), k + 1 < n_in ? load(from + rows) : Vector<float>{}, x + k / 2 * rows + r);
+      }
+  }
 }
 
-// Computes a layer's sums with rows in lanes: y (n_out, rows) from x (factors of n_in, rows).
+// Computes a layer's sums with rows in lanes: y (n_out, rows) from x (factors of n_in, rows). If ends_in_relu,
+// y gets the relu of the sums, rounded to the format.
 template <class S, class Factor = typename S::Factor>
 void packed_rows_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
-                          float* y) {
+                          float* y, bool ends_in_relu) {
   const std::int64_t n_in = layer.n_in;
   over_units<S>(layer, packed, x, factors<S>(n_in) * rows,
                 [&](std::int64_t j, std::int64_t units, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* right) {
-                  auto product = product_of(weights);
+                  auto product = product_of<S>(weights);
                   product.size = factors<S>(n_in);
                   product.left_row_stride = 1;
                   product.left_column_stride = padded_units;
                   product.right_row_stride = rows;
                   product.out_row_stride = rows;
                   product.start = Start::row_bias;
+                  product.ends_in_relu = ends_in_relu;
                   in_stretches(
                       rows / lanes<float>, ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
                         product.right = right + v * lanes<float>;

@@ -15,6 +15,7 @@
 namespace jaxneuron {
 namespace {
 
+
 constexpr std::int64_t MOST_UNITS = std::int64_t{1} << 32;  // the product of two fits in 64 bits
 
 __attribute__((format(printf, 2, 3))) Code invalid(Error* error, const char* format, ...) {
@@ -56,7 +57,7 @@ class Worker {
     std::size_t bytes = scratch(tile_rows);
     if (const std::int64_t last_rows = batch.rows % tile_rows) bytes = std::max(bytes, scratch(last_rows));
     bytes = up_to_64(bytes);
-    const std::size_t packed_bytes = plan.packed || wanted ? 0 : plan.kernel->packed_bytes(plan.network);
+    const std::size_t packed_bytes = plan.packed || wanted ? 0 : plan.kernel->packed_bytes(plan.network, batch.rows);
     void* memory = small_;
     if (bytes + packed_bytes > sizeof small_) {
       large_.reset(std::aligned_alloc(64, bytes + up_to_64(packed_bytes)));
@@ -145,9 +146,10 @@ class Packer {
 };
 
 // Returns the packed weights of a single network, for all threads to use. Up to `helpers` threads help to
-// pack them. Returns null if there is nothing to pack; throws std::bad_alloc if there is no memory.
-Memory pack(const Plan& plan, const Threads* threads, std::int64_t helpers) {
-  const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network) : 0;
+// pack them. Returns null if there is nothing to pack for so many rows; throws std::bad_alloc if there is no
+// memory.
+Memory pack(const Plan& plan, std::int64_t rows, const Threads* threads, std::int64_t helpers) {
+  const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network, rows) : 0;
   if (bytes == 0) return nullptr;
   Memory packed(std::aligned_alloc(64, up_to_64(bytes)));
   if (!packed) throw std::bad_alloc();
@@ -218,7 +220,7 @@ Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const 
     const std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
     try {
       Memory packed;
-      if (!plan.packed && !wanted) packed = pack(plan, threads, division.helpers);
+      if (!plan.packed && !wanted) packed = pack(plan, batch.rows, threads, division.helpers);
       if (packed) shared.packed = packed.get();
       parallel(*threads, division.helpers, items, chunk, make);
     } catch (const std::bad_alloc&) {
@@ -266,7 +268,7 @@ std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instructio
     owning->layers.assign(network->layers, network->layers + network->depth);
     static_cast<Plan&>(*owning) = checked;
     owning->network.layers = owning->layers.data();
-    owning->memory = pack(*owning, nullptr, 0);
+    owning->memory = pack(*owning, IN_PLACE_ROWS + 1, nullptr, 0);
     owning->packed = owning->memory.get();
     *plan = owning.release();
   } catch (const std::bad_alloc&) {

@@ -1,10 +1,11 @@
 // A small matrix product that keeps every sum in a register. All layers are computed by such products.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
+#include "stored.h"
 #include "tuning.h"
-#include "vector.h"
 
 namespace jaxneuron::ISA {
 
@@ -24,20 +25,23 @@ constexpr std::int64_t padded(std::int64_t n) {
 // columns, begin with a bias; the others begin with 0.
 enum class Start { zero, column_bias, row_bias, out, some_column_bias, some_row_bias };
 
-// out[m][n] = start + the sum over k of left[m][k] right[k][n], for ascending k. Each step is one fused
-// multiply-add, or two if a Factor is a Pair of numbers.
+// out[m][n] = start + the sum over k of left[m][k] right[k][n], in numbers of the format S (stored.h): for
+// ascending k or, if S::odd_first, for k = 1, 0, 3, 2 and so on. Each step is one fused multiply-add, or two
+// if a Factor is a Pair of numbers.
 //
 // (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most
 // ACCUMULATOR_VECTORS. Strides count numbers; each row of right and of out is contiguous.
-template <class T, class Factor = T>
+template <class S, class Factor = typename S::Factor, class Right = Factor>
 struct Product {
+  using T = typename S::Number;
+
   std::int64_t size;  // the number of products in a sum
 
   const Factor* left;
   std::int64_t left_row_stride;
   std::int64_t left_column_stride;
 
-  const Factor* right;
+  const Right* right;  // factors, or numbers as they are stored
   std::int64_t right_row_stride;
 
   T* out;
@@ -47,6 +51,8 @@ struct Product {
   const T* bias;             // the bias of the first column or row; unused if sums begin without a bias
   std::int64_t last_column;  // where the last vector begins; it may overlap the one before
   std::int64_t some = 0;     // for some_ biases: how many rows, or vectors of columns, begin with a bias
+
+  bool ends_in_relu = false;  // of a 16-bit format: out gets the relu of each sum, rounded to the format
 
   void operator()(std::int64_t rows, std::int64_t column_vectors) const {
     choose(rows, column_vectors, std::make_integer_sequence<int, ACCUMULATOR_ROWS * ACCUMULATOR_VECTORS>());
@@ -76,24 +82,54 @@ struct Product {
                          ? (m < a.some ? load(a.bias + column(n)) : Vector<T>{})
                          : (n < a.some ? splat<T>(a.bias[m]) : Vector<T>{});
     const Factor* left = a.left;
-    const Factor* right = a.right;
-    for (std::int64_t k = a.size; k > 0; --k) {
-      Vector<Factor> row[N];
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) row[n] = load(right + column(n));
-#pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) {
-        const Vector<Factor> number = splat<Factor>(left[m * a.left_row_stride]);
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sums[m][n] = fma(number, row[n], sums[m][n]);
+    const Right* right = a.right;
+    std::int64_t k = a.size;
+    if constexpr (S::odd_first)
+      for (; k > 1; k -= 2) {
+        add<M, N>(a, left + a.left_column_stride, right + a.right_row_stride, sums);
+        add<M, N>(a, left, right, sums);
+        left += 2 * a.left_column_stride;
+        right += 2 * a.right_row_stride;
       }
+    for (; k > 0; --k) {
+      add<M, N>(a, left, right, sums);
       left += a.left_column_stride;
       right += a.right_row_stride;
     }
+    if constexpr (S::is_16_bit)
+      if (a.ends_in_relu)
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+          for (int n = 0; n < N; ++n) sums[m][n] = S::round(at_least<T>(sums[m][n], 0));
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) store(a.out + m * a.out_row_stride + column(n), sums[m][n]);
+      for (int n = 0; n < N; ++n) store<T>(a.out + m * a.out_row_stride + column(n), sums[m][n]);
+  }
+
+  __attribute__((always_inline)) Vector<Factor> factors(const Right* at) const {
+    if constexpr (std::is_same_v<Right, Factor>)
+      return load(at);
+    else if constexpr (S::GROUP == 1)
+      return S::load(at);
+    else
+      return S::joined(at, at + right_row_stride / 2);  // of two rows
+  }
+
+  // Adds a column of left times a row of right.
+  template <int M, int N>
+  __attribute__((always_inline)) static void add(const Product& a, const Factor* left, const Right* right,
+                                                 Vector<T> (&sums)[M][N]) {
+    Vector<Factor> row[N];
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) row[n] = a.factors(right + (n == N - 1 ? a.last_column : n * lanes<T>));
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const Vector<Factor> number = splat<Factor>(left[m * a.left_row_stride]);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) sums[m][n] = fma(number, row[n], sums[m][n]);
+    }
   }
 };
 

@@ -12,23 +12,18 @@ namespace jaxneuron::ISA {
 // functions of a whole vector: `load`; `round`, which returns the nearest numbers of the format, as Numbers;
 // and `store`, which takes a rounded vector.
 //
-// Products multiply numbers of the type `Factor`. Each group of GROUP numbers is packed into GROUP_FACTORS
-// factors, in the order in which they are summed. The 16-bit formats have two functions that round numbers
-// and pack them:
-//
-// `pack` gets the first numbers of several groups in one vector, and their second numbers in another. If a
-// group has two factors, it stores the second factors `stride` factors after the first ones.
-//
-// `pack_row` gets several groups in one vector, one after the other. It stores their factors in that order.
-//
-// clear_second sets the second number of a packed group to 0.
+// Products multiply numbers of the type `Factor`: floats, or pairs of bfloat16 numbers. GROUP numbers make a
+// factor. If odd_first, each two factors are added in reverse: the order of bfloat16's sums (packed.h). The
+// 16-bit formats have `pack_row`, which rounds a vector of numbers to factors. If GROUP is 2 there are also
+// `pack`, which rounds the first and the second numbers of pairs; `joined`, which takes stored ones; and
+// clear_second, which sets the second number of a pair to 0.
 template <class T>
 struct Plain {
   using Stored = T;
   using Number = T;
   using Factor = T;
   static constexpr int GROUP = 1;
-  static constexpr int GROUP_FACTORS = 1;
+  static constexpr bool odd_first = false;
   static constexpr bool is_16_bit = false;
   static Vector<T> load(const T* from) { return ISA::load(from); }
   static Vector<T> round(Vector<T> y) { return y; }
@@ -49,12 +44,12 @@ inline void store_16(std::uint16_t* to, Integers<float> bits) {
   std::memcpy(to, &h, sizeof h);
 }
 
-// Returns the bits of y, rounded half to even so that the last `count` bits are 0. NaN becomes a quiet NaN.
+// Returns the bits of y, rounded half to even so that the last `count` bits are 0. NaN stays NaN: its first
+// bits are those of a stored NaN or of the CPU's own, so that no rounding carries into the sign.
 inline Integers<float> rounded_bits(Vector<float> y, int count) {
   const Integers<float> bits = bit_cast<float>(y);
   const Integers<float> odd = (bits >> count) & 1;
-  const Integers<float> near = (bits + odd + ((1 << (count - 1)) - 1)) & -(1 << count);
-  return y == y ? near : (bits | (1 << 22)) & -(1 << count);
+  return (bits + odd + ((1 << (count - 1)) - 1)) & -(1 << count);
 }
 
 struct BFloat16 {
@@ -65,44 +60,38 @@ struct BFloat16 {
   static Vector<float> round(Vector<float> y) { return bit_cast<float>(rounded_bits(y, 16)); }
   static void store(std::uint16_t* to, Vector<float> y) { store_16(to, (bit_cast<float>(y) >> 16) & 0xffff); }
 
-  static constexpr int GROUP = 2;
 #if defined(__AVX512BF16__)  // the conversion treats subnormal numbers as 0, as the products do
   using Factor = Pair;
-  static constexpr int GROUP_FACTORS = 1;
-  static void pack(Vector<float> first, Vector<float> second, Pair* to, std::int64_t) {
-    typedef std::uint16_t Numbers __attribute__((vector_size(BYTES)));
-    const auto numbers =
-        (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second numbers
-    ISA::store<Pair>(to, (Vector<Pair>)halves_joined(numbers, std::make_integer_sequence<int, BYTES / 2>()));
+  static constexpr int GROUP = 2;
+  static constexpr bool odd_first = false;
+  static void pack(Vector<float> first, Vector<float> second, Pair* to) {
+    const auto both = (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second numbers
+    ISA::store<Pair>(to, (Vector<Pair>)halves_joined(both, both, std::make_integer_sequence<int, BYTES / 2>()));
   }
   static void pack_row(Vector<float> y, Pair* to) {
     const auto rounded = _mm512_cvtneps_pbh(y);
     std::memcpy(to, &rounded, sizeof rounded);
   }
-  static void clear_second(Pair* group) { *group &= 0xffff; }
+  static Vector<Pair> joined(const std::uint16_t* first, const std::uint16_t* second) {
+    Halves a, b;
+    std::memcpy(&a, first, sizeof a);
+    std::memcpy(&b, second, sizeof b);
+    return (Vector<Pair>)halves_joined(a, b, std::make_integer_sequence<int, BYTES / 2>());
+  }
+  static void clear_second(Pair* pair) { *pair &= 0xffff; }
 
  private:
+  typedef std::uint16_t Numbers __attribute__((vector_size(BYTES)));
+
   template <class V, int... I>
-  static V halves_joined(V v, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(v, v, (I / 2 + I % 2 * int(sizeof...(I)) / 2)...);
+  static Numbers halves_joined(V first, V second, std::integer_sequence<int, I...>) {
+    return __builtin_shufflevector(first, second, (I / 2 + I % 2 * int(sizeof...(I)) / 2)...);
   }
 #else
   using Factor = float;
-  static constexpr int GROUP_FACTORS = 2;
-  static void pack(Vector<float> first, Vector<float> second, float* to, std::int64_t stride) {
-    ISA::store<float>(to, round(second));
-    ISA::store<float>(to + stride, round(first));
-  }
-  static void pack_row(Vector<float> y, float* to) {
-    ISA::store<float>(to, in_pairs_exchanged(round(y), std::make_integer_sequence<int, BYTES / 4>()));
-  }
-  static void clear_second(float* group) { group[0] = 0; }
-
- private:
-  template <int... I>
-  static Vector<float> in_pairs_exchanged(Vector<float> y, std::integer_sequence<int, I...>) {
-    return __builtin_shufflevector(y, y, (I ^ 1)...);
-  }
+  static constexpr int GROUP = 1;
+  static constexpr bool odd_first = true;
+  static void pack_row(Vector<float> y, float* to) { ISA::store<float>(to, round(y)); }
 #endif
 };
 
@@ -114,10 +103,7 @@ struct Float16 {
 
   using Factor = float;
   static constexpr int GROUP = 1;
-  static constexpr int GROUP_FACTORS = 1;
-  static void pack(Vector<float> first, Vector<float>, float* to, std::int64_t) {
-    ISA::store<float>(to, round(first));
-  }
+  static constexpr bool odd_first = false;
   static void pack_row(Vector<float> y, float* to) { ISA::store<float>(to, round(y)); }
 
   static Vector<float> load(const std::uint16_t* from) {

@@ -37,6 +37,12 @@ constexpr std::int64_t PACK_ROWS = 24;
 // for float16, and as much for float32.
 constexpr std::int64_t PANEL_ROWS = 512;
 
+// The most rows of a call that reads 16-bit weights in place, instead of packing them first.
+#ifndef IPR
+#define IPR 16
+#endif
+constexpr std::int64_t IN_PLACE_ROWS = IPR;
+
 // --- costs ---
 
 // Vector instructions that an activation is assumed to take when the kernel chooses between rows and units in

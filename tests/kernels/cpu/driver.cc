@@ -25,24 +25,27 @@ namespace jaxneuron {
 namespace {
 
 // Returns the outputs for all rows of all members, evaluated in tiles of `rows` rows, or of random sizes if
-// that is 0.
-Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows) {
+// that is 0. If in_place, no weights are packed that need not be, and tiles have at most IN_PLACE_ROWS rows.
+Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows, bool in_place = false) {
   const Network& network = example.network;
   Bytes y(new char[example.bytes()]);
   Batch batch = example.batch;
   batch.y = y.get();
   std::uint64_t state = 1;
-  const auto packed = aligned(kernel.packed_bytes(network));
+  const std::size_t bytes = kernel.packed_bytes(network, in_place ? IN_PLACE_ROWS : IN_PLACE_ROWS + 1);
+  const auto weights = aligned(bytes);
+  void* const packed = bytes ? weights.get() : nullptr;
+  const std::int64_t most = std::min(tile_rows(network), in_place ? IN_PLACE_ROWS : tile_rows(network));
   for (std::int64_t member = 0; member < network.members; ++member) {
-    for (std::int64_t layer = 0; layer < network.depth; ++layer)
-      kernel.pack(network, member, layer, packed.get());
+    for (std::int64_t layer = 0; packed && layer < network.depth; ++layer)
+      kernel.pack(network, member, layer, packed);
     Tile tile{member, 0, 0};
     for (; tile.first < batch.rows; tile.first += tile.count) {
       state = state * 6364136223846793005u + 1442695040888963407u;
-      tile.count = rows ? rows : 1 + std::int64_t(state >> 33) % tile_rows(network);
+      tile.count = rows ? rows : 1 + std::int64_t(state >> 33) % most;
       tile.count = std::min(tile.count, batch.rows - tile.first);
       const auto memory = aligned(kernel.scratch(network, tile.count));
-      kernel.run(network, batch, tile, memory.get(), packed.get());
+      kernel.run(network, batch, tile, memory.get(), packed);
     }
   }
   return y;
@@ -111,6 +114,8 @@ void check(const Example& example, std::uint64_t& hash) {
       fail(*kernel, example, "a row alone has other bits than in its tile");
     if (!same(example, y, evaluate(*kernel, example, 0)))
       fail(*kernel, example, "a row's bits depend on the tiles");
+    if (!same(example, y, evaluate(*kernel, example, 0, true)))
+      fail(*kernel, example, "a row has other bits if weights are read in place");
     check_place(*kernel, example, y);
     if (!fuses(*kernel)) continue;
     if (fused && !same(example, y, fused))
