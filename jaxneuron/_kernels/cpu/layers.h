@@ -19,11 +19,7 @@ template <class S, class T = typename S::Number>
 void load_row(const typename S::Stored* from, std::int64_t n, T* to) {
   std::int64_t i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) store<T>(to + i, S::load(from + i));
-  if (i < n) {
-    typename S::Stored rest[lanes<T>] = {};
-    for (int k = 0; i + k < n; ++k) rest[k] = from[i + k];
-    store<T>(to + i, S::load(rest));
-  }
+  if (i < n) store<T>(to + i, S::load_first(from + i, n - i));
 }
 
 // Rounds n numbers to the stored format, and stores them. `from` is padded to a whole vector.
@@ -31,11 +27,7 @@ template <class S, class T = typename S::Number>
 void store_row(const T* from, std::int64_t n, typename S::Stored* to) {
   std::int64_t i = 0;
   for (; i + lanes<T> <= n; i += lanes<T>) S::store(to + i, S::round(load(from + i)));
-  if (i < n) {
-    typename S::Stored rest[lanes<T>];
-    S::store(rest, S::round(load(from + i)));
-    for (int k = 0; i + k < n; ++k) to[i + k] = rest[k];
-  }
+  if (i < n) S::store_first(to + i, S::round(load(from + i)), n - i);
 }
 
 // Returns whether weights are copied to panels before use, because their rows are long.

@@ -47,28 +47,11 @@ Factor& least_weight(const Layer& layer, Factor* packed) {
   return packed[packed_factors<S>(layer) - lanes<float>];
 }
 
-// Returns `from`, or a copy in `rest` if a vector from there would reach beyond `end`; zeros follow the copy.
-template <class Stored>
-const Stored* before(const Stored* from, const Stored* end, Stored (&rest)[lanes<float>]) {
-  if (end - from >= lanes<float>) return from;
-  for (int i = 0; i < lanes<float>; ++i) rest[i] = i < end - from ? from[i] : 0;
-  return rest;
-}
-
 // Calls f(first unit, vectors) for each stretch of the layer's units.
 template <class F>
 void in_stretches_of_units(const Layer& layer, F f) {
   in_stretches(vectors<float>(layer.n_out), ACCUMULATOR_VECTORS,
                [&](std::int64_t v, std::int64_t count) { f(v * lanes<float>, count); });
-}
-
-// Packs the biases of `width` units, from unit j on.
-template <class S>
-void pack_biases(const Weights<typename S::Stored>& of, std::int64_t j, std::int64_t width,
-                 std::int64_t n_out, float* to) {
-  typename S::Stored rest[lanes<float>];
-  for (std::int64_t i = 0; i < width; i += lanes<float>)
-    store<float>(to + i, of.b ? S::load(before(of.b + j + i, of.b + n_out, rest)) : Vector<float>{});
 }
 
 // Packs one member's weights and biases into packed_factors(layer) factors. Lanes that only pad a vector get
@@ -80,31 +63,30 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
   const std::int64_t n_out = layer.n_out;
   const std::int64_t size = factors<S>(layer.n_in) + 1;
   const Stored* const end = of.w + layer.n_in * n_out;
-  Stored rest[lanes<float>];
   in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
     float* const biases = reinterpret_cast<float*>(to + j * size);
-    pack_biases<S>(of, j, count * lanes<float>, n_out, biases);
+    for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>) store<float>(biases + i, Vector<float>{});
+    if (of.b) load_row<S>(of.b + j, min(count * lanes<float>, n_out - j), biases);
   });
   for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // outside, to read weights in order of memory
     in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
       const std::int64_t width = count * lanes<float>;
       const Stored* const row = of.w + k * n_out + j;
       auto* const packed = to + j * size + width * (factors<S>(k) + 1);
-      const Stored* const next = k + 1 < layer.n_in ? row + n_out : nullptr;
-      const auto pack = [packed](const Stored* first, const Stored* second, std::int64_t i) {
+      const auto pack = [packed](std::int64_t i, Halves first, Halves second) {
         if constexpr (S::GROUP == 1)
-          store<float>(packed + i, S::load(first));
+          store<float>(packed + i, S::widened(first));
         else
           store<Pair>(packed + i, S::joined(first, second));
       };
       if (row + width + (S::GROUP - 1) * n_out <= end) {
-        for (std::int64_t i = 0; i < width; i += lanes<float>) pack(row + i, row + n_out + i, i);
+        for (std::int64_t i = 0; i < width; i += lanes<float>)
+          pack(i, load_halves(row + i), load_halves(row + n_out + i));
         return;
       }
       for (std::int64_t i = 0; i < width; i += lanes<float>) {
-        Stored second[lanes<float>];
-        for (Stored& number : second) number = 0x8000;  // -0
-        pack(before(row + i, end, rest), next ? before(next + i, end, second) : second, i);
+        const auto before_end = [end](const Stored* from) { return load_first_halves(from, max(0, min(lanes<float>, end - from))); };
+        pack(i, before_end(row + i), k + 1 < layer.n_in ? before_end(row + n_out + i) : Halves{} + 0x8000);
       }
     });
   if constexpr (flushes<S> && flushes_before_rounding)
@@ -205,7 +187,7 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
       units = lanes<float>;
     }
     float biases[ACCUMULATOR_VECTORS * lanes<float>];
-    pack_biases<S>(of, j, padded<float>(units), n_out, biases);
+    if (of.b) load_row<S>(of.b + j, units, biases);
     Stored end[max(2 * ACCUMULATOR_VECTORS, 4) * lanes<float>];
     if (copied > 0) {
       for (Stored& number : end) number = 0x8000;  // -0
@@ -223,15 +205,17 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
       product.right = of.w + j;
       product.right_row_stride = S::GROUP * n_out;
       product.out = y + r * y_stride + j;
-      product.start = Start::column_bias;
+      product.start = of.b ? Start::column_bias : Start::zero;
       product.ends_in_relu = ends_in_relu && copied == 0;
-      product(height, count);
+      if (in_place > 0 || copied == 0) {
+        product(height, count);
+        product.start = Start::out;
+      }
       if (copied == 0) return;
       product.size = factors<S>(copied);
       product.left += factors<S>(in_place);
       product.right = end;
       product.right_row_stride = S::GROUP * units;
-      product.start = Start::out;
       product.ends_in_relu = ends_in_relu;
       product(height, count);
     });

@@ -114,7 +114,7 @@ struct Product {
     else if constexpr (S::GROUP == 1)
       return S::load(at);
     else
-      return S::joined(at, at + right_row_stride / 2);  // of two rows
+      return S::joined(load_halves(at), load_halves(at + right_row_stride / 2));  // of two rows
   }
 
   // Adds a column of left times a row of right.

@@ -9,8 +9,9 @@
 namespace jaxneuron::ISA {
 
 // A format has two types: `Stored` is an element in memory, `Number` the type to compute with. It has
-// functions of a whole vector: `load`; `round`, which returns the nearest numbers of the format, as Numbers;
-// and `store`, which takes a rounded vector.
+// functions of a vector: `load`; `round`, which returns the nearest numbers of the format, as Numbers; and
+// `store`, which takes a rounded vector. load_first and store_first do the same for the first n lanes; the
+// others are loaded as 0.
 //
 // Products multiply numbers of the type `Factor`: floats, or pairs of bfloat16 numbers. GROUP numbers make a
 // factor. If odd_first, each two factors are added in reverse: the order of bfloat16's sums (packed.h). The
@@ -26,23 +27,58 @@ struct Plain {
   static constexpr bool odd_first = false;
   static constexpr bool is_16_bit = false;
   static Vector<T> load(const T* from) { return ISA::load(from); }
+  static Vector<T> load_first(const T* from, std::int64_t n) { return ISA::load_first(from, n); }
   static Vector<T> round(Vector<T> y) { return y; }
   static void store(T* to, Vector<T> y) { ISA::store<T>(to, y); }
+  static void store_first(T* to, Vector<T> y, std::int64_t n) { ISA::store_first(to, y, n); }
 };
 
 typedef std::uint16_t Halves __attribute__((vector_size(BYTES / 2)));
 
-inline Integers<float> load_16(const std::uint16_t* from) {
+inline Halves load_halves(const std::uint16_t* from) {
   Halves h;
   std::memcpy(&h, from, sizeof h);
-  return __builtin_convertvector(h, Integers<float>);
+  return h;
 }
 
-// Stores the low 16 bits of each lane.
-inline void store_16(std::uint16_t* to, Integers<float> bits) {
-  const Halves h = __builtin_convertvector(bits, Halves);
-  std::memcpy(to, &h, sizeof h);
+inline Halves load_first_halves(const std::uint16_t* from, std::int64_t n) {
+#if defined(__AVX512F__)
+  return (Halves)_mm256_maskz_loadu_epi16((1u << n) - 1, from);
+#else
+  std::uint16_t numbers[BYTES / 4] = {};
+  for (std::int64_t i = 0; i < n; ++i) numbers[i] = from[i];
+  return load_halves(numbers);
+#endif
 }
+
+// A 16-bit format F has from_bits and to_bits: the floats of stored numbers, and the other way for floats that
+// were rounded. The 16 bits are the low ones of a lane.
+template <class F>
+struct Format16 {
+  using Stored = std::uint16_t;
+  using Number = float;
+  static constexpr bool is_16_bit = true;
+
+  static Vector<float> load(const std::uint16_t* from) { return widened(load_halves(from)); }
+  static Vector<float> load_first(const std::uint16_t* from, std::int64_t n) {
+    return widened(load_first_halves(from, n));
+  }
+  static void store(std::uint16_t* to, Vector<float> y) {
+    const Halves h = narrowed(y);
+    std::memcpy(to, &h, sizeof h);
+  }
+  static void store_first(std::uint16_t* to, Vector<float> y, std::int64_t n) {
+    const Halves h = narrowed(y);
+#if defined(__AVX512F__)
+    _mm256_mask_storeu_epi16(to, (1u << n) - 1, (__m256i)h);
+#else
+    for (std::int64_t i = 0; i < n; ++i) to[i] = h[i];
+#endif
+  }
+
+  static Vector<float> widened(Halves h) { return F::from_bits(__builtin_convertvector(h, Integers<float>)); }
+  static Halves narrowed(Vector<float> y) { return __builtin_convertvector(F::to_bits(y), Halves); }
+};
 
 // Returns the bits of y, rounded half to even so that the last `count` bits are 0. NaN stays NaN: its first
 // bits are those of a stored NaN or of the CPU's own, so that no rounding carries into the sign.
@@ -52,13 +88,10 @@ inline Integers<float> rounded_bits(Vector<float> y, int count) {
   return (bits + odd + ((1 << (count - 1)) - 1)) & -(1 << count);
 }
 
-struct BFloat16 {
-  using Stored = std::uint16_t;
-  using Number = float;
-  static constexpr bool is_16_bit = true;
-  static Vector<float> load(const std::uint16_t* from) { return bit_cast<float>(load_16(from) << 16); }
+struct BFloat16 : Format16<BFloat16> {
+  static Vector<float> from_bits(Integers<float> bits) { return bit_cast<float>(bits << 16); }
+  static Integers<float> to_bits(Vector<float> y) { return (bit_cast<float>(y) >> 16) & 0xffff; }
   static Vector<float> round(Vector<float> y) { return bit_cast<float>(rounded_bits(y, 16)); }
-  static void store(std::uint16_t* to, Vector<float> y) { store_16(to, (bit_cast<float>(y) >> 16) & 0xffff); }
 
 #if defined(__AVX512BF16__)  // the conversion treats subnormal numbers as 0, as the products do
   using Factor = Pair;
@@ -72,11 +105,8 @@ struct BFloat16 {
     const auto rounded = _mm512_cvtneps_pbh(y);
     std::memcpy(to, &rounded, sizeof rounded);
   }
-  static Vector<Pair> joined(const std::uint16_t* first, const std::uint16_t* second) {
-    Halves a, b;
-    std::memcpy(&a, first, sizeof a);
-    std::memcpy(&b, second, sizeof b);
-    return (Vector<Pair>)halves_joined(a, b, std::make_integer_sequence<int, BYTES / 2>());
+  static Vector<Pair> joined(Halves first, Halves second) {
+    return (Vector<Pair>)halves_joined(first, second, std::make_integer_sequence<int, BYTES / 2>());
   }
   static void clear_second(Pair* pair) { *pair &= 0xffff; }
 
@@ -95,10 +125,7 @@ struct BFloat16 {
 #endif
 };
 
-struct Float16 {
-  using Stored = std::uint16_t;
-  using Number = float;
-  static constexpr bool is_16_bit = true;
+struct Float16 : Format16<Float16> {
   static constexpr std::int32_t SIGN = -0x7fffffff - 1;
 
   using Factor = float;
@@ -106,8 +133,7 @@ struct Float16 {
   static constexpr bool odd_first = false;
   static void pack_row(Vector<float> y, float* to) { ISA::store<float>(to, round(y)); }
 
-  static Vector<float> load(const std::uint16_t* from) {
-    const Integers<float> h = load_16(from);
+  static Vector<float> from_bits(Integers<float> h) {
     // The exponent bias of float16 is 112 less than that of float32. The product is exact, also for subnormal
     // numbers.
     const Integers<float> size = bit_cast<float>(bit_cast<float>((h & 0x7fff) << 13) * 0x1p112f);
@@ -124,11 +150,11 @@ struct Float16 {
     return bit_cast<float>(bit_cast<float>(size < 0x1p-14f ? subnormal : finite_or_not) | sign);
   }
 
-  static void store(std::uint16_t* to, Vector<float> y) {
+  static Integers<float> to_bits(Vector<float> y) {
     const Integers<float> size = bit_cast<float>(y) & ~SIGN;
     const Integers<float> finite = bit_cast<float>(bit_cast<float>(size) * 0x1p-112f) >> 13;
     const Integers<float> bits = size >= 0x7f800000 ? (0x7c00 | ((size >> 13) & 0x3ff)) : finite;
-    store_16(to, bits | ((bit_cast<float>(y) >> 16) & 0x8000));
+    return bits | ((bit_cast<float>(y) >> 16) & 0x8000);
   }
 };
 

@@ -62,6 +62,33 @@ inline void store(T* to, Vector<T> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+// Load and store the first n lanes, from 0 to all; the other lanes are loaded as 0.
+#if defined(__AVX512F__)
+inline Vector<float> load_first(const float* from, std::int64_t n) {
+  return _mm512_maskz_loadu_ps((1u << n) - 1, from);
+}
+inline Vector<double> load_first(const double* from, std::int64_t n) {
+  return _mm512_maskz_loadu_pd((1u << n) - 1, from);
+}
+inline void store_first(float* to, Vector<float> v, std::int64_t n) {
+  _mm512_mask_storeu_ps(to, (1u << n) - 1, v);
+}
+inline void store_first(double* to, Vector<double> v, std::int64_t n) {
+  _mm512_mask_storeu_pd(to, (1u << n) - 1, v);
+}
+#else
+template <class T>
+inline Vector<T> load_first(const T* from, std::int64_t n) {
+  T numbers[lanes<T>] = {};
+  for (std::int64_t i = 0; i < n; ++i) numbers[i] = from[i];
+  return load(numbers);
+}
+template <class T>
+inline void store_first(T* to, Vector<T> v, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) to[i] = v[i];
+}
+#endif
+
 // Returns x in every lane; -0 stays -0.
 template <class T>
 inline Vector<T> splat(T x) {
