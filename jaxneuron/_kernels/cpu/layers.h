@@ -121,7 +121,7 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
   if (y_stride > n_out && !packed)  // the padding, which products don't write
     for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_stride - lanes<T>, Vector<T>{});
 
-  in_stretches(vectors<T>(n_out), ACCUMULATOR_VECTORS, [&](std::int64_t v, std::int64_t count) {
+  in_stretches(vectors<T>(n_out), most_vectors(rows), [&](std::int64_t v, std::int64_t count) {
     std::int64_t j = v * lanes<T>;  // the first unit
     std::int64_t units = min(count * lanes<T>, n_out - j);
     if (units < lanes<T> && !packed) {  // a whole vector that ends where w does

@@ -49,8 +49,8 @@ Factor& least_weight(const Layer& layer, Factor* packed) {
 
 // Calls f(first unit, vectors) for each stretch of the layer's units.
 template <class F>
-void in_stretches_of_units(const Layer& layer, F f) {
-  in_stretches(vectors<float>(layer.n_out), ACCUMULATOR_VECTORS,
+void in_stretches_of_units(const Layer& layer, F f, std::int64_t most = ROW_VECTORS) {
+  in_stretches(vectors<float>(layer.n_out), most,
                [&](std::int64_t v, std::int64_t count) { f(v * lanes<float>, count); });
 }
 
@@ -144,22 +144,25 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
                   product.left_column_stride = 1;
                   product.right_row_stride = padded_units;
                   product.out_row_stride = padded<float>(layer.n_out);
-                  product.start = Start::column_bias;
-                  product.bias = biases;
-                  product.last_column = padded_units - lanes<float>;
-                  std::int64_t k = 0;
-                  do {
-                    product.size = min(PANEL_ROWS, size - k);
-                    product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
-                    product.right = weights + k * padded_units;
-                    in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
-                      product.left = left + r * product.left_row_stride + k;
-                      product.out = y + r * product.out_row_stride + j;
-                      product(height, padded_units / lanes<float>);
-                    });
-                    product.start = Start::out;
-                    k += PANEL_ROWS;
-                  } while (k < size);
+                  in_stretches(padded_units / lanes<float>, most_vectors(rows), [&](std::int64_t v, std::int64_t count) {
+                    const std::int64_t i = v * lanes<float>;
+                    product.start = Start::column_bias;
+                    product.bias = biases + i;
+                    product.last_column = (count - 1) * lanes<float>;
+                    std::int64_t k = 0;
+                    do {
+                      product.size = min(PANEL_ROWS, size - k);
+                      product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
+                      product.right = weights + k * padded_units + i;
+                      in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+                        product.left = left + r * product.left_row_stride + k;
+                        product.out = y + r * product.out_row_stride + j + i;
+                        product(height, count);
+                      });
+                      product.start = Start::out;
+                      k += PANEL_ROWS;
+                    } while (k < size);
+                  });
                 });
 }
 
@@ -186,9 +189,9 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
       j = n_out - lanes<float>;
       units = lanes<float>;
     }
-    float biases[ACCUMULATOR_VECTORS * lanes<float>];
+    float biases[ROW_VECTORS * lanes<float>];
     if (of.b) load_row<S>(of.b + j, units, biases);
-    Stored end[max(2 * ACCUMULATOR_VECTORS, 4) * lanes<float>];
+    Stored end[2 * ROW_VECTORS * lanes<float>];
     if (copied > 0) {
       for (Stored& number : end) number = 0x8000;  // -0
       std::memcpy(end, of.w + in_place * n_out + j, (narrow ? copied * n_out : units) * sizeof(Stored));
@@ -219,7 +222,7 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
       product.ends_in_relu = ends_in_relu;
       product(height, count);
     });
-  });
+  }, most_vectors(rows));
 }
 
 // Packs y (n_in, rows) into x (factors of n_in, rows), for a layer with rows in lanes. `rows` is a multiple

@@ -20,6 +20,9 @@ constexpr std::int64_t padded(std::int64_t n) {
   return vectors<T>(n) * lanes<T>;
 }
 
+// How many vectors of columns a product of so many rows may have.
+constexpr std::int64_t most_vectors(std::int64_t rows) { return rows == 1 ? ROW_VECTORS : ACCUMULATOR_VECTORS; }
+
 // What the sums begin with: 0, a bias for each column, a bias for each row, or the numbers in `out`. With
 // some_column_bias only the sums of the first rows, and with some_row_bias only those of the first vectors of
 // columns, begin with a bias; the others begin with 0.
@@ -55,15 +58,17 @@ struct Product {
   bool ends_in_relu = false;  // of a 16-bit format: out gets the relu of each sum, rounded to the format
 
   void operator()(std::int64_t rows, std::int64_t column_vectors) const {
-    choose(rows, column_vectors, std::make_integer_sequence<int, ACCUMULATOR_ROWS * ACCUMULATOR_VECTORS>());
+    if (rows == 1)
+      choose<1, ROW_VECTORS>(1, column_vectors, std::make_integer_sequence<int, ROW_VECTORS>());
+    else
+      choose<2, ACCUMULATOR_VECTORS>(rows, column_vectors, std::make_integer_sequence<int, (ACCUMULATOR_ROWS - 1) * ACCUMULATOR_VECTORS>());
   }
 
  private:
-  template <int... I>
+  template <int M, int N, int... I>
   void choose(std::int64_t rows, std::int64_t column_vectors, std::integer_sequence<int, I...>) const {
-    static constexpr void (*sizes[])(const Product&) = {
-        &multiply<I / ACCUMULATOR_VECTORS + 1, I % ACCUMULATOR_VECTORS + 1>...};
-    sizes[(rows - 1) * ACCUMULATOR_VECTORS + column_vectors - 1](*this);
+    static constexpr void (*sizes[])(const Product&) = {&multiply<M + I / N, 1 + I % N>...};
+    sizes[(rows - M) * N + column_vectors - 1](*this);
   }
 
   template <int M, int N>

@@ -23,6 +23,11 @@ constexpr int ACCUMULATOR_VECTORS = 4;
 constexpr int ACCUMULATOR_VECTORS = 2;
 #endif
 
+#ifndef RV
+#define RV 8
+#endif
+constexpr int ROW_VECTORS = RV;
+
 // Bytes of a row of weights. Longer rows are copied before use: read in place, a column of them falls into
 // few sets of the caches, since the rows lie 4 KB or more apart. 512 units (2048 bytes) reach 113 GFLOP/s in
 // place and 102 to 107 copied; 1024 units 55 to 86 in place and 101 copied.
