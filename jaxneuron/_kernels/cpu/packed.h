@@ -72,7 +72,8 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
     in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
       const std::int64_t width = count * lanes<float>;
       const Stored* const row = of.w + k * n_out + j;
-      auto* const packed = to + j * size + width * (factors<S>(k) + 1);
+      const std::int64_t place = S::odd_first && (k | 1) < layer.n_in ? k ^ 1 : factors<S>(k);
+      auto* const packed = to + j * size + width * (place + 1);
       const auto pack = [packed](std::int64_t i, Halves first, Halves second) {
         if constexpr (S::GROUP == 1)
           store<float>(packed + i, S::widened(first));
@@ -93,8 +94,8 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
     least_weight<S>(layer, to) = least_size(to, padded<float>(n_out) * size);
 }
 
-template <class S, class Factor>
-Product<S, Factor> product_of(const Factor*) {
+template <class S, Reads reads_in_pairs, class Factor>
+Product<S, reads_in_pairs, Factor> product_of(const Factor*) {
   return {};
 }
 
@@ -139,7 +140,7 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
   over_units<S>(layer, packed, x, rows * x_stride,
                 [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* left) {
-                  auto product = product_of<S>(weights);
+                  auto product = product_of<S, Reads::left>(weights);
                   product.left_row_stride = x_stride;
                   product.left_column_stride = 1;
                   product.right_row_stride = padded_units;
@@ -189,14 +190,14 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
       j = n_out - lanes<float>;
       units = lanes<float>;
     }
-    float biases[ROW_VECTORS * lanes<float>];
+    alignas(BYTES) float biases[ROW_VECTORS * lanes<float>];
     if (of.b) load_row<S>(of.b + j, units, biases);
-    Stored end[2 * ROW_VECTORS * lanes<float>];
+    alignas(BYTES) Stored end[2 * ROW_VECTORS * lanes<float>];
     if (copied > 0) {
       for (Stored& number : end) number = 0x8000;  // -0
       std::memcpy(end, of.w + in_place * n_out + j, (narrow ? copied * n_out : units) * sizeof(Stored));
     }
-    Product<S, Factor, Stored> product;
+    Product<S, Reads::both, Factor, Stored> product;
     product.left_row_stride = factors<S>(padded<float>(n_in));
     product.left_column_stride = 1;
     product.out_row_stride = y_stride;
@@ -249,7 +250,7 @@ void packed_rows_in_lanes(const Layer& layer, const Factor* packed, std::int64_t
   over_units<S>(layer, packed, x, factors<S>(n_in) * rows,
                 [&](std::int64_t j, std::int64_t units, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* right) {
-                  auto product = product_of<S>(weights);
+                  auto product = product_of<S, Reads::right>(weights);
                   product.size = factors<S>(n_in);
                   product.left_row_stride = 1;
                   product.left_column_stride = padded_units;

@@ -28,13 +28,17 @@ constexpr std::int64_t most_vectors(std::int64_t rows) { return rows == 1 ? ROW_
 // columns, begin with a bias; the others begin with 0.
 enum class Start { zero, column_bias, row_bias, out, some_column_bias, some_row_bias };
 
+// Which factors of a format with odd_first stand in the order of the inputs, so that a product reads each pair
+// of them in reverse. Packed weights stand in the order of the sums.
+enum class Reads { left, right, both };
+
 // out[m][n] = start + the sum over k of left[m][k] right[k][n], in numbers of the format S (stored.h): for
 // ascending k or, if S::odd_first, for k = 1, 0, 3, 2 and so on. Each step is one fused multiply-add, or two
 // if a Factor is a Pair of numbers.
 //
 // (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most
 // ACCUMULATOR_VECTORS. Strides count numbers; each row of right and of out is contiguous.
-template <class S, class Factor = typename S::Factor, class Right = Factor>
+template <class S, Reads reads_in_pairs = Reads::both, class Factor = typename S::Factor, class Right = Factor>
 struct Product {
   using T = typename S::Number;
 
@@ -91,8 +95,10 @@ struct Product {
     std::int64_t k = a.size;
     if constexpr (S::odd_first)
       for (; k > 1; k -= 2) {
-        add<M, N>(a, left + a.left_column_stride, right + a.right_row_stride, sums);
-        add<M, N>(a, left, right, sums);
+        const Factor* const next_left = left + a.left_column_stride;
+        const Right* const next_right = right + a.right_row_stride;
+        add<M, N>(a, reads_in_pairs == Reads::right ? left : next_left, reads_in_pairs == Reads::left ? right : next_right, sums);
+        add<M, N>(a, reads_in_pairs == Reads::right ? next_left : left, reads_in_pairs == Reads::left ? next_right : right, sums);
         left += 2 * a.left_column_stride;
         right += 2 * a.right_row_stride;
       }

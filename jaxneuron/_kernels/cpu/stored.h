@@ -41,6 +41,29 @@ inline Halves load_halves(const std::uint16_t* from) {
   return h;
 }
 
+// Convert 16-bit numbers to 32 bits, and back. g++ 12 would take the vectors apart.
+inline Integers<float> to_32_bits(Halves h) {
+#if defined(__AVX512F__)
+  return (Integers<float>)_mm512_maskz_cvtepu16_epi32(65535, (__m256i)h);
+#elif defined(__AVX2__)
+  return (Integers<float>)_mm256_cvtepu16_epi32((__m128i)h);
+#else
+  return __builtin_convertvector(h, Integers<float>);
+#endif
+}
+
+inline Halves to_16_bits(Integers<float> bits) {
+#if defined(__AVX512F__)
+  return (Halves)_mm512_maskz_cvtepi32_epi16(65535, (__m512i)bits);
+#elif defined(__AVX2__)
+  const __m256i low = _mm256_and_si256((__m256i)bits, _mm256_set1_epi32(0xffff));
+  const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+  return (Halves)_mm256_castsi256_si128(halves);
+#else
+  return __builtin_convertvector(bits, Halves);
+#endif
+}
+
 inline Halves load_first_halves(const std::uint16_t* from, std::int64_t n) {
 #if defined(__AVX512F__)
   return (Halves)_mm256_maskz_loadu_epi16((1u << n) - 1, from);
@@ -76,8 +99,8 @@ struct Format16 {
 #endif
   }
 
-  static Vector<float> widened(Halves h) { return F::from_bits(__builtin_convertvector(h, Integers<float>)); }
-  static Halves narrowed(Vector<float> y) { return __builtin_convertvector(F::to_bits(y), Halves); }
+  static Vector<float> widened(Halves h) { return F::from_bits(to_32_bits(h)); }
+  static Halves narrowed(Vector<float> y) { return to_16_bits(F::to_bits(y)); }
 };
 
 // Returns the bits of y, rounded half to even so that the last `count` bits are 0. NaN stays NaN: its first
