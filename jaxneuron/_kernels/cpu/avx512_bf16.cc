@@ -12,13 +12,18 @@ using ISA::Pair;
 
 bool is_ours(const Network& network) { return network.dtype == Dtype::bfloat16; }
 
-std::size_t scratch(const Network& network, std::int64_t rows) {
-  return is_ours(network) ? ISA::scratch_of<ISA::BFloat16>(network, rows) : avx512.scratch(network, rows);
+std::size_t scratch(const Network& network, std::int64_t rows, bool packed) {
+  return is_ours(network) ? ISA::scratch_of<ISA::BFloat16>(network, rows, packed)
+                          : avx512.scratch(network, rows, packed);
 }
 
-std::size_t packed_bytes(const Network& network, std::int64_t rows) {
-  return is_ours(network) ? ISA::packed_bytes_of<ISA::BFloat16>(network, rows)
-                          : avx512.packed_bytes(network, rows);
+bool reads_in_place(const Network& network, std::int64_t rows) {
+  return is_ours(network) ? ISA::reads_in_place<ISA::BFloat16>(network, rows)
+                          : avx512.reads_in_place(network, rows);
+}
+
+std::size_t packed_bytes(const Network& network) {
+  return is_ours(network) ? ISA::packed_bytes_of<ISA::BFloat16>(network) : avx512.packed_bytes(network);
 }
 
 void pack(const Network& network, std::int64_t member, std::int64_t layer, void* packed) {
@@ -91,7 +96,7 @@ bool pairs_are_exact() {
   return true;
 }
 
-const Kernel avx512_bf16 = {"avx512_bf16",      scratch,      packed_bytes, pack, run,
+const Kernel avx512_bf16 = {"avx512_bf16",      scratch,      reads_in_place, packed_bytes, pack, run,
                             derivative_scratch, differentiate};
 
 }  // namespace jaxneuron

@@ -78,22 +78,43 @@ void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   }
 }
 
-// Returns whether a tile of so many rows takes fewer vector instructions with rows in lanes than with units
-// in lanes. A single row, or a layer whose rows of weights are longer than LONG_ROW, always has units in
-// lanes.
+// How many vector instructions so many rows take, about: with units in lanes, with rows in lanes, and to pack
+// 16-bit weights. Rows of weights longer than LONG_ROW are never used with rows in lanes.
 template <class S, class T = typename S::Number>
-bool rows_are_cheaper(const Network& network, std::int64_t rows) {
-  if (rows == 1) return false;
-  const Layer* layers = network.layers;
-  std::int64_t by_units = 0;
-  std::int64_t by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // transposing
-  for (std::int64_t i = 0; i < network.depth; ++i) {
-    const std::int64_t cost = factors<S>(layers[i].n_in) + ACTIVATION_COST;  // for a vector of units
-    by_units += cost * rows * vectors<T>(layers[i].n_out);
-    by_rows += cost * layers[i].n_out * vectors<T>(rows);
-    if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) return false;
+struct Cost {
+  Cost(const Network& network, std::int64_t rows) {
+    const Layer* layers = network.layers;
+    by_rows = rows * double(layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // transposing
+    for (std::int64_t i = 0; i < network.depth; ++i) {
+      const double products = factors<S>(layers[i].n_in);
+      const double cost = products + ACTIVATION_COST;  // for a vector of units
+      by_units += cost * rows * vectors<T>(layers[i].n_out);
+      by_rows += cost * layers[i].n_out * vectors<T>(rows);
+      packing += PACKING_COST * products * vectors<T>(layers[i].n_out);
+      if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) by_rows = __builtin_inf();
+    }
   }
-  return by_rows < by_units;
+
+  double by_units = 0;
+  double by_rows;
+  double packing = 0;
+};
+
+// Returns whether a tile of so many rows has rows in lanes. A single row always has units in lanes.
+template <class S>
+bool rows_are_cheaper(const Network& network, std::int64_t rows) {
+  const Cost<S> cost(network, rows);
+  return rows > 1 && cost.by_rows < cost.by_units;
+}
+
+// Returns whether a call with so many rows reads 16-bit weights in place, with units in lanes, instead of
+// packing them first. On AArch64 the weights of bfloat16 are always packed, as exact.h must know the smallest.
+template <class S>
+bool reads_in_place(const Network& network, std::int64_t rows) {
+  if (!S::is_16_bit) return true;
+  if (flushes<S> && flushes_before_rounding) return false;
+  const Cost<S> cost(network, rows);
+  return cost.by_units * IN_PLACE_COST < (cost.by_rows < cost.by_units ? cost.by_rows : cost.by_units) + cost.packing;
 }
 
 // If the layer's activation is softmax or log_softmax, these replace y, the layer's sums, by the results.
@@ -311,23 +332,14 @@ void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, 
 
 // --- the functions of struct Kernel (network.h) ---
 
-// Each of these four functions is for one format, S.
-
-// Whether tiles of so many rows may read 16-bit weights in place. AArch64 must look for small weights before
-// it multiplies bfloat16 numbers (exact.h).
-template <class S>
-bool reads_in_place(std::int64_t rows) {
-  return S::is_16_bit && !(flushes<S> && flushes_before_rounding) && rows <= IN_PLACE_ROWS;
-}
+// Each of these functions is for one format, S.
 
 template <class S, class T = typename S::Number>
-std::size_t scratch_of(const Network& network, std::int64_t rows) {
-  const bool by_rows = rows_are_cheaper<S>(network, rows);
+std::size_t scratch_of(const Network& network, std::int64_t rows, bool packed) {
+  const bool by_rows = (packed || !S::is_16_bit) && rows_are_cheaper<S>(network, rows);
   // Room for a layer's inputs and its sums.
   const std::int64_t width = widest(network);
-  const std::int64_t with_rows = width * padded<T>(rows);
-  const std::int64_t with_units = rows * padded<T>(width);
-  std::int64_t numbers = 2 * (reads_in_place<S>(rows) ? max(with_rows, with_units) : by_rows ? with_rows : with_units);
+  std::int64_t numbers = 2 * (by_rows ? width * padded<T>(rows) : rows * padded<T>(width));
   if (!S::is_16_bit && !by_rows) {
     std::int64_t panel = 0;
     for (std::int64_t i = 0; i < network.depth; ++i)
@@ -339,11 +351,10 @@ std::size_t scratch_of(const Network& network, std::int64_t rows) {
 }
 
 template <class S>
-std::size_t packed_bytes_of(const Network& network, std::int64_t rows) {
+std::size_t packed_bytes_of(const Network& network) {
   std::int64_t size = 0;
   if constexpr (S::is_16_bit)
-    if (!reads_in_place<S>(rows))
-      for (std::int64_t i = 0; i < network.depth; ++i) size += packed_factors<S>(network.layers[i]);
+    for (std::int64_t i = 0; i < network.depth; ++i) size += packed_factors<S>(network.layers[i]);
   return size * sizeof(typename S::Factor);
 }
 
@@ -389,15 +400,20 @@ auto with_format(Dtype dtype, F f) {
   }
 }
 
-// The same four functions for a network of any dtype.
+// The same functions for a network of any dtype.
 
-inline std::size_t scratch(const Network& network, std::int64_t rows) {
-  return with_format(network.dtype, [&](auto format) { return scratch_of<decltype(format)>(network, rows); });
+inline std::size_t scratch(const Network& network, std::int64_t rows, bool packed) {
+  return with_format(network.dtype,
+                     [&](auto format) { return scratch_of<decltype(format)>(network, rows, packed); });
 }
 
-inline std::size_t packed_bytes(const Network& network, std::int64_t rows) {
+inline bool in_place(const Network& network, std::int64_t rows) {
   return with_format(network.dtype,
-                     [&](auto format) { return packed_bytes_of<decltype(format)>(network, rows); });
+                     [&](auto format) { return reads_in_place<decltype(format)>(network, rows); });
+}
+
+inline std::size_t packed_bytes(const Network& network) {
+  return with_format(network.dtype, [&](auto format) { return packed_bytes_of<decltype(format)>(network); });
 }
 
 inline void pack(const Network& network, std::int64_t member, std::int64_t layer, void* packed) {

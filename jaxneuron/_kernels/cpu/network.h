@@ -106,20 +106,24 @@ struct Tile {
 struct Kernel {
   const char* name;
 
-  // Returns how many bytes of memory `run` needs for a tile of `rows` rows. A tile with fewer rows may need
-  // more memory.
-  std::size_t (*scratch)(const Network&, std::int64_t rows);
+  // Returns how many bytes of memory `run` needs for a tile of `rows` rows, with packed weights or without. A
+  // tile with fewer rows may need more memory.
+  std::size_t (*scratch)(const Network&, std::int64_t rows, bool packed);
 
-  // Returns how many bytes one member's packed weights take; 0 if a call with so many rows reads the weights
-  // in place.
-  std::size_t (*packed_bytes)(const Network&, std::int64_t rows);
+  // Returns whether weights are read in place: always for float32 and float64; for 16-bit dtypes unless a call
+  // with so many rows, of one member, takes less time if it packs them.
+  bool (*reads_in_place)(const Network&, std::int64_t rows);
+
+  // Returns how many bytes one member's packed weights take; 0 for float32 and float64.
+  std::size_t (*packed_bytes)(const Network&);
 
   // Packs one layer of one member into `packed`, the memory for all layers of that member, aligned to 64
   // bytes. The thread's floating-point mode must not treat subnormal numbers as 0.
   void (*pack)(const Network&, std::int64_t member, std::int64_t layer, void* packed);
 
-  // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count) bytes,
-  // aligned to 64 bytes; `packed` has the member's packed weights, or is null if they take 0 bytes. Subnormal numbers are treated as 0 only if
+  // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count,
+  // packed != null) bytes, aligned to 64 bytes. `packed` has the member's packed weights; if it is null, they
+  // are read in place, which AArch64 does not do in bfloat16. Subnormal numbers are treated as 0 only if
   // the calling thread's floating-point mode does so, and in the sums of bfloat16 layers on CPUs with FMA.
   void (*run)(const Network&, const Batch&, const Tile&, void* memory, const void* packed);
 

@@ -54,10 +54,12 @@ class Worker {
   Worker(const Plan& plan, const Batch& batch, const Derivatives* wanted, std::int64_t tile_rows,
          std::atomic<bool>& failed)
       : plan_(plan), batch_(batch), wanted_(wanted), tile_rows_(tile_rows), packed_(plan.packed) {
-    std::size_t bytes = scratch(tile_rows);
-    if (const std::int64_t last_rows = batch.rows % tile_rows) bytes = std::max(bytes, scratch(last_rows));
+    const bool packs = !plan.packed && !wanted && !plan.kernel->reads_in_place(plan.network, batch.rows);
+    const std::size_t packed_bytes = packs ? plan.kernel->packed_bytes(plan.network) : 0;
+    const bool packed = packs || plan.packed;
+    std::size_t bytes = scratch(tile_rows, packed);
+    if (const std::int64_t last_rows = batch.rows % tile_rows) bytes = std::max(bytes, scratch(last_rows, packed));
     bytes = up_to_64(bytes);
-    const std::size_t packed_bytes = plan.packed || wanted ? 0 : plan.kernel->packed_bytes(plan.network, batch.rows);
     void* memory = small_;
     if (bytes + packed_bytes > sizeof small_) {
       large_.reset(std::aligned_alloc(64, bytes + up_to_64(packed_bytes)));
@@ -91,9 +93,9 @@ class Worker {
   }
 
  private:
-  std::size_t scratch(std::int64_t rows) const {
+  std::size_t scratch(std::int64_t rows, bool packed) const {
     return wanted_ ? plan_.kernel->derivative_scratch(plan_.network, *wanted_, rows)
-                   : plan_.kernel->scratch(plan_.network, rows);
+                   : plan_.kernel->scratch(plan_.network, rows, packed);
   }
 
   const Plan& plan_;
@@ -146,10 +148,9 @@ class Packer {
 };
 
 // Returns the packed weights of a single network, for all threads to use. Up to `helpers` threads help to
-// pack them. Returns null if there is nothing to pack for so many rows; throws std::bad_alloc if there is no
-// memory.
-Memory pack(const Plan& plan, std::int64_t rows, const Threads* threads, std::int64_t helpers) {
-  const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network, rows) : 0;
+// pack them. Returns null if there is nothing to pack; throws std::bad_alloc if there is no memory.
+Memory pack(const Plan& plan, const Threads* threads, std::int64_t helpers) {
+  const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network) : 0;
   if (bytes == 0) return nullptr;
   Memory packed(std::aligned_alloc(64, up_to_64(bytes)));
   if (!packed) throw std::bad_alloc();
@@ -220,7 +221,8 @@ Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const 
     const std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
     try {
       Memory packed;
-      if (!plan.packed && !wanted) packed = pack(plan, batch.rows, threads, division.helpers);
+      if (!plan.packed && !wanted && !plan.kernel->reads_in_place(network, batch.rows))
+        packed = pack(plan, threads, division.helpers);
       if (packed) shared.packed = packed.get();
       parallel(*threads, division.helpers, items, chunk, make);
     } catch (const std::bad_alloc&) {
@@ -268,7 +270,7 @@ std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instructio
     owning->layers.assign(network->layers, network->layers + network->depth);
     static_cast<Plan&>(*owning) = checked;
     owning->network.layers = owning->layers.data();
-    owning->memory = pack(*owning, IN_PLACE_ROWS + 1, nullptr, 0);
+    owning->memory = pack(*owning, nullptr, 0);
     owning->packed = owning->memory.get();
     *plan = owning.release();
   } catch (const std::bad_alloc&) {

@@ -42,17 +42,19 @@ constexpr std::int64_t PACK_ROWS = 24;
 // for float16, and as much for float32.
 constexpr std::int64_t PANEL_ROWS = 512;
 
-// The most rows of a call that reads 16-bit weights in place, instead of packing them first.
-#ifndef IPR
-#define IPR 16
-#endif
-constexpr std::int64_t IN_PLACE_ROWS = IPR;
-
 // --- costs ---
 
 // Vector instructions that an activation is assumed to take when the kernel chooses between rows and units in
 // lanes; a product counts as one. relu takes 1, tanh about 30 and a division, sigmoid 45 and a division.
 constexpr std::int64_t ACTIVATION_COST = 32;
+
+// Vector instructions that packing a vector of 16-bit weights is assumed to take, and by how much products take
+// longer with 16-bit weights read in place.
+#ifndef PC
+#define PC 10
+#endif
+constexpr double PACKING_COST = PC;
+constexpr double IN_PLACE_COST = 1.04;
 
 // Chains of sums that hide the latency of a fused multiply-add, and vector instructions that transpose a
 // vector of weights.

@@ -121,8 +121,8 @@ int main(int arguments, char** values) {
       return std::unique_ptr<void, decltype(&std::free)>(std::aligned_alloc(64, (bytes / 64 + 1) * 64),
                                                          &std::free);
     };
-    const auto memory = aligned(kernel->scratch(network, c.rows));
-    const auto packed = aligned(kernel->packed_bytes(network, IN_PLACE_ROWS + 1));
+    const auto memory = aligned(kernel->scratch(network, c.rows, true));
+    const auto packed = aligned(kernel->packed_bytes(network));
     const double pack = seconds(1 + 1e6 * c.rows / products, [&] {
       for (std::int64_t layer = 0; layer < network.depth; ++layer)
         kernel->pack(network, 0, layer, packed.get());
@@ -133,7 +133,7 @@ int main(int arguments, char** values) {
     for (std::int64_t size : c.sizes) name += (name.empty() ? "" : "-") + std::to_string(size);
     std::printf("%-30s x %-4lld %9.2f us %9.1f ns a row %7.1f GFLOP/s", name.c_str(), (long long)c.rows,
                 time * 1e6, time * 1e9 / c.rows, products / time * 1e-9);
-    if (kernel->packed_bytes(network, IN_PLACE_ROWS + 1)) std::printf(", packed in %.2f us", pack * 1e6);
+    if (kernel->packed_bytes(network)) std::printf(", packed in %.2f us", pack * 1e6);
     std::printf("\n");
     if (dtype != Dtype::float32 || std::min(c.sizes.back(), c.sizes.front()) > 16) continue;
     Derivatives wanted{};
