@@ -17,13 +17,13 @@ std::size_t scratch(const Network& network, std::int64_t rows, bool packed) {
                           : avx512.scratch(network, rows, packed);
 }
 
+std::size_t packed_bytes(const Network& network) {
+  return is_ours(network) ? ISA::packed_bytes_of<ISA::BFloat16>(network) : avx512.packed_bytes(network);
+}
+
 bool reads_in_place(const Network& network, std::int64_t rows) {
   return is_ours(network) ? ISA::reads_in_place<ISA::BFloat16>(network, rows)
                           : avx512.reads_in_place(network, rows);
-}
-
-std::size_t packed_bytes(const Network& network) {
-  return is_ours(network) ? ISA::packed_bytes_of<ISA::BFloat16>(network) : avx512.packed_bytes(network);
 }
 
 void pack(const Network& network, std::int64_t member, std::int64_t layer, void* packed) {
@@ -96,7 +96,7 @@ bool pairs_are_exact() {
   return true;
 }
 
-const Kernel avx512_bf16 = {"avx512_bf16",      scratch,      reads_in_place, packed_bytes, pack, run,
-                            derivative_scratch, differentiate};
+const Kernel avx512_bf16 = {"avx512_bf16", scratch, packed_bytes,       reads_in_place,
+                            pack,          run,     derivative_scratch, differentiate};
 
 }  // namespace jaxneuron

@@ -83,7 +83,7 @@ inline void differentiate(const Network& network, const Batch& batch, const Deri
 }
 
 constexpr Kernel kernel(const char* name) {
-  return {name, scratch, in_place, packed_bytes, pack, run, derivative_scratch, differentiate};
+  return {name, scratch, packed_bytes, in_place, pack, run, derivative_scratch, differentiate};
 }
 
 }  // namespace jaxneuron::ISA

@@ -78,43 +78,45 @@ void softmax_with_units_in_lanes(T* z, std::int64_t units, std::int64_t rows) {
   }
 }
 
-// How many vector instructions so many rows take, about: with units in lanes, with rows in lanes, and to pack
-// 16-bit weights. Rows of weights longer than LONG_ROW are never used with rows in lanes.
+// How many vector instructions a tile of `rows` rows takes, about: with units in lanes, with rows in lanes,
+// and to pack 16-bit weights. If the rows of weights are longer than LONG_ROW, units always stand in lanes.
 template <class S, class T = typename S::Number>
 struct Cost {
   Cost(const Network& network, std::int64_t rows) {
     const Layer* layers = network.layers;
-    by_rows = rows * double(layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // transposing
+    by_rows = rows * (layers[0].n_in + layers[network.depth - 1].n_out) / 2;  // transposing
     for (std::int64_t i = 0; i < network.depth; ++i) {
-      const double products = factors<S>(layers[i].n_in);
-      const double cost = products + ACTIVATION_COST;  // for a vector of units
+      const std::int64_t products = factors<S>(layers[i].n_in);
+      const std::int64_t cost = products + ACTIVATION_COST;  // for a vector of units
       by_units += cost * rows * vectors<T>(layers[i].n_out);
       by_rows += cost * layers[i].n_out * vectors<T>(rows);
-      packing += PACKING_COST * products * vectors<T>(layers[i].n_out);
-      if (layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW) by_rows = __builtin_inf();
+      packing += products * PACKING_COST * vectors<T>(layers[i].n_out);
+      rows_are_long |= layers[i].n_out * std::int64_t(sizeof(T)) > LONG_ROW;
     }
   }
+  bool rows_are_cheaper() const { return by_rows < by_units && !rows_are_long; }
 
-  double by_units = 0;
-  double by_rows;
-  double packing = 0;
+  std::int64_t by_units = 0;
+  std::int64_t by_rows;
+  std::int64_t packing = 0;
+  bool rows_are_long = false;
 };
 
 // Returns whether a tile of so many rows has rows in lanes. A single row always has units in lanes.
 template <class S>
 bool rows_are_cheaper(const Network& network, std::int64_t rows) {
-  const Cost<S> cost(network, rows);
-  return rows > 1 && cost.by_rows < cost.by_units;
+  return rows > 1 && Cost<S>(network, rows).rows_are_cheaper();
 }
 
 // Returns whether a call with so many rows reads 16-bit weights in place, with units in lanes, instead of
-// packing them first. On AArch64 the weights of bfloat16 are always packed, as exact.h must know the smallest.
+// packing them first. On AArch64 the weights of bfloat16 are always packed, as exact.h must know the
+// smallest.
 template <class S>
 bool reads_in_place(const Network& network, std::int64_t rows) {
-  if (!S::is_16_bit) return true;
   if (flushes<S> && flushes_before_rounding) return false;
-  const Cost<S> cost(network, rows);
-  return cost.by_units * IN_PLACE_COST < (cost.by_rows < cost.by_units ? cost.by_rows : cost.by_units) + cost.packing;
+  const Cost<S> cost(network, min(rows, PACKED_TILE_ROWS));
+  return cost.by_units + cost.by_units / IN_PLACE_COST <
+         (cost.rows_are_cheaper() ? cost.by_rows : cost.by_units) + cost.packing;
 }
 
 // If the layer's activation is softmax or log_softmax, these replace y, the layer's sums, by the results.
@@ -237,7 +239,8 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
     load_row<S>(ends.x, tile.count * ends.n_in, y);
     to_columns(y, tile.count, ends.n_in, x, width);
   } else if (ends.n_in % 2 == 0) {  // a stored row is a row of pairs already
-    to_columns(reinterpret_cast<const float*>(ends.x), tile.count, ends.n_in / 2, reinterpret_cast<float*>(x), width);
+    to_columns(reinterpret_cast<const float*>(ends.x), tile.count, ends.n_in / 2, reinterpret_cast<float*>(x),
+               width);
   } else {
     float* const rows = reinterpret_cast<float*>(x);
     load_row<S>(ends.x, tile.count * ends.n_in, rows);
@@ -408,8 +411,8 @@ inline std::size_t scratch(const Network& network, std::int64_t rows, bool packe
 }
 
 inline bool in_place(const Network& network, std::int64_t rows) {
-  return with_format(network.dtype,
-                     [&](auto format) { return reads_in_place<decltype(format)>(network, rows); });
+  return network.dtype == Dtype::bfloat16 ? reads_in_place<BFloat16>(network, rows)
+                                          : reads_in_place<Float16>(network, rows);
 }
 
 inline std::size_t packed_bytes(const Network& network) {

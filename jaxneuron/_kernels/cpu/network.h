@@ -110,12 +110,13 @@ struct Kernel {
   // tile with fewer rows may need more memory.
   std::size_t (*scratch)(const Network&, std::int64_t rows, bool packed);
 
-  // Returns whether weights are read in place: always for float32 and float64; for 16-bit dtypes unless a call
-  // with so many rows, of one member, takes less time if it packs them.
-  bool (*reads_in_place)(const Network&, std::int64_t rows);
-
-  // Returns how many bytes one member's packed weights take; 0 for float32 and float64.
+  // Returns how many bytes one member's packed weights take; 0 for float32 and float64, whose weights are
+  // always read in place.
   std::size_t (*packed_bytes)(const Network&);
+
+  // Returns whether a call with so many rows for each member takes less time if it reads 16-bit weights in
+  // place, instead of packing them.
+  bool (*reads_in_place)(const Network&, std::int64_t rows);
 
   // Packs one layer of one member into `packed`, the memory for all layers of that member, aligned to 64
   // bytes. The thread's floating-point mode must not treat subnormal numbers as 0.

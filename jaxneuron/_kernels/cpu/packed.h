@@ -1,5 +1,5 @@
-// The sums of 16-bit layers. Weights are packed once, in the order in which products read them. The inputs of
-// a layer are packed each time, before its products.
+// The sums of 16-bit layers. Weights are packed once, in the order in which products read them, or read in
+// place. The inputs of a layer are packed each time, before its products.
 //
 // A float16 layer is summed in float32, in the order of a float32 layer (layers.h). A bfloat16 layer is
 // summed in pairs of inputs. Subnormal numbers are treated as 0, in x, w, b and the partial sums:
@@ -10,8 +10,8 @@
 // This is what the instruction vdpbf16ps computes, on CPUs that have it. On other CPUs with FMA, the numbers
 // are packed as floats, and multiplied in that order in a floating-point mode that treats subnormal numbers
 // as 0; that gives the same bits. If n_in is odd, the last input is added alone, or with x = 0 and w = -0:
-// their product -0 does not change a sum. CPUs without FMA sum in the same order, but round each product and do not treat subnormal
-// numbers as 0.
+// their product -0 does not change a sum. CPUs without FMA sum in the same order, but round each product and
+// do not treat subnormal numbers as 0.
 //
 // A *factor* is one operand of these products: a float or, on CPUs that have the instruction, a pair of
 // bfloat16 numbers.
@@ -34,7 +34,7 @@ template <class S>
 constexpr bool flushes = S::odd_first && has_fma;
 
 // Returns how many factors a packed layer takes. A layer's units are divided into stretches of up to
-// ACCUMULATOR_VECTORS vectors. Each stretch is packed as its biases, in float32, followed by its weights. If
+// ROW_VECTORS vectors. Each stretch is packed as its biases, in float32, followed by its weights. If
 // exact.h is needed, the layer's smallest |w| comes at the end.
 template <class S>
 std::int64_t packed_factors(const Layer& layer) {
@@ -49,8 +49,8 @@ Factor& least_weight(const Layer& layer, Factor* packed) {
 
 // Calls f(first unit, vectors) for each stretch of the layer's units.
 template <class F>
-void in_stretches_of_units(const Layer& layer, F f, std::int64_t most = ROW_VECTORS) {
-  in_stretches(vectors<float>(layer.n_out), most,
+void in_stretches_of_units(const Layer& layer, F f) {
+  in_stretches(vectors<float>(layer.n_out), ROW_VECTORS,
                [&](std::int64_t v, std::int64_t count) { f(v * lanes<float>, count); });
 }
 
@@ -65,7 +65,8 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
   const Stored* const end = of.w + layer.n_in * n_out;
   in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
     float* const biases = reinterpret_cast<float*>(to + j * size);
-    for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>) store<float>(biases + i, Vector<float>{});
+    for (std::int64_t i = 0; i < count * lanes<float>; i += lanes<float>)
+      store<float>(biases + i, Vector<float>{});
     if (of.b) load_row<S>(of.b + j, min(count * lanes<float>, n_out - j), biases);
   });
   for (std::int64_t k = 0; k < layer.n_in; k += S::GROUP)  // outside, to read weights in order of memory
@@ -82,11 +83,13 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
       };
       if (row + width + (S::GROUP - 1) * n_out <= end) {
         for (std::int64_t i = 0; i < width; i += lanes<float>)
-          pack(i, load_halves(row + i), load_halves(row + n_out + i));
+          pack(i, load_halves(row + i), S::GROUP == 1 ? Halves{} : load_halves(row + n_out + i));
         return;
       }
       for (std::int64_t i = 0; i < width; i += lanes<float>) {
-        const auto before_end = [end](const Stored* from) { return load_first_halves(from, max(0, min(lanes<float>, end - from))); };
+        const auto before_end = [end](const Stored* from) {
+          return load_first_halves(from, max(0, min(lanes<float>, end - from)));
+        };
         pack(i, before_end(row + i), k + 1 < layer.n_in ? before_end(row + n_out + i) : Halves{} + 0x8000);
       }
     });
@@ -94,8 +97,8 @@ void pack_layer(const Layer& layer, std::int64_t member, typename S::Factor* to)
     least_weight<S>(layer, to) = least_size(to, padded<float>(n_out) * size);
 }
 
-template <class S, Reads reads_in_pairs, class Factor>
-Product<S, reads_in_pairs, Factor> product_of(const Factor*) {
+template <class S, Natural natural, class Factor>
+Product<S, natural, Factor> product_of(const Factor*) {
   return {};
 }
 
@@ -140,36 +143,38 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
   over_units<S>(layer, packed, x, rows * x_stride,
                 [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* left) {
-                  auto product = product_of<S, Reads::left>(weights);
+                  auto product = product_of<S, Natural::left>(weights);
                   product.left_row_stride = x_stride;
                   product.left_column_stride = 1;
                   product.right_row_stride = padded_units;
                   product.out_row_stride = padded<float>(layer.n_out);
-                  in_stretches(padded_units / lanes<float>, most_vectors(rows), [&](std::int64_t v, std::int64_t count) {
-                    const std::int64_t i = v * lanes<float>;
-                    product.start = Start::column_bias;
-                    product.bias = biases + i;
-                    product.last_column = (count - 1) * lanes<float>;
-                    std::int64_t k = 0;
-                    do {
-                      product.size = min(PANEL_ROWS, size - k);
-                      product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
-                      product.right = weights + k * padded_units + i;
-                      in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
-                        product.left = left + r * product.left_row_stride + k;
-                        product.out = y + r * product.out_row_stride + j + i;
-                        product(height, count);
-                      });
-                      product.start = Start::out;
-                      k += PANEL_ROWS;
-                    } while (k < size);
-                  });
+                  in_stretches(padded_units / lanes<float>, most_vectors(rows),
+                               [&](std::int64_t v, std::int64_t count) {
+                                 const std::int64_t i = v * lanes<float>;
+                                 product.start = Start::column_bias;
+                                 product.bias = biases + i;
+                                 product.last_column = (count - 1) * lanes<float>;
+                                 std::int64_t k = 0;
+                                 do {
+                                   product.size = min(PANEL_ROWS, size - k);
+                                   product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
+                                   product.right = weights + k * padded_units + i;
+                                   in_stretches(rows, ACCUMULATOR_ROWS,
+                                                [&](std::int64_t r, std::int64_t height) {
+                                                  product.left = left + r * x_stride + k;
+                                                  product.out = y + r * product.out_row_stride + j + i;
+                                                  product(height, count);
+                                                });
+                                   product.start = Start::out;
+                                   k += PANEL_ROWS;
+                                 } while (k < size);
+                               });
                 });
 }
 
-// Computes the same as packed_units_in_lanes, with the weights where they are stored. Copied before use are
-// only the last rows of a layer with fewer units than a vector has lanes, as a load of a row also covers the
-// rows after it, and a last input without a pair.
+// Computes the same as packed_units_in_lanes, but reads the weights where they are stored. Only two kinds of
+// rows are copied first: the last ones of a layer with fewer units than a vector has lanes, because a load of
+// a row also covers the rows after it; and a last row without a pair.
 template <class S, class Factor = typename S::Factor, class Stored = typename S::Stored>
 void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, const Factor* x, float* y,
                     bool ends_in_relu) {
@@ -178,52 +183,50 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
   if (n_out == 0) return;
   const Weights<Stored> of(layer, member);
   const std::int64_t y_stride = padded<float>(n_out);
-  const bool narrow = n_out < lanes<float>;
-  const std::int64_t last_rows = narrow ? (lanes<float> - 1) / n_out : n_in % S::GROUP;
-  const std::int64_t in_place = last_rows ? max(n_in - last_rows, 0) / 2 * 2 : n_in;
+  const bool is_narrow = n_out < lanes<float>;
+  const std::int64_t last = is_narrow ? (lanes<float> - 1) / n_out : n_in % S::GROUP;
+  const std::int64_t in_place = last ? max(n_in - last, 0) / 2 * 2 : n_in;  // no pair is divided
   const std::int64_t copied = n_in - in_place;
   for (std::int64_t r = 0; y_stride > n_out && r < rows; ++r)  // the padding
     store<float>(y + (r + 1) * y_stride - lanes<float>, Vector<float>{});
-  in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
+
+  in_stretches(vectors<float>(n_out), most_vectors(rows), [&](std::int64_t v, std::int64_t count) {
+    std::int64_t j = v * lanes<float>;
     std::int64_t units = min(count * lanes<float>, n_out - j);
-    if (units < lanes<float> && !narrow) {  // a whole vector that ends where w does
+    if (units < lanes<float> && !is_narrow) {  // a whole vector that ends where w does
       j = n_out - lanes<float>;
       units = lanes<float>;
     }
     alignas(BYTES) float biases[ROW_VECTORS * lanes<float>];
     if (of.b) load_row<S>(of.b + j, units, biases);
-    alignas(BYTES) Stored end[2 * ROW_VECTORS * lanes<float>];
+    alignas(BYTES) Stored copy[2 * ROW_VECTORS * lanes<float>];
     if (copied > 0) {
-      for (Stored& number : end) number = 0x8000;  // -0
-      std::memcpy(end, of.w + in_place * n_out + j, (narrow ? copied * n_out : units) * sizeof(Stored));
+      for (Stored& number : copy) number = 0x8000;  // -0
+      std::memcpy(copy, of.w + in_place * n_out + j, (is_narrow ? copied * n_out : units) * sizeof *copy);
     }
-    Product<S, Reads::both, Factor, Stored> product;
+    Product<S, Natural::both, Factor, Stored> product;
     product.left_row_stride = factors<S>(padded<float>(n_in));
     product.left_column_stride = 1;
     product.out_row_stride = y_stride;
     product.bias = biases;
     product.last_column = max(units - lanes<float>, 0);
     in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
-      product.size = factors<S>(in_place);
       product.left = x + r * product.left_row_stride;
-      product.right = of.w + j;
-      product.right_row_stride = S::GROUP * n_out;
       product.out = y + r * y_stride + j;
       product.start = of.b ? Start::column_bias : Start::zero;
-      product.ends_in_relu = ends_in_relu && copied == 0;
-      if (in_place > 0 || copied == 0) {
+      const auto multiply = [&](std::int64_t inputs, const Stored* w, std::int64_t w_stride, bool is_last) {
+        product.size = factors<S>(inputs);
+        product.right = w;
+        product.right_row_stride = S::GROUP * w_stride;
+        product.ends_in_relu = ends_in_relu && is_last;
         product(height, count);
+        product.left += product.size;
         product.start = Start::out;
-      }
-      if (copied == 0) return;
-      product.size = factors<S>(copied);
-      product.left += factors<S>(in_place);
-      product.right = end;
-      product.right_row_stride = S::GROUP * units;
-      product.ends_in_relu = ends_in_relu;
-      product(height, count);
+      };
+      if (in_place > 0 || copied == 0) multiply(in_place, of.w + j, n_out, copied == 0);
+      if (copied > 0) multiply(copied, copy, units, true);
     });
-  }, most_vectors(rows));
+  });
 }
 
 // Packs y (n_in, rows) into x (factors of n_in, rows), for a layer with rows in lanes. `rows` is a multiple
@@ -241,17 +244,17 @@ void pack_rows(std::int64_t n_in, std::int64_t rows, const float* y, Factor* x) 
   }
 }
 
-// Computes a layer's sums with rows in lanes: y (n_out, rows) from x (factors of n_in, rows). If ends_in_relu,
-// y gets the relu of the sums, rounded to the format.
+// Computes a layer's sums with rows in lanes: y (n_out, rows) from x (factors of n_in, rows). If
+// ends_in_relu, y gets the relu of the sums, rounded to the format.
 template <class S, class Factor = typename S::Factor>
 void packed_rows_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
                           float* y, bool ends_in_relu) {
-  const std::int64_t n_in = layer.n_in;
-  over_units<S>(layer, packed, x, factors<S>(n_in) * rows,
+  const std::int64_t size = factors<S>(layer.n_in);
+  over_units<S>(layer, packed, x, size * rows,
                 [&](std::int64_t j, std::int64_t units, std::int64_t padded_units, const float* biases,
                     const auto* weights, const auto* right) {
-                  auto product = product_of<S, Reads::right>(weights);
-                  product.size = factors<S>(n_in);
+                  auto product = product_of<S, Natural::right>(weights);
+                  product.size = size;
                   product.left_row_stride = 1;
                   product.left_column_stride = padded_units;
                   product.right_row_stride = rows;

@@ -15,7 +15,6 @@
 namespace jaxneuron {
 namespace {
 
-
 constexpr std::int64_t MOST_UNITS = std::int64_t{1} << 32;  // the product of two fits in 64 bits
 
 __attribute__((format(printf, 2, 3))) Code invalid(Error* error, const char* format, ...) {
@@ -40,6 +39,13 @@ std::int64_t quotient_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / 
 
 std::size_t up_to_64(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Returns how many bytes of packed weights a call needs for each member; 0 if it reads all weights in place
+// or the plan has packed them.
+std::size_t bytes_to_pack(const Plan& plan, std::int64_t rows) {
+  const std::size_t bytes = plan.packed ? 0 : plan.kernel->packed_bytes(plan.network);
+  return bytes && !plan.kernel->reads_in_place(plan.network, rows) ? bytes : 0;
+}
+
 // Packs the layers first to last - 1 of one member; `packed` is the memory for all layers of that member.
 void pack_layers(const Plan& plan, std::int64_t member, std::int64_t first, std::int64_t last, void* packed) {
   for (std::int64_t layer = first; layer < last; ++layer)
@@ -54,11 +60,11 @@ class Worker {
   Worker(const Plan& plan, const Batch& batch, const Derivatives* wanted, std::int64_t tile_rows,
          std::atomic<bool>& failed)
       : plan_(plan), batch_(batch), wanted_(wanted), tile_rows_(tile_rows), packed_(plan.packed) {
-    const bool packs = !plan.packed && !wanted && !plan.kernel->reads_in_place(plan.network, batch.rows);
-    const std::size_t packed_bytes = packs ? plan.kernel->packed_bytes(plan.network) : 0;
-    const bool packed = packs || plan.packed;
+    const std::size_t packed_bytes = wanted ? 0 : bytes_to_pack(plan, batch.rows);
+    const bool packed = plan.packed || packed_bytes;
     std::size_t bytes = scratch(tile_rows, packed);
-    if (const std::int64_t last_rows = batch.rows % tile_rows) bytes = std::max(bytes, scratch(last_rows, packed));
+    if (const std::int64_t last_rows = batch.rows % tile_rows)
+      bytes = std::max(bytes, scratch(last_rows, packed));
     bytes = up_to_64(bytes);
     void* memory = small_;
     if (bytes + packed_bytes > sizeof small_) {
@@ -149,8 +155,7 @@ class Packer {
 
 // Returns the packed weights of a single network, for all threads to use. Up to `helpers` threads help to
 // pack them. Returns null if there is nothing to pack; throws std::bad_alloc if there is no memory.
-Memory pack(const Plan& plan, const Threads* threads, std::int64_t helpers) {
-  const std::size_t bytes = plan.network.members == 1 ? plan.kernel->packed_bytes(plan.network) : 0;
+Memory pack(const Plan& plan, std::size_t bytes, const Threads* threads, std::int64_t helpers) {
   if (bytes == 0) return nullptr;
   Memory packed(std::aligned_alloc(64, up_to_64(bytes)));
   if (!packed) throw std::bad_alloc();
@@ -221,8 +226,8 @@ Code run(const Plan& plan, const Batch& batch, const Derivatives* wanted, const 
     const std::int64_t chunk = std::max<std::int64_t>(1, items / (THREAD_CHUNKS * (division.helpers + 1)));
     try {
       Memory packed;
-      if (!plan.packed && !wanted && !plan.kernel->reads_in_place(network, batch.rows))
-        packed = pack(plan, threads, division.helpers);
+      if (!wanted && network.members == 1)
+        packed = pack(plan, bytes_to_pack(plan, batch.rows), threads, division.helpers);
       if (packed) shared.packed = packed.get();
       parallel(*threads, division.helpers, items, chunk, make);
     } catch (const std::bad_alloc&) {
@@ -270,7 +275,8 @@ std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instructio
     owning->layers.assign(network->layers, network->layers + network->depth);
     static_cast<Plan&>(*owning) = checked;
     owning->network.layers = owning->layers.data();
-    owning->memory = pack(*owning, nullptr, 0);
+    if (network->members == 1)
+      owning->memory = pack(*owning, owning->kernel->packed_bytes(*network), nullptr, 0);
     owning->packed = owning->memory.get();
     *plan = owning.release();
   } catch (const std::bad_alloc&) {

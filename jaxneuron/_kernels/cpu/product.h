@@ -21,24 +21,26 @@ constexpr std::int64_t padded(std::int64_t n) {
 }
 
 // How many vectors of columns a product of so many rows may have.
-constexpr std::int64_t most_vectors(std::int64_t rows) { return rows == 1 ? ROW_VECTORS : ACCUMULATOR_VECTORS; }
+constexpr std::int64_t most_vectors(std::int64_t rows) {
+  return rows == 1 ? ROW_VECTORS : ACCUMULATOR_VECTORS;
+}
 
 // What the sums begin with: 0, a bias for each column, a bias for each row, or the numbers in `out`. With
 // some_column_bias only the sums of the first rows, and with some_row_bias only those of the first vectors of
 // columns, begin with a bias; the others begin with 0.
 enum class Start { zero, column_bias, row_bias, out, some_column_bias, some_row_bias };
 
-// Which factors of a format with odd_first stand in the order of the inputs, so that a product reads each pair
-// of them in reverse. Packed weights stand in the order of the sums.
-enum class Reads { left, right, both };
+// Which operands of a product have their factors in the order of the inputs. If the format has odd_first,
+// the product reads them in reverse, two by two; the other operand is in the order of the sums already.
+enum class Natural { left, right, both };
 
 // out[m][n] = start + the sum over k of left[m][k] right[k][n], in numbers of the format S (stored.h): for
 // ascending k or, if S::odd_first, for k = 1, 0, 3, 2 and so on. Each step is one fused multiply-add, or two
 // if a Factor is a Pair of numbers.
 //
-// (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most
-// ACCUMULATOR_VECTORS. Strides count numbers; each row of right and of out is contiguous.
-template <class S, Reads reads_in_pairs = Reads::both, class Factor = typename S::Factor, class Right = Factor>
+// (*this)(M, N) computes M rows, at most ACCUMULATOR_ROWS, and N vectors of columns, at most most_vectors(M).
+// Strides count numbers; each row of right and of out is contiguous.
+template <class S, Natural natural = Natural::both, class Factor = typename S::Factor, class Right = Factor>
 struct Product {
   using T = typename S::Number;
 
@@ -48,7 +50,7 @@ struct Product {
   std::int64_t left_row_stride;
   std::int64_t left_column_stride;
 
-  const Right* right;  // factors, or numbers as they are stored
+  const Right* right;  // factors, or numbers as they are stored (and then row strides of GROUP rows)
   std::int64_t right_row_stride;
 
   T* out;
@@ -59,13 +61,15 @@ struct Product {
   std::int64_t last_column;  // where the last vector begins; it may overlap the one before
   std::int64_t some = 0;     // for some_ biases: how many rows, or vectors of columns, begin with a bias
 
-  bool ends_in_relu = false;  // of a 16-bit format: out gets the relu of each sum, rounded to the format
+  bool ends_in_relu = false;  // out gets the relu of each sum, rounded to S: a 16-bit format with GROUP 1
 
   void operator()(std::int64_t rows, std::int64_t column_vectors) const {
     if (rows == 1)
       choose<1, ROW_VECTORS>(1, column_vectors, std::make_integer_sequence<int, ROW_VECTORS>());
     else
-      choose<2, ACCUMULATOR_VECTORS>(rows, column_vectors, std::make_integer_sequence<int, (ACCUMULATOR_ROWS - 1) * ACCUMULATOR_VECTORS>());
+      choose<2, ACCUMULATOR_VECTORS>(
+          rows, column_vectors,
+          std::make_integer_sequence<int, (ACCUMULATOR_ROWS - 1) * ACCUMULATOR_VECTORS>());
   }
 
  private:
@@ -97,8 +101,10 @@ struct Product {
       for (; k > 1; k -= 2) {
         const Factor* const next_left = left + a.left_column_stride;
         const Right* const next_right = right + a.right_row_stride;
-        add<M, N>(a, reads_in_pairs == Reads::right ? left : next_left, reads_in_pairs == Reads::left ? right : next_right, sums);
-        add<M, N>(a, reads_in_pairs == Reads::right ? next_left : left, reads_in_pairs == Reads::left ? next_right : right, sums);
+        add<M, N>(a, natural == Natural::right ? left : next_left,
+                  natural == Natural::left ? right : next_right, sums);
+        add<M, N>(a, natural == Natural::right ? next_left : left,
+                  natural == Natural::left ? next_right : right, sums);
         left += 2 * a.left_column_stride;
         right += 2 * a.right_row_stride;
       }
@@ -107,7 +113,7 @@ struct Product {
       left += a.left_column_stride;
       right += a.right_row_stride;
     }
-    if constexpr (S::is_16_bit)
+    if constexpr (S::is_16_bit && S::GROUP == 1)
       if (a.ends_in_relu)
 #pragma GCC unroll 8
         for (int m = 0; m < M; ++m)
@@ -119,13 +125,14 @@ struct Product {
       for (int n = 0; n < N; ++n) store<T>(a.out + m * a.out_row_stride + column(n), sums[m][n]);
   }
 
+  // Loads a vector of factors of `right`.
   __attribute__((always_inline)) Vector<Factor> factors(const Right* at) const {
     if constexpr (std::is_same_v<Right, Factor>)
       return load(at);
     else if constexpr (S::GROUP == 1)
       return S::load(at);
     else
-      return S::joined(load_halves(at), load_halves(at + right_row_stride / 2));  // of two rows
+      return S::joined(load_halves(at), load_halves(at + right_row_stride / 2));
   }
 
   // Adds a column of left times a row of right.

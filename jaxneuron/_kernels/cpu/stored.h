@@ -74,8 +74,8 @@ inline Halves load_first_halves(const std::uint16_t* from, std::int64_t n) {
 #endif
 }
 
-// A 16-bit format F has from_bits and to_bits: the floats of stored numbers, and the other way for floats that
-// were rounded. The 16 bits are the low ones of a lane.
+// A 16-bit format F has from_bits and to_bits: the floats of stored numbers, and the other way for floats
+// that were rounded. The 16 bits are the low ones of a lane.
 template <class F>
 struct Format16 {
   using Stored = std::uint16_t;
@@ -121,8 +121,10 @@ struct BFloat16 : Format16<BFloat16> {
   static constexpr int GROUP = 2;
   static constexpr bool odd_first = false;
   static void pack(Vector<float> first, Vector<float> second, Pair* to) {
-    const auto both = (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second numbers
-    ISA::store<Pair>(to, (Vector<Pair>)halves_joined(both, both, std::make_integer_sequence<int, BYTES / 2>()));
+    const auto both =
+        (Numbers)_mm512_cvtne2ps_pbh(second, first);  // all first numbers, then all second numbers
+    ISA::store<Pair>(to,
+                     (Vector<Pair>)halves_joined(both, both, std::make_integer_sequence<int, BYTES / 2>()));
   }
   static void pack_row(Vector<float> y, Pair* to) {
     const auto rounded = _mm512_cvtneps_pbh(y);

@@ -48,13 +48,10 @@ constexpr std::int64_t PANEL_ROWS = 512;
 // lanes; a product counts as one. relu takes 1, tanh about 30 and a division, sigmoid 45 and a division.
 constexpr std::int64_t ACTIVATION_COST = 32;
 
-// Vector instructions that packing a vector of 16-bit weights is assumed to take, and by how much products take
-// longer with 16-bit weights read in place.
-#ifndef PC
-#define PC 10
-#endif
-constexpr double PACKING_COST = PC;
-constexpr double IN_PLACE_COST = 1.04;
+// Vector instructions that packing a vector of 16-bit weights is assumed to take. Products that read such
+// weights in place take 1 / IN_PLACE_COST more time.
+constexpr std::int64_t PACKING_COST = 10;
+constexpr std::int64_t IN_PLACE_COST = 24;
 
 // Chains of sums that hide the latency of a fused multiply-add, and vector instructions that transpose a
 // vector of weights.
