@@ -102,18 +102,22 @@ Product<S, natural, Factor> product_of(const Factor*) {
   return {};
 }
 
-// Calls f(first unit, units, padded units, biases, weights, x) for each stretch of the layer's units; f
-// multiplies the stretch's packed weights by x, which has `size` factors. `weights` and x are pointers to
-// Factor, or to Exact if exact.h is needed.
+// Calls f(first unit, units, vectors, biases, weights, width, x) for stretches of up to `most` vectors of the
+// layer's units. f multiplies their packed weights, whose rows are `width` factors apart, by x, which has
+// `size` factors. `weights` and x are pointers to Factor, or to Exact if exact.h is needed.
 template <class S, class Factor, class F>
-void over_units(const Layer& layer, const Factor* packed, const Factor* x, [[maybe_unused]] std::int64_t size,
-                F f) {
+void over_units(const Layer& layer, std::int64_t most, const Factor* packed, const Factor* x,
+                [[maybe_unused]] std::int64_t size, F f) {
   const auto multiply = [&](const auto* of_layer, const auto* of_x) {
-    in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t count) {
-      const std::int64_t width = count * lanes<float>;
+    in_stretches_of_units(layer, [&](std::int64_t j, std::int64_t packed_together) {
+      const std::int64_t width = packed_together * lanes<float>;
       const auto* const of_units = of_layer + j * (factors<S>(layer.n_in) + 1);
       const float* const biases = reinterpret_cast<const float*>(of_units);
-      f(j, min(width, layer.n_out - j), width, biases, of_units + width, of_x);
+      in_stretches(packed_together, most, [&](std::int64_t v, std::int64_t count) {
+        const std::int64_t i = v * lanes<float>;
+        const std::int64_t units = min(count * lanes<float>, layer.n_out - j - i);
+        f(j + i, units, count, biases + i, of_units + width + i, width, of_x);
+      });
     });
   };
   if constexpr (flushes<S> && flushes_before_rounding)
@@ -140,35 +144,30 @@ void packed_units_in_lanes(const Layer& layer, const Factor* packed, std::int64_
                            float* y, bool ends_in_relu) {
   const std::int64_t size = factors<S>(layer.n_in);
   const std::int64_t x_stride = factors<S>(padded<float>(layer.n_in));
-  over_units<S>(layer, packed, x, rows * x_stride,
-                [&](std::int64_t j, std::int64_t, std::int64_t padded_units, const float* biases,
-                    const auto* weights, const auto* left) {
+  over_units<S>(layer, most_vectors(rows), packed, x, rows * x_stride,
+                [&](std::int64_t j, std::int64_t, std::int64_t count, const float* biases,
+                    const auto* weights, std::int64_t width, const auto* left) {
                   auto product = product_of<S, Natural::left>(weights);
                   product.left_row_stride = x_stride;
                   product.left_column_stride = 1;
-                  product.right_row_stride = padded_units;
+                  product.right_row_stride = width;
                   product.out_row_stride = padded<float>(layer.n_out);
-                  in_stretches(padded_units / lanes<float>, most_vectors(rows),
-                               [&](std::int64_t v, std::int64_t count) {
-                                 const std::int64_t i = v * lanes<float>;
-                                 product.start = Start::column_bias;
-                                 product.bias = biases + i;
-                                 product.last_column = (count - 1) * lanes<float>;
-                                 std::int64_t k = 0;
-                                 do {
-                                   product.size = min(PANEL_ROWS, size - k);
-                                   product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
-                                   product.right = weights + k * padded_units + i;
-                                   in_stretches(rows, ACCUMULATOR_ROWS,
-                                                [&](std::int64_t r, std::int64_t height) {
-                                                  product.left = left + r * x_stride + k;
-                                                  product.out = y + r * product.out_row_stride + j + i;
-                                                  product(height, count);
-                                                });
-                                   product.start = Start::out;
-                                   k += PANEL_ROWS;
-                                 } while (k < size);
-                               });
+                  product.start = Start::column_bias;
+                  product.bias = biases;
+                  product.last_column = (count - 1) * lanes<float>;
+                  std::int64_t k = 0;
+                  do {
+                    product.size = min(PANEL_ROWS, size - k);
+                    product.ends_in_relu = ends_in_relu && k + PANEL_ROWS >= size;
+                    product.right = weights + k * width;
+                    in_stretches(rows, ACCUMULATOR_ROWS, [&](std::int64_t r, std::int64_t height) {
+                      product.left = left + r * product.left_row_stride + k;
+                      product.out = y + r * product.out_row_stride + j;
+                      product(height, count);
+                    });
+                    product.start = Start::out;
+                    k += PANEL_ROWS;
+                  } while (k < size);
                 });
 }
 
@@ -250,13 +249,13 @@ template <class S, class Factor = typename S::Factor>
 void packed_rows_in_lanes(const Layer& layer, const Factor* packed, std::int64_t rows, const Factor* x,
                           float* y, bool ends_in_relu) {
   const std::int64_t size = factors<S>(layer.n_in);
-  over_units<S>(layer, packed, x, size * rows,
-                [&](std::int64_t j, std::int64_t units, std::int64_t padded_units, const float* biases,
-                    const auto* weights, const auto* right) {
+  over_units<S>(layer, ROW_VECTORS, packed, x, size * rows,
+                [&](std::int64_t j, std::int64_t units, std::int64_t, const float* biases,
+                    const auto* weights, std::int64_t width, const auto* right) {
                   auto product = product_of<S, Natural::right>(weights);
                   product.size = size;
                   product.left_row_stride = 1;
-                  product.left_column_stride = padded_units;
+                  product.left_column_stride = width;
                   product.right_row_stride = rows;
                   product.out_row_stride = rows;
                   product.start = Start::row_bias;

@@ -155,10 +155,9 @@ struct Product {
 // have about the same length.
 template <class F>
 inline void in_stretches(std::int64_t n, std::int64_t most, F f) {
-  if (n <= most) return n ? f(0, n) : void();
-  std::int64_t first = 0;
-  for (std::int64_t left = (n + most - 1) / most; left > 0; --left) {
-    const std::int64_t count = (n - first + left - 1) / left;
+  std::int64_t left = n <= most ? 1 : (n + most - 1) / most;
+  for (std::int64_t first = 0; first < n; --left) {
+    const std::int64_t count = left == 1 ? n - first : (n - first + left - 1) / left;
     f(first, count);
     first += count;
   }
