@@ -132,8 +132,11 @@ void pack_stored_row(const typename S::Stored* from, std::int64_t n, typename S:
   if constexpr (S::GROUP == 1) {
     load_row<S>(from, n, x);
   } else {  // the row is a row of pairs already
-    std::memcpy(x, from, n * sizeof *from);
-    std::memset(reinterpret_cast<char*>(x) + n * sizeof *from, 0, (padded<float>(n) - n) * sizeof *from);
+    for (std::int64_t i = 0; i < n; i += lanes<float>) {
+      const bool is_whole = i + lanes<float> <= n;
+      const Halves numbers = is_whole ? load_halves(from + i) : load_first_halves(from + i, n - i);
+      std::memcpy(x + i / 2, &numbers, sizeof numbers);
+    }
   }
 }
 
