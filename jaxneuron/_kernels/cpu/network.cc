@@ -5,6 +5,10 @@
 
 #include "tuning.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace jaxneuron {
 namespace {
 
@@ -18,8 +22,14 @@ const Kernel* const KERNELS[] = {
 #endif
 };
 
+// Whether the CPU converts float16 numbers. Not every compiler's __builtin_cpu_supports knows it.
+bool has_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
+
 int count() {
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 1;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !has_f16c()) return 1;
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq") ||
       !__builtin_cpu_supports("avx512vl") || !__builtin_cpu_supports("avx512bw"))
     return 2;

@@ -82,16 +82,16 @@ struct Format16 {
   using Number = float;
   static constexpr bool is_16_bit = true;
 
-  static Vector<float> load(const std::uint16_t* from) { return widened(load_halves(from)); }
+  static Vector<float> load(const std::uint16_t* from) { return F::widened(load_halves(from)); }
   static Vector<float> load_first(const std::uint16_t* from, std::int64_t n) {
-    return widened(load_first_halves(from, n));
+    return F::widened(load_first_halves(from, n));
   }
   static void store(std::uint16_t* to, Vector<float> y) {
-    const Halves h = narrowed(y);
+    const Halves h = F::narrowed(y);
     std::memcpy(to, &h, sizeof h);
   }
   static void store_first(std::uint16_t* to, Vector<float> y, std::int64_t n) {
-    const Halves h = narrowed(y);
+    const Halves h = F::narrowed(y);
 #if defined(__AVX512F__)
     _mm256_mask_storeu_epi16(to, (1u << n) - 1, (__m256i)h);
 #else
@@ -150,13 +150,32 @@ struct BFloat16 : Format16<BFloat16> {
 #endif
 };
 
-struct Float16 : Format16<Float16> {
-  static constexpr std::int32_t SIGN = -0x7fffffff - 1;
+// The CPU's own conversions from float16, and to the nearest float16 number, half to even.
+#if defined(__AVX512F__)
+inline Vector<float> from_float16(Halves h) { return _mm512_maskz_cvtph_ps(65535, (__m256i)h); }
+inline Halves to_float16(Vector<float> y) {
+  return (Halves)_mm512_maskz_cvtps_ph(65535, y, _MM_FROUND_TO_NEAREST_INT);
+}
+#elif defined(__F16C__)
+inline Vector<float> from_float16(Halves h) { return _mm256_cvtph_ps((__m128i)h); }
+inline Halves to_float16(Vector<float> y) { return (Halves)_mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(__aarch64__)
+inline Vector<float> from_float16(Halves h) { return vcvt_f32_f16((float16x4_t)h); }
+inline Halves to_float16(Vector<float> y) { return (Halves)vcvt_f16_f32(y); }
+#endif
 
+struct Float16 : Format16<Float16> {
   using Factor = float;
   static constexpr int GROUP = 1;
   static constexpr bool odd_first = false;
   static void pack_row(Vector<float> y, float* to) { ISA::store<float>(to, round(y)); }
+
+#if defined(__AVX512F__) || defined(__F16C__) || defined(__aarch64__)
+  static Vector<float> widened(Halves h) { return from_float16(h); }
+  static Halves narrowed(Vector<float> y) { return to_float16(y); }
+  static Vector<float> round(Vector<float> y) { return from_float16(to_float16(y)); }
+#else
+  static constexpr std::int32_t SIGN = -0x7fffffff - 1;
 
   static Vector<float> from_bits(Integers<float> h) {
     // The exponent bias of float16 is 112 less than that of float32. The product is exact, also for subnormal
@@ -181,6 +200,7 @@ struct Float16 : Format16<Float16> {
     const Integers<float> bits = size >= 0x7f800000 ? (0x7c00 | ((size >> 13) & 0x3ff)) : finite;
     return bits | ((bit_cast<float>(y) >> 16) & 0x8000);
   }
+#endif
 };
 
 }  // namespace jaxneuron::ISA
