@@ -54,8 +54,9 @@ def x64() -> bool:
 class Plan:
     """How the kernel evaluates layers of one dtype. It reads the layers' arrays in place and keeps them.
 
-    Two kinds of arrays are copied instead: the library packs 16-bit weights, and an array that is not
-    contiguous is copied. `each`: every member has its own rows. `instruction_set`: see `primitive.forward`.
+    An array that is not contiguous is copied. `packs`: the library may hold copies of 16-bit weights, in the
+    order in which it reads them. `each`: every member has its own rows. `instruction_set`: see
+    `primitive.forward`.
     """
 
     __slots__ = ("_arrays", "_call", "_free", "address", "dtype", "has_jacobian", "n_out")
@@ -67,6 +68,7 @@ class Plan:
         most_threads: int,
         each: bool = False,
         instruction_set: int | None = None,
+        packs: bool = True,
     ) -> None:
         self.dtype, self.n_out = layers[0][0].dtype, layers[-1][0].shape[-1]
         self._arrays: list[np.ndarray] = []
@@ -89,6 +91,7 @@ class Plan:
         code = functions.make(
             network.buffer_info()[0],
             functions.best if instruction_set is None else instruction_set,
+            packs,
             self._call.buffer_info()[0],
             error,
         )
@@ -106,9 +109,9 @@ class Plan:
         return found
 
     def reads(self, layers: Layers) -> bool:
-        """Whether the plan reads the arrays of `layers` themselves, so that it sees changes to them."""
+        """Whether a plan that packs nothing reads the arrays of `layers`, so that it sees changes to them."""
         theirs = {id(array) for layer in layers for array in layer}
-        return self.dtype.itemsize > 2 and all(id(array) in theirs for array in self._arrays)
+        return all(id(array) in theirs for array in self._arrays)
 
     def __del__(self) -> None:
         if hasattr(self, "_free"):
@@ -169,7 +172,7 @@ class Network:
 
         layers = [(convert(w), None if b is None else convert(b)) for w, b in self.layers]
         activations = [NAMES.get(function, function) for function in self.functions]
-        return Plan(layers, activations, self.most_threads, self.each)
+        return Plan(layers, activations, self.most_threads, self.each, packs=self.constant)
 
 
 def forward(plan: Plan, x: np.ndarray, y: np.ndarray) -> None:
@@ -213,7 +216,8 @@ class _Functions:
         assert loaded is not None
         self.best = len(library.instruction_sets()) - 1
         self.make = loaded["jaxneuron_plan_make"]
-        self.make.argtypes = (ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        numbers, pointers = (ctypes.c_int64,) * 2, (ctypes.c_void_p,) * 2
+        self.make.argtypes = (ctypes.c_void_p, *numbers, *pointers)
         self.free = loaded["jaxneuron_plan_free"]
         self.free.argtypes, self.free.restype = (ctypes.c_void_p,), None
         pythons = (ctypes.cast(ctypes.pythonapi[name], ctypes.c_void_p) for name in FUNCTIONS)

@@ -25,7 +25,7 @@ from jaxneuron._math.tables import fingerprint
 TARGET = "jaxneuron_forward"
 JACOBIAN = "jaxneuron_jacobian"
 PRODUCT = "jaxneuron_product"
-INTERFACE = 6  # the same number as JAXNEURON_INTERFACE in cpu/plan.h
+INTERFACE = 7  # the same number as JAXNEURON_INTERFACE in cpu/plan.h
 MOST_PARAMETERS = 2  # the same number as in cpu/network.h
 
 _lock = threading.Lock()

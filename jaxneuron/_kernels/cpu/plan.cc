@@ -265,8 +265,8 @@ Code differentiate(const Plan& plan, const Batch& batch, const Derivatives& want
 
 using namespace jaxneuron;
 
-std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instruction_set, Plan** plan,
-                                 Error* error) {
+std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instruction_set, std::int64_t packs,
+                                 Plan** plan, Error* error) {
   *plan = nullptr;
   Plan checked;
   if (const Code code = make_plan(*network, instruction_set, &checked, error)) return code;
@@ -275,7 +275,7 @@ std::int32_t jaxneuron_plan_make(const Network* network, std::int64_t instructio
     owning->layers.assign(network->layers, network->layers + network->depth);
     static_cast<Plan&>(*owning) = checked;
     owning->network.layers = owning->layers.data();
-    if (network->members == 1)
+    if (packs && network->members == 1)
       owning->memory = pack(*owning, owning->kernel->packed_bytes(*network), nullptr, 0);
     owning->packed = owning->memory.get();
     *plan = owning.release();

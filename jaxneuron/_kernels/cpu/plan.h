@@ -2,12 +2,12 @@
 //
 //     Plan* plan;
 //     Error error;
-//     if (jaxneuron_plan_make(&network, instruction_set, &plan, &error)) { ... error.text ... }
+//     if (jaxneuron_plan_make(&network, instruction_set, packs, &plan, &error)) { ... error.text ... }
 //     jaxneuron_plan_run(plan, &batch, &threads, &error);  // as often as wanted, by many threads at once
 //     jaxneuron_plan_free(plan);
 //
 // The library has no global state. The caller supplies threads, for instance those of pool.h. A plan holds a
-// copy of the layers' descriptions and, for a single network of 16 bits, of its weights. All other weights
+// copy of the layers' descriptions and, if asked to, of a single network's 16-bit weights. All other weights
 // are read in place: they must stay where they are until the plan is freed. The structs have only numbers and
 // pointers; an enum is an integer of the size that it states.
 #pragma once
@@ -19,7 +19,7 @@
 namespace jaxneuron {
 
 // Count this up when a struct, a function, or the operands or attributes of an XLA handler change.
-#define JAXNEURON_INTERFACE "6"
+#define JAXNEURON_INTERFACE "7"
 
 enum Code : std::int32_t { OK = 0, INVALID = 1, NO_MEMORY = 2 };
 
@@ -45,7 +45,8 @@ struct Plan {
   const Kernel* kernel;
   std::int64_t tile_rows;  // the most rows of a tile
   double row_work;         // work for one row, in the unit of tuning.h
-  const void* packed;      // a single network's packed weights (Kernel::pack); if null, each run packs them
+  const void* packed;      // a single network's packed weights (Kernel::pack); if null, each run packs them or reads
+                           // them in place
 };
 
 // Checks the network and fills `plan`, which keeps the pointer network.layers. Allocates nothing.
@@ -68,10 +69,11 @@ Code differentiate(const Plan& plan, const Batch& batch, const Derivatives& want
 
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
-// make_plan with memory of its own: it copies the layers' descriptions, and packs the 16-bit weights of a
-// single network. *plan is null after an error.
+// make_plan with memory of its own: it copies the layers' descriptions and, if `packs` is not 0, packs the
+// 16-bit weights of a single network. *plan is null after an error.
 EXPORTED std::int32_t jaxneuron_plan_make(const jaxneuron::Network* network, std::int64_t instruction_set,
-                                          jaxneuron::Plan** plan, jaxneuron::Error* error);
+                                          std::int64_t packs, jaxneuron::Plan** plan,
+                                          jaxneuron::Error* error);
 EXPORTED std::int32_t jaxneuron_plan_run(const jaxneuron::Plan* plan, const jaxneuron::Batch* batch,
                                          const jaxneuron::Threads* threads, jaxneuron::Error* error);
 EXPORTED void jaxneuron_plan_free(jaxneuron::Plan* plan);

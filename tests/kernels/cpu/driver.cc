@@ -328,7 +328,8 @@ void check_plan(const Example& example, Pool& pool) {
     const Bytes y = evaluate(kernel_of(set), example, tile_rows(example.network));
     Plan* plan = nullptr;
     const Subnormals count(false);
-    if (jaxneuron_plan_make(&example.network, set, &plan, &error)) fail(kernel_of(set), example, error.text);
+    if (jaxneuron_plan_make(&example.network, set, random(0, 1), &plan, &error))
+      fail(kernel_of(set), example, error.text);
     plan->row_work = 1e9;  // so large that helpers are worth their cost
     std::vector<std::thread> callers;
     for (int c = 0; c < 8; ++c) {
@@ -352,7 +353,7 @@ void check_plan(const Example& example, Pool& pool) {
 void refuses(const Network& network, const char* text) {
   Error error{"nothing"};
   Plan* plan = nullptr;
-  if (jaxneuron_plan_make(&network, 0, &plan, &error) != INVALID || plan || std::strcmp(error.text, text)) {
+  if (jaxneuron_plan_make(&network, 0, 1, &plan, &error) != INVALID || plan || std::strcmp(error.text, text)) {
     std::fprintf(stderr, "a plan should be refused with \"%s\", not \"%s\"\n", text, error.text);
     std::exit(1);
   }
