@@ -32,7 +32,7 @@ def x64(request):
 
 @pytest.fixture(autouse=True)
 def _the_same_random_numbers():
-    draws.begin_anew()
+    draws.reset()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,6 @@
-"""Makes Python lack what it lacks on Windows, then uses the whole package in the current folder.
+"""Removes from Python what Windows lacks, then uses the whole package in the current folder.
 
-`test_everywhere.py` runs this file. Other libraries are imported first, because on Linux they need functions
+`test_windows.py` runs this file. Other libraries are imported first, because on Linux they need functions
 that are then removed. On Windows they do not need them.
 """
 
@@ -24,7 +24,7 @@ import tqdm  # noqa: F401
 WINDOWS = {"SIGABRT", "SIGBREAK", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM"}
 
 
-def take_away():
+def remove_what_windows_lacks():
     sys.modules["fcntl"] = None
     del os.sysconf, os.fchmod, os.geteuid, os.getuid, os.fork
     for name in dir(signal):
@@ -39,17 +39,19 @@ def take_away():
 
     os.open = open_no_folder
     for name in ("replace", "rename", "unlink", "remove"):
-        setattr(os, name, refuses_open_files(getattr(os, name)))
+        setattr(os, name, unless_open(getattr(os, name)))
 
 
-def refuses_open_files(change):
-    def refused(path, *others, **options):
+def unless_open(change):
+    """Returns `change` as a function that refuses files that this process has open."""
+
+    def changed(path, *others, **options):
         for each in (path, *others):
             if is_open(each):
                 raise PermissionError(errno.EACCES, "used by this process", str(path))
         return change(path, *others, **options)
 
-    return refused
+    return changed
 
 
 def is_open(path):
@@ -131,5 +133,5 @@ def use_the_package():
 
 
 if __name__ == "__main__":
-    take_away()
+    remove_what_windows_lacks()
     use_the_package()

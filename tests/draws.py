@@ -2,16 +2,16 @@
 
 import numpy as np
 
-_MADE = []
+_GENERATORS = []
 
 
 def generator():
     """Returns a random generator for a module of tests. It is reset before each test."""
     made = np.random.default_rng(0)
-    _MADE.append((made, made.bit_generator.state))
+    _GENERATORS.append((made, made.bit_generator.state))
     return made
 
 
-def begin_anew():
-    for made, start in _MADE:
+def reset():
+    for made, start in _GENERATORS:
         made.bit_generator.state = start

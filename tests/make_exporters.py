@@ -62,10 +62,10 @@ def by_torch(dynamo, opset):
 def by_jax2onnx():
     import jax2onnx
 
-    nn, of = jax.nn, functools.partial
+    nn, partial = jax.nn, functools.partial
     activations = [
-        of(nn.gelu, approximate=False), nn.gelu, nn.silu, lambda z: z * nn.sigmoid(1.702 * z), nn.softplus,
-        lambda z: z * jnp.tanh(jnp.logaddexp(z, 0.0)), nn.elu, of(nn.elu, alpha=0.3), of(nn.celu, alpha=0.3), nn.selu,
+        partial(nn.gelu, approximate=False), nn.gelu, nn.silu, lambda z: z * nn.sigmoid(1.702 * z), nn.softplus,
+        lambda z: z * jnp.tanh(jnp.logaddexp(z, 0.0)), nn.elu, partial(nn.elu, alpha=0.3), partial(nn.celu, alpha=0.3), nn.selu,
         nn.relu, nn.relu6, nn.leaky_relu, lambda z: jnp.maximum(z, 0.1 * z), nn.hard_tanh, nn.hard_sigmoid,
         nn.hard_swish, nn.soft_sign, nn.log_sigmoid, jnp.square, jnp.tanh, lambda z: 1 / (1 + jnp.exp(-z)),
     ]  # fmt: skip

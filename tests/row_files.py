@@ -23,6 +23,11 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def refused(tmp_path, capsys):
+    """Returns a function that runs a command that must be refused, and returns the line that it prints.
+
+    It asserts that the command leaves all files as they were.
+    """
+
     def check(*arguments):
         before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
         try:

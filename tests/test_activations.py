@@ -43,7 +43,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 LAYER = ([[1.0]], None)
 
 
-def held(dtype):
+def jax_holds(dtype):
+    """Returns whether JAX has arrays of this dtype: float64 only if x64 is on."""
     return dtype != "float64" or jax.config.jax_enable_x64
 
 
@@ -51,7 +52,7 @@ def widest():
     return np.float64 if jax.config.jax_enable_x64 else np.float32
 
 
-def over(low=-np.inf, high=np.inf):
+def floats_between(low=-np.inf, high=np.inf):
     return floats(np.dtype(widest()).name, low, high)
 
 
@@ -61,7 +62,7 @@ def over(low=-np.inf, high=np.inf):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES, *OF_ROWS], ids=str)
 def test_activations_within_bound(name, dtype):
-    if not held(dtype):
+    if not jax_holds(dtype):
         pytest.skip("JAX holds no float64 with x64 off")
     if jnp.finfo(dtype).bits == 16 and name in (*sweeps.FUNCTIONS, *sweeps.VALUES):
         pytest.skip("every 16-bit number is swept in test_numerics.py")
@@ -81,7 +82,7 @@ def test_activations_within_bound(name, dtype):
     _assert_within(np.asarray(y), exact, error, float(jnp.finfo(dtype).max))
 
 
-def test_sigmoid_values():
+def test_sigmoid_of_known_values_within_2_ulp():
     z = np.array([-5, -3, 0, 3, 5], widest())
     y = np.asarray(jaxneuron.sigmoid(z))
     truth = np.array(
@@ -92,8 +93,8 @@ def test_sigmoid_values():
 
 def test_sigmoid_within_its_ulps():
     x64 = jax.config.jax_enable_x64
-    z = np.concatenate([np.linspace(-87, 17.5, 4001), [-16.6357], over(-87, 40)[::7]]).astype(widest())
-    assert max_ulp_error(jaxneuron.sigmoid, "sigmoid", over=z)[0] <= (1.0 if x64 else 2.5)
+    z = np.concatenate([np.linspace(-87, 17.5, 4001), [-16.6357], floats_between(-87, 40)[::7]])
+    assert max_ulp_error(jaxneuron.sigmoid, "sigmoid", over=z.astype(widest()))[0] <= (1.0 if x64 else 2.5)
     if x64:
         assert max_ulp_error(jaxneuron.sigmoid, "sigmoid", over=np.linspace(-708, 0, 4001))[0] <= 1.0
 
@@ -132,7 +133,7 @@ def test_sigmoid_never_decreases_between_neighbours(z, sign):
 
 
 @pytest.mark.parametrize("z", [0.1, -0.1, 0.25, -0.5, 1.0, -1.0, 3.0, 17.0, -40.0])
-def test_sigmoid_never_decreases_where_others_do(z):
+def test_sigmoid_never_decreases_where_that_of_xla_does(z):
     # XLA's float64 logistic function decreases 555 times between a million neighbours of 0.1.
     assert_monotone(jaxneuron.sigmoid, over=neighbours(z, 200_000))
 
@@ -143,12 +144,12 @@ def test_sigmoid_never_decreases_where_its_reduction_switches():
         assert_monotone(jaxneuron.sigmoid, over=neighbours(-edge, 8))
 
 
-def test_sigmoid_over_all_exponents():
-    assert_bounded(jaxneuron.sigmoid, 0, 1, over=over())
-    assert_monotone(jaxneuron.sigmoid, over=over())
-    assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3, over=over(0))
-    assert_bounded(jaxneuron.tanh, -1, 1, over=over())
-    assert_bounded(jaxneuron.hard_sigmoid, 0, 1, over=over())
+def test_sigmoid_is_bounded_monotone_and_odd_over_all_exponents():
+    assert_bounded(jaxneuron.sigmoid, 0, 1, over=floats_between())
+    assert_monotone(jaxneuron.sigmoid, over=floats_between())
+    assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3, over=floats_between(0))
+    assert_bounded(jaxneuron.tanh, -1, 1, over=floats_between())
+    assert_bounded(jaxneuron.hard_sigmoid, 0, 1, over=floats_between())
 
 
 @given(FLOATS)
@@ -156,7 +157,7 @@ def test_sigmoid_is_odd_about_one_half_within_rounding(z):
     assert_odd_about(jaxneuron.sigmoid, 0.5, ulps=3, over=as_widest([abs(z)]))
 
 
-def test_sigmoid_at_the_edges():
+def test_sigmoid_of_0_infinities_and_huge_numbers_is_exact():
     assert jaxneuron.sigmoid(0.0) == 0.5
     assert jaxneuron.sigmoid([-jnp.inf, jnp.inf]).tolist() == [0.0, 1.0]
     assert jaxneuron.sigmoid([-1e300, -1e30, 1e30, 1e300]).tolist() == [0.0, 0.0, 1.0, 1.0]
@@ -171,7 +172,7 @@ def test_nan_comes_from_nan_alone(name):
 
 
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES, *OF_ROWS], ids=str)
-def test_shapes_dtypes_and_transforms(name):
+def test_shapes_and_dtypes_are_kept_also_under_vmap_and_jit(name):
     f = resolve(name)
     assert f([True, False]).dtype == jnp.asarray(0.0).dtype
     for shape, dtype in [((2, 3), jnp.bfloat16), ((0, 3), np.float32), ((3, 0), np.float32)]:
@@ -183,13 +184,13 @@ def test_shapes_dtypes_and_transforms(name):
 
 
 @pytest.mark.parametrize("name", ["relu", "square", LeakyReLU(0.2), "log_softmax"], ids=str)
-def test_lists_and_integers_without_jit(name):
+def test_lists_give_jax_arrays_if_jit_is_disabled(name):
     with jax.disable_jit():
         assert isinstance(resolve(name)([1, 2]), jax.Array)
 
 
 @pytest.mark.parametrize("name", [*ELEMENTWISE, *VALUES], ids=str)
-def test_xla_can_differentiate(name):
+def test_gradients_equal_difference_quotients(name):
     f, h = resolve(name), 1e-3
     for z in (-2.0, -0.35, 0.7, 4.0):
         exact = oracle.activation(name, [z - h, z + h])
@@ -210,7 +211,7 @@ def has_kinks(name):
     return (np.abs(before - 2 * at + after) > 1e-8).any()
 
 
-def test_gradients_at_the_kinks_are_jaxs():
+def test_gradients_at_kinks_equal_those_of_jax_nn():
     pairs = {str(name): (resolve(name), twin) for name, twin in TWINS.items() if has_kinks(name)}
     assert {"relu", "relu6", "hard_sigmoid", "hard_swish", "hard_tanh", "leaky_relu", "selu"} <= pairs.keys()
     found = jax.jit(lambda z: jax.tree.map(lambda f: jax.vmap(jax.grad(f))(z), pairs))
@@ -218,7 +219,7 @@ def test_gradients_at_the_kinks_are_jaxs():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_the_ends_of_a_hard_tanh_without_a_name_are_flat():
+def test_hard_tanh_has_slope_0_at_its_ends():
     z = np.array([-2.5, -1.0, 2.0, 2.5], widest())
     assert jax.vmap(jax.grad(HardTanh(-1, 2)))(z).tolist() == [0, 0, 0, 0]
 
@@ -229,7 +230,7 @@ def test_every_activation_is_public():
         assert getattr(jaxneuron, name) is function
 
 
-def test_bytes_in_the_other_order():
+def test_arrays_in_the_other_byte_order_are_read():
     x = np.array([1.0, -2.0], ">f4")
     assert jaxneuron.relu(np.array([1, 2], np.float32)).tolist() == [1, 2]  # compiles for native byte order
     assert jaxneuron.relu(x).tolist() == [1, 0]
@@ -242,7 +243,7 @@ def test_bytes_in_the_other_order():
 
 
 @pytest.mark.parametrize("value", VALUES, ids=str)
-def test_values_are_their_parameters(value):
+def test_values_are_equal_if_their_parameters_are(value):
     again = type(value)(*value.parameters)
     assert again == value
     assert hash(again) == hash(value)
@@ -258,7 +259,7 @@ def test_values_are_their_parameters(value):
         setattr(value, FAMILIES[value.family].parameters[0], 1.0)
 
 
-def test_a_value_that_has_a_name_goes_by_it():
+def test_values_that_have_a_name_are_stored_by_it():
     z = np.array([-np.inf, -2.0, -0.0, 0.5, np.inf], widest())
     for family, members in ((BY_FAMILY[name], each.names) for name, each in FAMILIES.items()):
         for parameters, name in members.items():
@@ -297,12 +298,12 @@ def test_parameters_may_be_any_real_number():
         ({"name": "sin", "frequency": 1e300}, "Sin: frequency must be a finite number that float32 holds, got 1e+300; pass another one"),
     ],
 )  # fmt: skip
-def test_descriptions_of_no_activation_are_refused(description, message):
+def test_bad_descriptions_are_refused(description, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         from_description(description)
 
 
-def test_texts_of_values():
+def test_activations_are_read_from_text():
     assert from_text("LeakyReLU( 0.2 )") == LeakyReLU(0.2)
     assert from_text("HardTanh(-1, 2e0)") == HardTanh(-1, 2)
     assert from_text("tanh") == "tanh"
@@ -315,7 +316,7 @@ def test_texts_of_values():
 # --- refusals ---
 
 
-def test_a_value_refuses_what_is_no_real_array_by_its_name():
+def test_refusals_of_a_value_name_its_class():
     with pytest.raises(TypeError, match=r"^LeakyReLU: z must hold .* got complex128"):
         LeakyReLU(0.2)(1j)
 
@@ -337,7 +338,7 @@ def test_a_value_refuses_what_is_no_real_array_by_its_name():
         (np.ones(2, np.longdouble), TypeError, "convert it with .astype(float)"),
     ],
 )  # fmt: skip
-def test_what_is_no_real_array_is_refused(value, error, message):
+def test_anything_that_is_not_a_real_array_is_refused(value, error, message):
     with pytest.raises(error, match=re.escape(message)):
         jaxneuron.sigmoid(value)
 
@@ -347,7 +348,7 @@ def test_complex_jax_arrays_are_refused_under_jit_too():
         jax.jit(jaxneuron.sigmoid)(jnp.ones(2, jnp.complex64))
 
 
-def test_integers_that_jax_would_cut_are_refused():
+def test_integers_beyond_int32_are_refused_if_x64_is_off():
     if jax.config.jax_enable_x64:
         assert jaxneuron.relu(np.array([2**40])).tolist() == [2.0**40]
     else:
@@ -378,13 +379,13 @@ def test_unhashable_callables_are_refused():
         resolve(3)
 
 
-def test_our_functions_go_by_their_names():
+def test_our_functions_are_stored_by_name():
     assert canonical(jaxneuron.tanh, "activation") == "tanh"
     assert canonical(jnp.tanh, "activation") is jnp.tanh
 
 
 @pytest.mark.parametrize("name", sorted(set(BY_NAME) - {"softmax", "log_softmax", "exp"}))
-def test_second_derivatives_far_out_are_finite(name):
+def test_second_derivatives_are_finite_for_large_z(name):
     for z in (0.0, 89.0, -89.0, 1000.0, -1000.0):
         assert np.isfinite(jax.grad(BY_NAME[name])(z))
         assert np.isfinite(jax.grad(jax.grad(BY_NAME[name]))(z))

@@ -34,7 +34,7 @@ jaxneuron.save({str(path)!r}, jaxneuron.MLP([(np.ones((1000, 1000)), None)]))
         left.unlink()
 
 
-def test_a_failure_leaves_no_file(path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file_alone(path, monkeypatch):
     def full(fd):
         raise OSError(28, "No space left on device")
 

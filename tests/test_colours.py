@@ -33,12 +33,12 @@ def lab(colour, eyes=((1, 0, 0), (0, 1, 0), (0, 0, 1))):
 
 
 @pytest.mark.parametrize("kind", EYES)
-def test_colours_are_told_apart(kind):
+def test_colours_differ_with_every_kind_of_colour_blindness(kind):
     for one, other in (*itertools.combinations(COLOURS, 2), (POSITIVE, NEGATIVE)):
         assert np.linalg.norm(lab(one, EYES[kind]) - lab(other, EYES[kind])) > 10, (one, other)
 
 
-def test_the_measure_knows_a_pair_that_is_not():
+def test_matplotlibs_green_and_red_are_too_close_with_deuteranopia():
     green, red = "#2ca02c", "#d62728"  # the third and fourth colours of matplotlib
     seen = [lab(colour, EYES["deuteranopia"]) for colour in (green, red)]
     assert np.linalg.norm(seen[0] - seen[1]) < 10

@@ -13,7 +13,7 @@ from jaxneuron.testing import assert_jacobian_within_bound, assert_laplacian_wit
 from tests.draws import generator
 from tests.pools import ELEMENTWISE, VALUES, mlps_and_inputs
 
-both = pytest.mark.usefixtures("x64")  # with jax_enable_x64 off and on
+with_x64_off_and_on = pytest.mark.usefixtures("x64")  # with jax_enable_x64 off and on
 RNG = generator()
 
 
@@ -33,14 +33,15 @@ WAYS = {
 }
 
 
-def held(dtype):
+def jax_holds(dtype):
+    """Returns whether JAX has arrays of this dtype: float64 only if x64 is on."""
     return dtype != "float64" or jax.config.jax_enable_x64
 
 
 # --- truth ---
 
 
-def check(ways, mlp, x):
+def assert_within_bounds(ways, mlp, x):
     value_and_jacobian, laplacian = ways
     y, jacobian = value_and_jacobian(mlp, x)
     wide = jnp.float32 if y.dtype.itemsize == 2 else y.dtype
@@ -54,20 +55,20 @@ def check(ways, mlp, x):
     assert_laplacian_within_bound(mlp, x, second)
 
 
-@both
+@with_x64_off_and_on
 @pytest.mark.parametrize("ways", WAYS.values(), ids=WAYS)
 @settings(max_examples=5)
 @given(mlps_and_inputs(batch=((), (3,), (0,), (2, 1))))
 def test_within_bound(ways, mlp_and_x):
     mlp, x = mlp_and_x
-    if held(x.dtype.name):
-        check(ways, mlp, x)
+    if jax_holds(x.dtype.name):
+        assert_within_bounds(ways, mlp, x)
 
 
 EACH = [*(name for name in ELEMENTWISE if name not in ("exp", "square")), *VALUES]
 
 
-@both
+@with_x64_off_and_on
 @pytest.mark.parametrize("ways", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize("first", range(0, len(EACH), 5))
 def test_every_activation_within_bound(ways, first):
@@ -75,20 +76,20 @@ def test_every_activation_within_bound(ways, first):
     for last, width in (("softmax", 3), ("log_softmax", 2), ("exp", 1), ("square", 4))[first % 4 :][:1]:
         sizes = (3, *[4] * len(names), width)
         mlp = init_mlp(jax.random.key(first), sizes, activation=names, final_activation=last, dtype=dtype)
-        check(ways, mlp, RNG.normal(size=(5, 3)).astype(dtype))
+        assert_within_bounds(ways, mlp, RNG.normal(size=(5, 3)).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_narrow_networks_have_the_value_of_mlp_forward_and_a_wide_jacobian(dtype):
+def test_16_bit_networks_have_a_float32_jacobian(dtype):
     mlp = init_mlp(jax.random.key(0), (3, 8, 4), activation="sigmoid", dtype=jnp.dtype(dtype))
     x = RNG.normal(size=(5, 3)).astype(jnp.dtype(dtype))
     y, jacobian, second = mlp_laplacian(mlp, x)
     np.testing.assert_array_equal(y, mlp_forward(mlp, x))
     assert jacobian.dtype == second.dtype == np.float32
-    check(WAYS["public"], mlp, x)
+    assert_within_bounds(WAYS["public"], mlp, x)
 
 
-def test_forward_and_backward_agree():
+def test_forward_and_backward_jacobians_agree():
     for sizes, backward in (((2, 9, 9, 5), False), ((5, 9, 7, 1), True), ((4, 3), False), ((5, 9, 1), False)):
         assert xla_derivatives.backward_is_cheaper(sizes) == backward
         mlp = init_mlp(jax.random.key(0), sizes, activation="tanh", final_activation="identity")
@@ -99,7 +100,7 @@ def test_forward_and_backward_agree():
         np.testing.assert_allclose(y, mlp_forward(mlp, x), rtol=1e-6, atol=1e-6)
 
 
-def test_own_callables_have_jaxs_derivatives():
+def test_custom_activations_have_jaxs_derivatives():
     def gated(z):  # takes a whole row, not one unit at a time
         return z * jax.nn.sigmoid(jnp.sum(z, -1, keepdims=True))
 
@@ -135,24 +136,24 @@ def test_own_callables_have_jaxs_derivatives():
 # --- laws ---
 
 
-def close(found, expected):
+def assert_close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 
 @pytest.mark.parametrize("function", [mlp_value_and_jacobian, mlp_laplacian])
-def test_vmap_over_rows_and_members(function):
+def test_vmap_over_rows_and_members_equals_a_loop(function):
     one = init_mlp(jax.random.key(0), (3, 8, 2), activation="gelu")
     members = jax.tree.map(lambda a: jnp.stack([a, 2 * a, -a]), one)
     x = RNG.normal(size=(3, 4, 3)).astype(np.float32)
     each = [jax.tree.map(lambda a, i=i: a[i], members) for i in range(3)]
     own, shared = jax.vmap(function)(members, x), jax.vmap(function, (0, None))(members, x[0])
     for i, mlp in enumerate(each):
-        close(jax.tree.map(lambda a, i=i: a[i], own), function(mlp, x[i]))
-        close(jax.tree.map(lambda a, i=i: a[i], shared), function(mlp, x[0]))
-    close(jax.vmap(jax.vmap(function, (None, 0)), (None, 0))(one, x), function(one, x))
+        assert_close(jax.tree.map(lambda a, i=i: a[i], own), function(mlp, x[i]))
+        assert_close(jax.tree.map(lambda a, i=i: a[i], shared), function(mlp, x[0]))
+    assert_close(jax.vmap(jax.vmap(function, (None, 0)), (None, 0))(one, x), function(one, x))
 
 
-def test_integers_and_empty_layers():
+def test_integers_and_empty_layers_have_derivatives():
     mlp = MLP([([[1.0, 2.0]], [0.5, 0.5])], final_activation="square")
     y, jacobian = mlp_value_and_jacobian(mlp, [3])
     assert y.tolist() == [12.25, 42.25]
@@ -163,7 +164,7 @@ def test_integers_and_empty_layers():
     np.testing.assert_array_equal(second, np.zeros((4, 3)))
 
 
-def test_nan_and_infinity_pass_through():
+def test_nan_stays_in_its_row_and_saturated_units_have_slope_0():
     mlp = init_mlp(jax.random.key(0), (2, 4, 1), activation="tanh")
     _, jacobian = mlp_value_and_jacobian(mlp, np.array([[np.nan, 0], [1, 1]], np.float32))
     assert np.isnan(jacobian[0]).all()
@@ -237,10 +238,10 @@ def test_transforms_agree_with_the_closed_forms(name):
     found = jax.jit(transform)(X)
     if isinstance(found, jax.Array) and found.shape == (4, 3, 3):
         found = jnp.trace(found, axis1=-2, axis2=-1)
-    close(found, expected(*map(np.asarray, mlp_laplacian(MLP_OF_TRANSFORMS, X))))
+    assert_close(found, expected(*map(np.asarray, mlp_laplacian(MLP_OF_TRANSFORMS, X))))
 
 
-def test_divided_rows():
+def test_rows_divided_among_devices_give_the_same_derivatives():
     mesh = jax.make_mesh((2,), ("rows",))
     rows = jax.sharding.PartitionSpec("rows")
     mlp = init_mlp(jax.random.key(0), (3, 8, 2), activation="tanh")

@@ -43,7 +43,7 @@ except ValueError as error:
 """
 
 
-def test_two_processes_of_jax_distributed(tmp_path):
+def test_two_processes_evaluate_their_shares_of_the_rows(tmp_path):
     rows = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
     with socket.socket() as free:

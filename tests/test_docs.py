@@ -29,7 +29,7 @@ def blocks(page):
 
 
 @pytest.fixture
-def _as_a_reader(tmp_path, monkeypatch):
+def _empty_folder_and_default_settings(tmp_path, monkeypatch):
     """Lets a page run in an empty folder with JAX's default settings, then restores what the page changed."""
     monkeypatch.chdir(tmp_path)
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), np.printoptions():
@@ -37,9 +37,9 @@ def _as_a_reader(tmp_path, monkeypatch):
     settings.load_profile("jaxneuron")
 
 
-@pytest.mark.usefixtures("_as_a_reader")
+@pytest.mark.usefixtures("_empty_folder_and_default_settings")
 @pytest.mark.parametrize("page", [page for page in PAGES if not page.endswith(".ko.md")])
-def test_a_page_runs(page, capfd):
+def test_a_page_prints_what_it_says(page, capfd):
     names, printed = {"__name__": "__main__"}, None
     for language, line, text in blocks(page):
         if language == "pycon":
@@ -93,7 +93,7 @@ def test_pictures_are_what_the_command_makes(tmp_path):
         assert words[0] == words[1] != [], name
 
 
-def test_every_test_that_is_named_is_there():
+def test_every_test_file_that_is_named_exists():
     """Docstrings, comments and pages name test files. Moving a test file would make such a name wrong."""
     root = DOCS.parent
     folders = [root / name for name in ("jaxneuron", "bench", "docs", "scripts", "tests")]

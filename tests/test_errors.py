@@ -213,7 +213,7 @@ def test_a_refusal_names_the_function_and_its_argument(entry, argument, value, t
     assert re.search(rf"\b{argument}\b|\blayers? \d|\bneuron \d|\bsoftmax\b", first), first
 
 
-def test_every_public_function_is_called():
+def test_these_tests_call_every_public_function():
     called = {entry.function for entry in FUNCTIONS}
     for module in (jaxneuron, convert, gates, plot):
         for name in module.__all__ if hasattr(module, "__all__") else vars(module):
@@ -298,7 +298,7 @@ def test_writers_refuse_tracers(tmp_path):
 # --- the mechanism ---
 
 
-def test_the_name_is_that_of_the_function_that_was_called():
+def test_messages_name_the_function_that_was_called():
     @public
     def inner(x):
         raise BadValue("x must be even, got 3")
@@ -315,7 +315,7 @@ def test_the_name_is_that_of_the_function_that_was_called():
     assert type(caught.value) is ValueError
 
 
-def test_types_stay_types():
+def test_bad_type_is_raised_as_a_type_error():
     @public
     def function(x):
         raise BadType("x must be a number, got str")

@@ -103,19 +103,19 @@ def put(path, content):
 
 
 @pytest.mark.parametrize("kind", [*FILES, None])
-def test_kinds(tmp_path, kind):
+def test_every_kind_of_file_is_recognised(tmp_path, kind):
     for name, content in (FILES[kind] if kind else UNKNOWN).items():
         assert kind_of(put(tmp_path / name, content)) == kind, name
 
 
 @pytest.mark.parametrize("beginning", [b"PAR1", b"FEA1", b"BZh", b"MATLAB ", b"ARROW1", b"{"])
-def test_text_that_begins_as_another_kind_is_text(tmp_path, beginning):
+def test_text_that_begins_like_another_kind_is_text(tmp_path, beginning):
     for content, name, kind in ((b",b\n1,2\n", "x", "csv"), (b",b\n", "x.csv", "csv"), (b"\n", "y", None)):
         assert kind_of(put(tmp_path / name, beginning + content)) == kind
 
 
 @pytest.mark.parametrize("length", [0x8B1F, 0x280, 0xFEFF, 0x1208, 0x5A42, 0x4B50])
-def test_a_header_may_have_any_length(tmp_path, length):
+def test_safetensors_headers_may_have_any_length(tmp_path, length):
     """A safetensors file begins with the length of its header. It can look like the start of another kind."""
     content = safetensors.numpy.save({"x": np.ones(2)})
     size = int.from_bytes(content[:8], "little")
@@ -123,12 +123,12 @@ def test_a_header_may_have_any_length(tmp_path, length):
     assert kind_of(put(tmp_path / "x", padded)) == "safetensors"
 
 
-def test_every_kind_is_told_by_something():
+def test_these_files_cover_every_kind():
     assert set(FILES) == set(KINDS) - {"foreign"}  # metadata shows that kind, not the content or the name
     assert set(FILES) > {*BEGINNINGS.values(), *MEMBERS.values(), *SUFFIXES.values()}
 
 
-def test_what_cannot_be_looked_at_has_no_kind(tmp_path):
+def test_missing_files_and_pipes_have_no_kind(tmp_path):
     assert kind_of(tmp_path / "none.onnx") is None
     os.mkfifo(tmp_path / "pipe.csv")  # opening it would wait for a writer
     assert kind_of(tmp_path / "pipe.csv") is None
@@ -187,7 +187,7 @@ def test_commands_name_the_reader_of_another_kind(tmp_path, monkeypatch, capsys,
         if command == "plot" and isinstance(FILES[kind].get("x"), list):
             continue  # plot does not take folders
         if command != "rows" and kind == "safetensors":
-            continue  # a state_dict; the next test has it
+            continue  # a state_dict, which the next test reads
         path = put(tmp_path / name, FILES[kind].get("x", b""))
         assert cli.main([name if word == "FILE" else word for word in COMMANDS[command]]) == 2
         said = capsys.readouterr().err
@@ -216,7 +216,7 @@ def test_a_state_dict_is_read_by_from_torch(tmp_path, capsys):
         from_torch(tmp_path / "net.safetensors", **GIVEN)
 
 
-def test_a_name_that_says_another_kind_leads_nobody_astray(tmp_path, capsys):
+def test_the_content_of_a_file_decides_not_its_suffix(tmp_path, capsys):
     """The command line looks at the content of a file, not at its suffix."""
     save(tmp_path / "m.npz", gates.XOR)
     assert cli.main(["info", str(tmp_path / "m.npz")]) == 0
@@ -226,7 +226,7 @@ def test_a_name_that_says_another_kind_leads_nobody_astray(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("4 arrays, without activations")
 
 
-def test_names_for_a_shell_and_for_python_are_quoted(tmp_path, monkeypatch, capsys):
+def test_advice_quotes_paths_for_the_shell_and_for_python(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     put(tmp_path / "it's a net", FILES["onnx"]["x"])
     put(tmp_path / "it's rows", FILES["npz"]["x"])

@@ -39,7 +39,7 @@ def test_save_then_load_is_the_identity(path, mlp):
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, np.int64, np.int8, bool])
-def test_every_bit_of_every_dtype_comes_back(path, dtype):
+def test_load_returns_every_bit_of_every_dtype(path, dtype):
     # Random bytes, so among them may be subnormal numbers and NaNs with payloads.
     dtype = jnp.dtype(dtype)
     size = dtype.itemsize
@@ -51,7 +51,7 @@ def test_every_bit_of_every_dtype_comes_back(path, dtype):
     assert bits(load(path)) == bits(MLP([(w, None)]))
 
 
-def test_wide_dtypes_stay_on_the_host_until_jax_holds_them(path, x64):
+def test_float64_is_loaded_as_numpy_arrays_if_x64_is_off(path, x64):
     save(path, MLP([(np.array([[0.1]]), np.array([0.2], np.float32))]))
     (w, b), *_ = load(path).layers
     assert w.dtype == np.float64
@@ -60,14 +60,14 @@ def test_wide_dtypes_stay_on_the_host_until_jax_holds_them(path, x64):
     assert jax.device_put(load(path)).layers[0].w.dtype == (np.float64 if x64 else np.float32)
 
 
-def test_memory_order_does_not_matter(path):
+def test_arrays_of_any_memory_order_are_saved(path):
     w = np.asfortranarray(np.arange(6.0, dtype=np.float32).reshape(2, 3))
     save(path, MLP([(w, None), (w.T[:, ::-1], None)]))
     assert load(path).layers[0].w.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert load(path).layers[1].w.tolist() == [[3, 0], [4, 1], [5, 2]]
 
 
-def test_ten_layers_come_back_in_order(path):
+def test_twelve_layers_are_loaded_in_order(path):
     mlp = MLP(
         [(np.full((1, 1), i, np.float32), None) for i in range(12)], tuple(["relu", "tanh"] * 5 + ["elu"])
     )
@@ -76,7 +76,7 @@ def test_ten_layers_come_back_in_order(path):
     assert load(path).activations == mlp.activations
 
 
-def test_the_format(path):
+def test_a_file_has_these_tensors_and_metadata(path):
     save(path, gates.XOR)
     with safetensors.safe_open(path, "numpy") as file:
         assert sorted(file.keys()) == ["layers.0.b", "layers.0.w", "layers.1.b", "layers.1.w"]
@@ -85,7 +85,7 @@ def test_the_format(path):
         }  # fmt: skip
 
 
-def test_names_make_version_2(path):
+def test_names_of_inputs_and_outputs_need_version_2(path):
     named = MLP(gates.XOR.layers, inputs=["left", "right"], outputs=("xor",))
     save(path, named)
     with safetensors.safe_open(path, "numpy") as file:
@@ -98,7 +98,7 @@ def test_names_make_version_2(path):
     assert (load(path).inputs, load(path).outputs) == (None, ("xor",))
 
 
-def test_values_make_version_2(path):
+def test_activations_with_parameters_need_version_2(path):
     layers = [(np.ones((1, 1), np.float32), None)] * 3
     save(path, MLP(layers, (LeakyReLU(0.2), "mish"), HardTanh(0, 2)))
     with safetensors.safe_open(path, "numpy") as file:
@@ -117,7 +117,7 @@ def test_values_make_version_2(path):
 # --- refusals ---
 
 
-def test_a_path_must_be_one():
+def test_a_path_that_is_an_integer_is_refused():
     for call in (lambda: save(3, gates.XOR), lambda: load(3)):
         with pytest.raises(
             TypeError, match=r"^(save|load): path must be a string or a path, got int; pass a string$"
@@ -125,7 +125,7 @@ def test_a_path_must_be_one():
             call()
 
 
-def test_own_callables_cannot_be_saved(tmp_path):
+def test_custom_activations_cannot_be_saved(tmp_path):
     with pytest.raises(
         ValueError, match=r"save: activations must have names to be saved, got .*; use one of jaxneuron's"
     ):
@@ -135,7 +135,7 @@ def test_own_callables_cannot_be_saved(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def written(path, tensors=None, **metadata):
+def write_file(path, tensors=None, **metadata):
     tensors = {"layers.0.w": np.ones((2, 2)), "layers.1.w": np.ones((2, 1))} if tensors is None else tensors
     good = {
         "format": "jaxneuron",
@@ -182,16 +182,16 @@ def written(path, tensors=None, **metadata):
         ({"layers.0.w": np.ones((2, 3)), "layers.0.b": np.ones(2)}, {}, "holds no whole network: layer 0: b must have shape (3,)"),
     ],
 )  # fmt: skip
-def test_foreign_files(tmp_path, tensors, metadata, message):
+def test_foreign_files_are_refused(tmp_path, tensors, metadata, message):
     path = tmp_path / "foreign.safetensors"
-    written(path, tensors, **metadata)
+    write_file(path, tensors, **metadata)
     with pytest.raises(ValueError, match=re.escape(f"load: {path} ") + ".*" + re.escape(message)):
         load(path)
 
 
-def test_truncated_files(tmp_path):
+def test_truncated_files_are_refused(tmp_path):
     path = tmp_path / "short.safetensors"
-    written(path)
+    write_file(path)
     whole = path.read_bytes()
     for length in (0, 4, 8, 20, len(whole) - 1):
         path.write_bytes(whole[:length])
@@ -208,7 +208,7 @@ def test_truncated_files(tmp_path):
         load(tmp_path)
 
 
-def test_dtypes_that_are_not_evaluated(tmp_path):
+def test_float8_weights_are_refused(tmp_path):
     path = tmp_path / "f8.safetensors"
     header = json.dumps({
         "__metadata__": {"format": "jaxneuron", "format_version": "1", "activation": '"tanh"', "final_activation": '"tanh"'},
@@ -219,7 +219,7 @@ def test_dtypes_that_are_not_evaluated(tmp_path):
         load(path)
 
 
-def test_without_the_library(monkeypatch, tmp_path):
+def test_save_and_load_without_safetensors_name_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     for call in (lambda: save(tmp_path / "a", gates.XOR), lambda: load(tmp_path / "a")):
         with pytest.raises(

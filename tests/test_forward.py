@@ -35,18 +35,20 @@ affines = st.one_of(neurons(SIZES), layers(SIZES, SIZES))
 # --- truth ---
 
 
-def test_the_class_notes():
+def test_examples_of_the_class_notes_are_right():
     neuron_11 = Affine([1, 1], -1.5)
     assert affine(neuron_11, [0, 1]) == -0.5
     assert affine(Affine([-1, -1], 0.5), [0, 0]) == 0.5
     assert (affine(neuron_11, [[0, 0], [0, 1], [1, 0], [1, 1]]) > 0).tolist() == [False, False, False, True]
-    np.testing.assert_array_max_ulp(*two(neuron(Affine([0.5, 0.5], -0.7), [1, 1]), 0.574442516811659), 2)
+    np.testing.assert_array_max_ulp(
+        *in_the_same_dtype(neuron(Affine([0.5, 0.5], -0.7), [1, 1]), 0.574442516811659), 2
+    )
     layer = stack_neurons([jaxneuron.gates.AND, jaxneuron.gates.OR, jaxneuron.gates.NAND])
     truth = [0.45016600268752216, 0.574442516811659, 0.549833997312478]
-    np.testing.assert_array_max_ulp(*two(neuron(layer, [0, 1]), truth), 2)
+    np.testing.assert_array_max_ulp(*in_the_same_dtype(neuron(layer, [0, 1]), truth), 2)
 
 
-def two(found, truth):
+def in_the_same_dtype(found, truth):
     return np.asarray(found), np.asarray(truth, found.dtype)
 
 
@@ -127,7 +129,7 @@ def test_a_layer_is_its_neurons_side_by_side(several, data):
 
 
 @given(mlps_and_inputs(batch=[(0,), (1,), (7,)]))
-def test_vmap_is_a_loop_is_the_batch(mlp_and_x):
+def test_batch_vmap_and_loop_within_bound(mlp_and_x):
     mlp, x = mlp_and_x
     assert_within_error_bound(mlp, x, mlp_forward(mlp, x))
     assert_within_error_bound(mlp, x, jax.vmap(mlp_forward, in_axes=(None, 0))(mlp, x))
@@ -135,7 +137,7 @@ def test_vmap_is_a_loop_is_the_batch(mlp_and_x):
         assert_within_error_bound(mlp, row, mlp_forward(mlp, row))
 
 
-def test_rows_keep_apart():
+def test_rows_do_not_affect_each_other():
     mlp = init_mlp(jax.random.key(0), (3, 4, 2), activation="tanh", final_activation="softmax")
     x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     assert_rows_independent(lambda rows: mlp_forward(mlp, rows), x)
@@ -143,7 +145,7 @@ def test_rows_keep_apart():
 
 
 @pytest.mark.parametrize("function", [affine, neuron])
-def test_vmap_over_parameters(function):
+def test_vmap_over_parameters_within_bound(function):
     rng = np.random.default_rng(0)
     stack = Affine(rng.normal(size=(5, 3, 2)).astype(np.float32), rng.normal(size=(5, 2)).astype(np.float32))
     x = rng.normal(size=(4, 3)).astype(np.float32)
@@ -155,7 +157,7 @@ def test_vmap_over_parameters(function):
 
 
 @given(ensembles((1, 3)), st.booleans(), st.data())
-def test_ensembles_and_populations(stack, own_rows, data):
+def test_vmap_over_members_within_bound(stack, own_rows, data):
     members = [jax.tree.map(lambda leaf, i=i: leaf[i], stack) for i in range(len(stack.layers[0].w))]
     x = np.stack([data.draw(inputs(mlp, batch=[(2,)])) for mlp in members])
     y = jax.vmap(mlp_forward, in_axes=(0, 0) if own_rows else (0, None))(stack, x if own_rows else x[0])
@@ -163,7 +165,7 @@ def test_ensembles_and_populations(stack, own_rows, data):
         assert_within_error_bound(mlp, x[i] if own_rows else x[0], y[i])
 
 
-def test_inside_jit_scan_and_shard_map():
+def test_jit_scan_and_shard_map_give_the_same_outputs():
     mlp = init_mlp(jax.random.key(0), (3, 4, 3))
     x = jnp.linspace(-1, 1, 12).reshape(4, 3)
     expected = np.asarray(mlp_forward(mlp, x))
@@ -185,7 +187,7 @@ def test_inside_jit_scan_and_shard_map():
     )  # the forward pass stays differentiable
 
 
-def test_promotion():
+def test_outputs_have_the_promoted_dtype():
     default = jnp.zeros(()).dtype
     half = Affine(jnp.ones((2, 1), jnp.float16), jnp.ones(1, jnp.float16))
     assert affine(half, [1, 2]).dtype == affine(half, [True, False]).dtype == jnp.float16
@@ -196,7 +198,7 @@ def test_promotion():
     assert neuron(Affine(np.ones(2, np.float64), None), np.ones(2, np.float64)).dtype == default
 
 
-def test_halves_are_summed_in_float32():
+def test_16_bit_products_are_summed_in_float32():
     # bfloat16 cannot hold 1 + 2^-9. The activation gets this sum in float32.
     seen = []
 
@@ -209,7 +211,7 @@ def test_halves_are_summed_in_float32():
     assert seen == [jnp.float32]
 
 
-def test_float32_is_float32_unless_the_user_lowers_it():
+def test_float32_products_have_full_precision_by_default():
     mlp, x = init_mlp(jax.random.key(0), (3, 4, 2)), jnp.ones((5, 3))
 
     def precisions():
@@ -230,7 +232,7 @@ def test_a_network_compiles_once_for_each_shape():
         assert_compiles_once(mlp_forward, (mlp, rows), (mlp, rows[:3]))
 
 
-def test_nan_and_infinity_pass_through():
+def test_nan_stays_in_its_row_and_infinities_give_limits():
     params = Affine([1.0, 1.0], 0.0)
     assert np.isnan(affine(params, [jnp.nan, 1.0]))
     assert np.isnan(affine(params, [jnp.inf, -jnp.inf]))
@@ -240,12 +242,12 @@ def test_nan_and_infinity_pass_through():
     assert np.isnan(np.asarray(rows))[:, 0].tolist() == [True, False]
 
 
-def test_numbers_too_large_for_float32_are_infinite_in_silence(x64):
+def test_numbers_too_large_for_float32_become_infinity(x64):
     assert np.isinf(affine(Affine([1.0, 1.0], 0.0), [1e39, 1.0])) == (not x64)
     assert neuron(Affine([1.0, 1.0], 0.0), np.array([1e39, 1.0])) == 1
 
 
-def test_arrays_from_elsewhere():
+def test_jax_array_protocol_and_mixed_lists_are_read():
     class Wrapped:
         def __jax_array__(self):
             return jnp.ones(2)

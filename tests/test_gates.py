@@ -20,13 +20,13 @@ def test_truth_tables(gate, truth):
     assert (np.asarray(outputs).reshape(-1) > 0.5).astype(int).tolist() == truth
 
 
-def test_weights_of_the_class_notes():
+def test_gates_have_the_weights_of_the_class_notes():
     for gate, w, b in ((gates.AND, 0.5, -0.7), (gates.OR, 0.5, -0.2), (gates.NAND, -0.5, 0.7)):
         assert gate.w.tolist() == [w, w]
         assert gate.b == b
 
 
-def test_xor_is_or_and_nand_feeding_and_made_steeper():
+def test_xor_is_made_of_steeper_or_nand_and_and():
     hidden, last = gates.XOR.layers
     steepness = hidden.w[0, 0] / gates.OR.w[0]
     assert np.array_equal(hidden.w, steepness * np.stack([gates.OR.w, gates.NAND.w], axis=1))
@@ -56,7 +56,7 @@ def test_refusals(params, error, message):
         gates.truth_table(params)
 
 
-def test_tables_of_other_widths():
+def test_truth_tables_of_other_widths():
     inputs, outputs = gates.truth_table(Affine([1.0, 1.0, 1.0], -2.5))
     assert inputs.shape == (8, 3)
     assert (outputs > 0.5).tolist() == [False] * 7 + [True]

@@ -43,7 +43,7 @@ def bits(mlp):
 # --- functions that make a stack, one for each source (docs/guides/import.md) ---
 
 
-def test_networks_of_one_structure_and_arrays_of_any_library_stack():
+def test_networks_stacked_in_any_way_give_the_same_outputs():
     networks = [INIT(key) for key in jax.random.split(jax.random.key(0), 4)]
     y = np.stack([mlp_forward(mlp, ROWS) for mlp in networks])
     pairs = [[np.stack([getattr(m.layers[i], n) for m in networks]) for n in "wb"] for i in range(2)]
@@ -66,7 +66,7 @@ def test_networks_of_one_structure_and_arrays_of_any_library_stack():
 # --- functions that take a stack ---
 
 
-def test_a_file_holds_a_stack_with_every_bit(tmp_path):
+def test_save_and_load_keep_every_bit_of_a_stack(tmp_path):
     path = tmp_path / "stack.safetensors"
     for mlp in (
         stack(),
@@ -104,7 +104,7 @@ def test_summary_counts_all_members():
         ]
 
 
-def test_a_ray_actor_gives_each_row_all_members(tmp_path):
+def test_row_evaluator_gives_each_row_the_outputs_of_all_members(tmp_path):
     save(tmp_path / "stack.safetensors", stack())
     y = evaluate(stack(), ROWS)
     for model in (stack(), tmp_path / "stack.safetensors"):
@@ -127,7 +127,7 @@ def of_vmap_twice():
 
 
 @pytest.mark.parametrize("take", [lambda mlp, path: save(path, mlp), lambda mlp, path: evaluate(mlp, ROWS), lambda mlp, path: jaxneuron.Evaluator(mlp), lambda mlp, path: jaxneuron.RowEvaluator(mlp)])  # fmt: skip
-def test_members_must_be_as_many_in_every_array(take, tmp_path):
+def test_all_arrays_must_have_the_same_number_of_members(take, tmp_path):
     with pytest.raises(ValueError, match=r"layer 1: w must have a leading axis of 4 members, as layer 0's w \(4, 3, 5\), got \(3, 5, 2\); stack"):  # fmt: skip
         take(uneven(), tmp_path / "x")
     with pytest.raises(ValueError, match=r"layer 0: w must have shape .* got \(1, 4, 3, 5\)"):
@@ -135,7 +135,7 @@ def test_members_must_be_as_many_in_every_array(take, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_names_are_those_of_all_members():
+def test_networks_with_different_names_do_not_stack():
     with pytest.raises(ValueError, match=r"(?i)mismatch|metadata"):  # an error of JAX
         jax.tree.map(lambda *a: np.stack(a), *(MLP([([[1.0]], None)], inputs=[name]) for name in "ab"))
     with pytest.raises(ValueError, match="inputs must hold 3 names, one for each of the rows of the first"):

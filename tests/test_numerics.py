@@ -41,7 +41,7 @@ SETS = () if library.missing() else library.instruction_sets()
 WAYS = ("xla", *dict.fromkeys((*SETS[:1], *SETS[-1:])))
 
 
-def by(way, function):
+def computed_by(way, function):
     """Returns the activation as a function of a vector. The kernel evaluates neurons with one weight of 1."""
     if way == "xla":
         return jax.jit(resolve(function))
@@ -79,8 +79,8 @@ def score(function, dtype, z, call=None):
     return scores(function, dtype, z, {"": call or jax.jit(resolve(function))})[""]
 
 
-def by_every_way(function, dtype, z):
-    return scores(function, dtype, z, {way: by(way, function) for way in WAYS}).items()
+def scores_by_every_way(function, dtype, z):
+    return scores(function, dtype, z, {way: computed_by(way, function) for way in WAYS}).items()
 
 
 # --- truth ---
@@ -95,9 +95,9 @@ def swept(function, z):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=str)
-def test_float32_over_all_exponents(function):
+def test_float32_within_bound_over_all_exponents(function):
     z = swept(function, strided() if isinstance(function, str) else strided()[::8])
-    for way, found in by_every_way(function, "float32", z):
+    for way, found in scores_by_every_way(function, "float32", z):
         assert found.ulps <= facts_of(function).ulp[0], way
         assert (found.falls, found.outside) == (0, 0), way
         if function in ("cr_sigmoid", "cr_tanh"):
@@ -107,19 +107,21 @@ def test_float32_over_all_exponents(function):
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=str)
-def test_float64_over_all_exponents(function):
+def test_float64_within_bound_over_all_exponents(function):
     with jax.enable_x64(True):
         z = swept(function, sweeps.sample64(7000)[:: 3 if isinstance(function, str) else 8])
-        for way, found in by_every_way(function, "float64", z):
+        for way, found in scores_by_every_way(function, "float64", z):
             assert found.ulps <= facts_of(function).ulp[1], way
             assert found.outside == 0, way
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("function", FUNCTIONS, ids=str)
-def test_every_16_bit_number(function, dtype):
+def test_every_16_bit_number_within_bound(function, dtype):
     for stretch in sweeps.blocks(dtype, 1):
-        for way, found in by_every_way(function, dtype, swept(function, sweeps.block(dtype, *stretch))):
+        for way, found in scores_by_every_way(
+            function, dtype, swept(function, sweeps.block(dtype, *stretch))
+        ):
             # The error in float32 and the rounding to 16 bits. Products that nearly underflow may lose bits.
             assert found.ulps <= (0.5 if facts_of(function).nearest16 else 0.6), way
             assert (found.falls, found.outside) == (0, 0), way
@@ -131,10 +133,10 @@ def test_every_16_bit_number(function, dtype):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("function", ["sin", Sin(30.0), Sin(-0.37)], ids=str)
-def test_sines_of_large_numbers(function, way):
+def test_sines_of_large_numbers_within_1_ulp(function, way):
     rng = np.random.default_rng(0)
     z = np.ldexp(rng.uniform(0.5, 1, 2000), rng.integers(17, 120, 2000)) * rng.choice([-1, 1], 2000)
-    found = scores(function, "float32", np.sort(z.astype(np.float32)), {way: by(way, function)})[way]
+    found = scores(function, "float32", np.sort(z.astype(np.float32)), {way: computed_by(way, function)})[way]
     assert found.ulps <= 1
 
 
@@ -158,7 +160,7 @@ def test_log_softmax_within_its_bound(units, way):
 
 
 @pytest.mark.parametrize("units", [1, 2, 7, 1000])
-def test_softmax_within_its_factor(units):
+def test_softmax_within_its_relative_bound(units):
     rng = np.random.default_rng(units)
     z = (rng.normal(size=(20, units)) * rng.choice([0.1, 3, 25], (20, 1)) + 33.7).astype(np.float32)
     for dtype in ("float32", "float64"):
@@ -174,16 +176,16 @@ def test_softmax_within_its_factor(units):
         )
 
 
-def test_the_polynomials_are_what_they_say():
+def test_the_polynomials_equal_those_by_mpmath():
     for f in (FLOAT32, FLOAT64):
         for name, coefficients in polynomials(f).items():
             assert (np.array(getattr(f, name), f.number) == coefficients).all(), name
 
 
-def test_logarithms_of_two():
-    for f, digits in ((FLOAT32, 8), (FLOAT64, 11)):  # bits of the largest exponent
+def test_ln2_is_exact_in_two_parts():
+    for f, exponent_bits in ((FLOAT32, 8), (FLOAT64, 11)):  # bits of the largest exponent
         first, rest = f.ln2
-        assert first * 2.0 ** (f.fraction_bits + 1 - digits) % 1 == 0
+        assert first * 2.0 ** (f.fraction_bits + 1 - exponent_bits) % 1 == 0
         assert abs(oracle.MP.log(2) - first - rest) < first * 2.0 ** -(f.fraction_bits + 14)
 
 
@@ -201,7 +203,7 @@ def test_monotone_between_neighbours(function, dtype):
             assert_monotone(f, over=window)
 
 
-def test_closed_intervals():
+def test_results_stay_in_their_closed_interval():
     for function, (low, high) in {
         "sigmoid": (0, 1),
         "cr_sigmoid": (0, 1),
@@ -224,7 +226,7 @@ def digest(y):
     return hashlib.sha256(np.asarray(y).tobytes()).hexdigest()
 
 
-def blocks_digests(function):
+def outputs_on_the_block(function):
     """Yields the outputs of cr_sigmoid or cr_tanh on the block, for every way to call it."""
     f, z = getattr(jaxneuron, function), block()
     wide = z.reshape(-1, 8)
@@ -243,12 +245,12 @@ def blocks_digests(function):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("function", FUNCTIONS, ids=str)
-def test_the_same_bits_by_every_instruction_set_with_fused_multiply_add(function, dtype):
+def test_every_instruction_set_with_fma_gives_the_same_bits(function, dtype):
     with jax.enable_x64(dtype == "float64"):
         z = strided()[::7] if dtype == "float32" else sweeps.sample64(7000)
-        found = {way: digest(by(way, function)(z)) for way in SETS if way != "baseline"}
+        found = {way: digest(computed_by(way, function)(z)) for way in SETS if way != "baseline"}
         found |= (
-            {"xla": digest(by("xla", function)(z))}
+            {"xla": digest(computed_by("xla", function)(z))}
             if found and function in ("cr_sigmoid", "cr_tanh") and dtype == "float32"
             else {}
         )
@@ -256,8 +258,8 @@ def test_the_same_bits_by_every_instruction_set_with_fused_multiply_add(function
 
 
 @pytest.mark.parametrize("function", ["cr_sigmoid", "cr_tanh"])
-def test_the_same_bits_however_it_is_called(function):
-    found = {way: digest(y) for way, y in blocks_digests(function)}
+def test_every_way_to_call_gives_the_same_bits(function):
+    found = {way: digest(y) for way, y in outputs_on_the_block(function)}
     assert len(set(found.values())) == 1, found
 
 
@@ -273,7 +275,7 @@ for function in (*sweeps.FUNCTIONS, *sweeps.VALUES[::3]):
 
 
 @pytest.mark.parametrize("isa", ["AVX2", "AVX"])  # CPUs with FMA, and without
-def test_the_same_bits_and_bounds_on_lesser_machines(isa):
+def test_cpus_without_avx512_give_the_same_bits_and_bounds(isa):
     done = subprocess.run(
         [sys.executable, "-c", OTHER_MACHINE], capture_output=True, text=True, check=False,
         env={**os.environ, "XLA_FLAGS": f"--xla_cpu_max_isa={isa}", "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -295,7 +297,7 @@ MUTANTS = {
 
 @pytest.mark.cpu  # on a device that keeps subnormal numbers one mutant has no error
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_mutants_are_found(mutant):
+def test_the_sweep_finds_every_mutant(mutant):
     source, (old, new) = inspect.getsource(correct), MUTANTS[mutant]
     assert source.count(old) == 1
     module = types.ModuleType("mutant")
@@ -304,7 +306,7 @@ def test_mutants_are_found(mutant):
     assert found.nearest < found.inputs
 
 
-def test_the_sweep_counts_what_it_says():
+def test_the_sweep_counts_every_kind_of_error():
     z = np.float32([-2, -1, 1, 2])
     exact = 1 / (1 + np.exp(-z.astype(np.float64)))
     good = exact.astype(np.float32)
@@ -321,7 +323,7 @@ def test_the_sweep_counts_what_it_says():
     assert found([*good[:3], math.nan]).ulps == math.inf
 
 
-def test_a_value_beside_the_middle_is_not_moved_into_it(monkeypatch):
+def test_a_value_next_to_a_midpoint_is_not_rounded_as_a_tie(monkeypatch):
     middle = 1 + 3 * 2.0**-24
     for first, rest, nearest in (
         (np.nextafter(middle, 0), 0.4, 1 + 2.0**-23),
@@ -333,7 +335,7 @@ def test_a_value_beside_the_middle_is_not_moved_into_it(monkeypatch):
         assert sweeps.rounded("", np.zeros(1), np.array([first]), 2.0**-50, "float32") == nearest
 
 
-def test_middles_are_decided_exactly():
+def test_midpoints_are_decided_exactly():
     # sigmoid(3 * 2^-23) is 3e-22 less than 1/2 + 3 * 2^-25, a midpoint of two float32 numbers. float64 cannot
     # tell them apart.
     z = np.array([3 * 2.0**-23, -3 * 2.0**-24])

@@ -35,7 +35,7 @@ def network(sizes=(2, 3, 1), **kwargs):
 # --- truth: counts ---
 
 
-def test_counts_of_the_class_notes():
+def test_counts_equal_those_of_the_class_notes():
     neuron = Affine([0.5, 0.5], -0.7)
     layer = stack_neurons([neuron, neuron, neuron])
     assert parameter_count(neuron) == dense_parameter_count((2, 1)) == 3
@@ -48,9 +48,9 @@ def test_counts_of_the_class_notes():
 def test_parameter_count_is_the_formula_less_missing_biases(mlp):
     sizes = [len(mlp.layers[0].w), *(layer.w.shape[1] for layer in mlp.layers)]
     without = sum(layer.w.shape[1] for layer in mlp.layers if layer.b is None)
-    held = sum(leaf.size for leaf in jax.tree.leaves(mlp))
-    assert parameter_count(mlp) == held == dense_parameter_count(sizes) - without
-    assert sum(parameter_count(layer) for layer in mlp.layers) == held
+    total = sum(leaf.size for leaf in jax.tree.leaves(mlp))
+    assert parameter_count(mlp) == total == dense_parameter_count(sizes) - without
+    assert sum(parameter_count(layer) for layer in mlp.layers) == total
 
 
 @given(neurons(SIZES))
@@ -60,7 +60,7 @@ def test_a_neuron_has_n_plus_one_parameters(neuron):
     assert dense_parameter_count((n, 1)) == n + 1
 
 
-def test_parameter_count_is_exact_where_int32_is_not():
+def test_parameter_count_is_exact_beyond_int32():
     shapes = [
         Affine(jax.ShapeDtypeStruct((10**6, 10**6), np.float32), jax.ShapeDtypeStruct((10**6,), np.float32))
     ]
@@ -68,7 +68,7 @@ def test_parameter_count_is_exact_where_int32_is_not():
     assert parameter_count(mlp) == dense_parameter_count((10**6, 10**6)) == 10**12 + 10**6
 
 
-def test_summary():
+def test_summary_is_a_table_of_the_layers():
     mlp = MLP([(np.ones((2, 1000), np.float32), None), (np.ones((1000, 1)), [0.5])], jnp.tanh, "identity")
     assert summary(mlp).splitlines() == [
         "layer  w          b     activation  parameters",
@@ -94,7 +94,7 @@ def test_stacked_neurons_are_columns(neurons):
 @pytest.mark.parametrize(
     ("activation", "gain"), [("sigmoid", 1), ("tanh", 1), ("silu", 1), ("relu", 2), ("elu", 2)]
 )
-def test_init_variance(activation, gain):
+def test_initial_weights_have_the_variance_for_their_activation(activation, gain):
     mlp = network((400, 500, 3), activation=activation, final_activation="identity")
     w = np.asarray(mlp.layers[0].w, np.float64)
     # 200,000 draws: the sample variance is within 5 standard errors of a normal distribution. The standard
@@ -104,7 +104,7 @@ def test_init_variance(activation, gain):
     assert not any(np.asarray(layer.b).any() for layer in mlp.layers)
 
 
-def test_init_dtype_and_key():
+def test_init_mlp_takes_a_dtype_and_splits_its_key():
     assert {leaf.dtype.name for leaf in jax.tree.leaves(network())} == {jnp.zeros(()).dtype.name}
     assert {leaf.dtype.name for leaf in jax.tree.leaves(network(dtype=jnp.bfloat16))} == {"bfloat16"}
     assert not np.array_equal(network((3, 3, 3)).layers[0].w, network((3, 3, 3)).layers[1].w)
@@ -114,7 +114,7 @@ def test_init_dtype_and_key():
 # --- laws: the tree ---
 
 
-def test_leaves_are_arrays_alone_and_paths_have_names():
+def test_leaves_are_arrays_with_named_paths():
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(network())]
     assert paths == [".layers[0].w", ".layers[0].b", ".layers[1].w", ".layers[1].b"]
 
@@ -140,7 +140,7 @@ def test_transforms_may_put_anything_into_the_tree():
     assert jax.vmap(mlp_forward, in_axes=(axes, None))(population, jnp.ones(2)).shape == (5, 1)
 
 
-def test_copies_and_pickles_are_whole():
+def test_copies_and_pickles_equal_the_network():
     mlp = network(activation=("tanh",))
     for twin in (
         copy.copy(mlp),
@@ -155,25 +155,25 @@ def test_copies_and_pickles_are_whole():
         mlp.activation = "relu"
 
 
-def test_numbers_lists_and_arrays_are_welcome():
+def test_layers_may_be_lists_arrays_and_iterators():
     mlp = MLP([([[1, 2], [3, 4]], [0, 0]), Affine(jnp.ones((2, 1)), np.zeros(1))])
     assert [leaf.shape for leaf in jax.tree.leaves(mlp)] == [(2, 2), (2,), (2, 1), (1,)]
     assert MLP(iter([([[1.0]], None)]), activation=[]).activations == ("sigmoid",)
 
 
-def test_a_bare_number_takes_the_dtype_beside_it():
+def test_a_bias_that_is_a_python_number_has_the_dtype_of_w():
     neuron = Affine(jnp.ones(2, jnp.float16), -0.5)
     assert jaxneuron.affine(neuron, jnp.ones(2, jnp.float16)).dtype == jnp.float16
     wide = Affine(jnp.ones(2, jnp.float16), np.float64(-0.5))
     assert jaxneuron.affine(wide, jnp.ones(2, jnp.float16)).dtype == jnp.zeros(()).dtype
 
 
-def test_counting_takes_what_evaluation_takes():
+def test_parameter_count_takes_numbers_and_lists():
     assert parameter_count(Affine(np.ones(2), -0.7)) == 3
     assert parameter_count(Affine(np.ones((2, 2)), [0.0, 0.0])) == 6
 
 
-def test_sizes_cost_nothing_until_they_are_filled():
+def test_huge_networks_are_counted_by_their_shapes():
     shapes = jax.eval_shape(lambda key: init_mlp(key, (500_000, 500_000, 2)), jax.random.key(0))
     assert parameter_count(shapes) == dense_parameter_count((500_000, 500_000, 2))
 
@@ -242,7 +242,7 @@ def test_names_are_part_of_the_structure():
     np.testing.assert_array_equal(mlp_forward(named, [1.0, 2.0]), mlp_forward(plain, [1.0, 2.0]))
 
 
-def test_networks_of_other_names_do_not_stack():
+def test_networks_with_different_names_do_not_stack():
     one, two = (MLP([([[1.0], [2.0]], None)], inputs=names) for names in (["a", "b"], ["b", "a"]))
     with pytest.raises(ValueError, match=r"inputs|node data|structure"):
         jax.tree.map(lambda *a: np.stack(a), one, two)

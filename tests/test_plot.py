@@ -56,7 +56,7 @@ def texts(ax):
 
 
 @pytest.mark.parametrize("name", sorted(set(BY_NAME) - set(OF_ROWS)))
-def test_a_curve_is_its_function(ax, name):
+def test_a_curve_equals_its_function(ax, name):
     assert plot_activation(name, ax=ax) is ax
     z, y = curves(ax)[name].get_data()
     assert (z[0], z[-1], len(z)) == (-8, 8, 801)
@@ -64,7 +64,7 @@ def test_a_curve_is_its_function(ax, name):
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_legend()) == ("z", f"{name}(z)", None)
 
 
-def test_sigmoid_is_the_default_with_its_marks(ax):
+def test_sigmoid_is_drawn_with_its_marks_by_default(ax):
     plot_activation(ax=ax)
     assert list(curves(ax)) == ["sigmoid"]
     assert level_lines(ax) == [0, 1]
@@ -75,7 +75,7 @@ def test_sigmoid_is_the_default_with_its_marks(ax):
     assert (stretch.get_x(), stretch.get_width()) == (-3, 6)
 
 
-def test_activations_compared(ax):
+def test_compared_activations_differ_in_colour_or_dashes(ax):
     names = sorted(set(BY_NAME) - set(OF_ROWS))
     plot_activation(*names, jnp.cos, ax=ax)
     drawn = curves(ax)
@@ -98,7 +98,7 @@ def test_activations_compared(ax):
         (jax.tree.map(lambda a: a.astype("bfloat16"), gates.NAND), [1, 1, 1, 0]),
     ],
 )
-def test_decision(ax, params, filled):
+def test_decision_shades_outputs_and_draws_the_line_of_one_half(ax, params, filled):
     assert plot_decision(params, ax=ax) is ax
     forward = mlp_forward if isinstance(params, MLP) else neuron
     (shading,) = ax.images
@@ -119,19 +119,19 @@ def test_decision(ax, params, filled):
 
 
 @pytest.mark.parametrize("b", [-50.0, 50.0, 0.0])
-def test_decision_without_a_line(ax, b):
+def test_decision_draws_no_line_if_no_output_crosses_one_half(ax, b):
     plot_decision(Affine([0.0, 0.0], b), ax=ax)
     assert not [c for c in ax.collections if isinstance(c, ContourSet)]
     faces = {line.get_markerfacecolor() for line in ax.get_lines()}
     assert faces == {"black" if b > 0 else "white"}  # 0.5 is not above 0.5
 
 
-def test_decision_of_outputs_beyond_0_and_1(ax):
+def test_decision_shades_outputs_beyond_0_and_1(ax):
     plot_decision(MLP([([[4.0], [0.0]], [0.0])], final_activation="identity"), ax=ax)
     np.testing.assert_allclose(ax.images[0].get_clim(), (-2, 6))
 
 
-def test_gates_in_one_figure():
+def test_gates_are_drawn_in_one_figure():
     figure = Figure()
     axes = plot_gates(figure)
     assert axes == figure.axes[:4]
@@ -153,7 +153,7 @@ def units(ax):
     return [len(c.get_offsets()) for c in ax.collections if c.get_label() == "units"]
 
 
-def test_network(ax):
+def test_network_shows_units_weights_and_counts(ax):
     layer = Affine(np.array([[1.0, -2.0], [0.0, 0.5], [4.0, -1.0]]), None)
     assert plot_network(MLP([layer, ([[1.0], [1.0]], [0.0])], "relu", jnp.tan), ax=ax) is ax
     assert units(ax) == [3, 2, 1]
@@ -179,7 +179,7 @@ def test_network(ax):
     assert lightness[1] - lightness[0] > 0.25  # can be told apart in greyscale
 
 
-def test_a_dozen_units_are_drawn_and_thirteen_elided(ax):
+def test_layers_of_more_than_12_units_are_elided(ax):
     plot_network(init_mlp(jax.random.key(0), (1, 12, 13, 1000)), ax=ax)
     assert units(ax) == [1, 12, 10, 10]
     assert texts(ax).count("⋮") == 2
@@ -188,7 +188,7 @@ def test_a_dozen_units_are_drawn_and_thirteen_elided(ax):
     )
 
 
-def test_elided_weights_are_those_of_the_units_drawn(ax):
+def test_only_weights_of_drawn_units_are_drawn(ax):
     w = np.zeros((13, 1))
     w[[0, 4, 5, 7, 8, 12], 0] = [1, 2, 100, 100, 3, -4]  # the units 5 to 7 are elided
     plot_network(MLP([(w, None)]), ax=ax)
@@ -209,25 +209,25 @@ def test_a_trained_network_is_drawn_quickly(ax, tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [(0, 3, 1), (2, 0, 1), (2, 3, 0), (1, 1)])
-def test_networks_with_empty_layers(ax, sizes):
+def test_networks_with_empty_layers_are_drawn(ax, sizes):
     plot_network(init_mlp(jax.random.key(0), sizes), ax=ax)
     ax.figure.canvas.draw()
     assert units(ax) == list(sizes)
 
 
-def greatest(ax):
+def greatest_errors(ax):
     return [patch.get_data().values for patch in ax.patches]
 
 
-def test_error_of_sigmoid_beside_jax(ax):
+def test_error_compares_sigmoid_with_that_of_jax_by_default(ax):
     assert plot_error(ax=ax) is ax
-    assert len(greatest(ax)) == 2
-    for values in greatest(ax):
+    assert len(greatest_errors(ax)) == 2
+    for values in greatest_errors(ax):
         assert values.shape == (256,)
         assert 0.4 < values.max() < 2.5  # 2.5 is the bound that sigmoid states
         assert values[-1] < 0.1  # sigmoid(8) is nearly 1
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    worst = [f"{values.max():.3g}" for values in greatest(ax)]
+    worst = [f"{values.max():.3g}" for values in greatest_errors(ax)]
     assert labels == [
         "correctly rounded, at most 0.5",
         f"sigmoid (jaxneuron), at most {worst[0]}",
@@ -237,7 +237,7 @@ def test_error_of_sigmoid_beside_jax(ax):
     assert ax.get_yscale() == "linear"
 
 
-def rounded(shift):
+def moved_sine(shift):
     """Returns a function that gives the correctly rounded sine, moved by `shift` floats."""
 
     def function(z):
@@ -248,8 +248,8 @@ def rounded(shift):
 
 
 def test_error_counts_ulps(ax):
-    plot_error(rounded(0), rounded(3), rounded(-1000), reference=np.sin, span=(0.1, 1.4), ax=ax)
-    none, three, thousand = greatest(ax)
+    plot_error(moved_sine(0), moved_sine(3), moved_sine(-1000), reference=np.sin, span=(0.1, 1.4), ax=ax)
+    none, three, thousand = greatest_errors(ax)
     assert none.max() <= 0.5
     assert np.median(none) > 0.45  # the greatest of 32 errors is nearly always close to 0.5
     assert ((three > 3) & (three <= 3.5)).all()
@@ -260,7 +260,7 @@ def test_error_counts_ulps(ax):
     assert "at most 1e+03" in ax.get_legend().get_texts()[-1].get_text()
 
 
-def test_error_of_subnormal_and_infinite_results(ax):
+def test_error_is_right_for_subnormal_and_infinite_results(ax):
     tiny = 2.0**-149
     cases = {
         "1.75 of the smallest": (1, 2.75 * tiny, 1.75),
@@ -276,20 +276,20 @@ def test_error_of_subnormal_and_infinite_results(ax):
         assert ulp_error(np.array([y], np.float32), np.array([exact])) == [error], case
     plot_error(lambda z: z / 0, reference=lambda z: z, ax=ax)
     ax.figure.canvas.draw()
-    assert np.isinf(greatest(ax)[0]).all()
+    assert np.isinf(greatest_errors(ax)[0]).all()
 
 
 def test_error_against_a_named_reference(ax):
     plot_error(jax.nn.softplus, reference="softplus", span=(-5, 5), ax=ax)
     assert ax.get_xlim() == (-5, 5)
-    assert 0.4 < greatest(ax)[0].max() < 20
+    assert 0.4 < greatest_errors(ax)[0].max() < 20
 
 
 @pytest.mark.parametrize(
     "draw",
     [plot_activation, lambda: plot_decision(gates.OR), lambda: plot_network(gates.XOR), plot_error],
 )
-def test_without_ax_a_new_figure(draw):
+def test_without_ax_a_new_figure_is_made(draw):
     already = plt.get_fignums()
     ax = draw()
     try:
@@ -299,7 +299,7 @@ def test_without_ax_a_new_figure(draw):
         plt.close(ax.figure)
 
 
-def test_without_fig_a_new_figure():
+def test_without_fig_a_new_figure_is_made():
     axes = plot_gates()
     try:
         assert axes[0].figure is plt.gcf()
@@ -309,112 +309,37 @@ def test_without_fig_a_new_figure():
 
 # --- refusals ---
 
+KNOWN = f"activation must be a callable or one of {', '.join(sorted(BY_NAME))}"
+REFERENCE = f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these"
+TWO_INPUTS = "plot_decision: params must have 2 inputs and 1 output, got {}; fold the other inputs into the first layer's bias, and draw one output at a time"
+STACKED = jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)
+
 
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
-        (
-            lambda: plot_activation("tanh", "sigmiod"),
-            ValueError,
-            f"plot_activation: activation must be a callable or one of {', '.join(sorted(BY_NAME))}, got 'sigmiod'; did you mean 'sigmoid'?",
-        ),
-        (
-            lambda: plot_activation("softmax"),
-            ValueError,
-            "plot_activation: softmax is not elementwise, so it has no curve; pass another activation",
-        ),
-        (
-            lambda: plot_activation(jnp.sum),
-            ValueError,
-            "plot_activation: sum must give float32 (801,) for float32 (801,), got float32 (); use an elementwise function that keeps its dtype",
-        ),
-        (
-            lambda: plot_decision([[0.5, 0.5], 0.1]),
-            TypeError,
-            "plot_decision: params must be an Affine or an MLP, got list; pass Affine(w, b) or MLP(layers)",
-        ),
-        (
-            lambda: plot_decision(Affine([1.0, 2.0, 3.0], 0.0)),
-            ValueError,
-            "plot_decision: params must have 2 inputs and 1 output, got 3 and 1; fold the other inputs into the first layer's bias, and draw one output at a time",
-        ),
-        (
-            lambda: plot_decision(make_qlknn.folded_qlknn()),
-            ValueError,
-            "plot_decision: params must have 2 inputs and 1 output, got 10 and 8; fold the other inputs into the first layer's bias, and draw one output at a time",
-        ),
-        (
-            lambda: plot_decision(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
-            ValueError,
-            "plot_decision: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 2); evaluate stacked networks with jax.vmap",
-        ),
-        (
-            lambda: plot_network(gates.AND),
-            TypeError,
-            "plot_network: mlp must be an MLP, got Affine; pass MLP([layer]) for a layer",
-        ),
-        (
-            lambda: plot_network(jax.tree.map(lambda a: jnp.stack([a, a]), gates.XOR)),
-            ValueError,
-            "plot_network: mlp must be one network, got a stack of 2 networks; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)",
-        ),
-        (
-            lambda: plot_network(MLP([(np.array([[1.0], [np.nan]]), None)])),
-            ValueError,
-            "plot_network: layer 0: w must be finite, got 1 of 2 numbers that are not; replace them with jax.numpy.nan_to_num",
-        ),
-        (
-            lambda: plot_error(jnp.sin, jnp.sin),
-            ValueError,
-            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these, got sin, sin; pass reference=",
-        ),
-        (
-            lambda: plot_error(jnp.cos, reference="cos"),
-            ValueError,
-            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these, got reference 'cos'; pass reference=",
-        ),
-        (
-            lambda: plot_activation(3),
-            TypeError,
-            "plot_activation: activation must be a name or a hashable callable, got int; pass a plain function",
-        ),
-        (
-            lambda: plot_activation("tanh", ax=3),
-            TypeError,
-            "plot_activation: ax must be matplotlib's Axes, got int; leave it out for a new figure",
-        ),
-        (
-            lambda: plot_gates(Figure().add_subplot()),
-            TypeError,
-            "plot_gates: fig must be matplotlib's Figure or SubFigure, got Axes; leave it out for a new figure",
-        ),
-        (
-            lambda: plot_error("tanh", reference=3),
-            ValueError,
-            f"plot_error: reference must be a function of a float64 array or one of {', '.join(oracle.FORMULAS)}, or the functions must include one of these, got reference 3; pass reference=",
-        ),
-        (
-            lambda: plot_error("tanh", reference=np.sum),
-            ValueError,
-            "plot_error: reference must give an array (8192,) for an array (8192,), got (); pass an elementwise function",
-        ),
-        (
-            lambda: plot_error(span=3),
-            ValueError,
-            "plot_error: span must be (low, high), low < high, both finite, got 3; pass (-8, 8)",
-        ),
-        (
-            lambda: plot_error(span=(3, -3)),
-            ValueError,
-            "plot_error: span must be (low, high), low < high, both finite, got (3, -3); pass (-8, 8)",
-        ),
-        (
-            lambda: plot_error("tanh", lambda z: z.astype("float16")),
-            ValueError,
-            "plot_error: <lambda> must give float32 (8192,) for float32 (8192,), got float16 (8192,); use an elementwise function that keeps its dtype",
-        ),
+        (lambda: plot_activation("tanh", "sigmiod"), ValueError, f"plot_activation: {KNOWN}, got 'sigmiod'; did you mean 'sigmoid'?"),
+        (lambda: plot_activation("softmax"), ValueError, "plot_activation: softmax is not elementwise, so it has no curve; pass another activation"),
+        (lambda: plot_activation(jnp.sum), ValueError, "plot_activation: sum must give float32 (801,) for float32 (801,), got float32 (); use an elementwise function that keeps its dtype"),
+        (lambda: plot_activation(3), TypeError, "plot_activation: activation must be a name or a hashable callable, got int; pass a plain function"),
+        (lambda: plot_activation("tanh", ax=3), TypeError, "plot_activation: ax must be matplotlib's Axes, got int; leave it out for a new figure"),
+        (lambda: plot_decision([[0.5, 0.5], 0.1]), TypeError, "plot_decision: params must be an Affine or an MLP, got list; pass Affine(w, b) or MLP(layers)"),
+        (lambda: plot_decision(Affine([1.0, 2.0, 3.0], 0.0)), ValueError, TWO_INPUTS.format("3 and 1")),
+        (lambda: plot_decision(make_qlknn.folded_qlknn()), ValueError, TWO_INPUTS.format("10 and 8")),
+        (lambda: plot_decision(STACKED), ValueError, "plot_decision: layer 0: w must have shape (n_in,) for a neuron or (n_in, n_out) for a layer, got (2, 2, 2); evaluate stacked networks with jax.vmap"),
+        (lambda: plot_gates(Figure().add_subplot()), TypeError, "plot_gates: fig must be matplotlib's Figure or SubFigure, got Axes; leave it out for a new figure"),
+        (lambda: plot_network(gates.AND), TypeError, "plot_network: mlp must be an MLP, got Affine; pass MLP([layer]) for a layer"),
+        (lambda: plot_network(STACKED), ValueError, "plot_network: mlp must be one network, got a stack of 2 networks; pass a member, such as the first, jax.tree.map(lambda a: a[0], mlp)"),
+        (lambda: plot_network(MLP([(np.array([[1.0], [np.nan]]), None)])), ValueError, "plot_network: layer 0: w must be finite, got 1 of 2 numbers that are not; replace them with jax.numpy.nan_to_num"),
+        (lambda: plot_error(jnp.sin, jnp.sin), ValueError, f"{REFERENCE}, got sin, sin; pass reference="),
+        (lambda: plot_error(jnp.cos, reference="cos"), ValueError, f"{REFERENCE}, got reference 'cos'; pass reference="),
+        (lambda: plot_error("tanh", reference=3), ValueError, f"{REFERENCE}, got reference 3; pass reference="),
+        (lambda: plot_error("tanh", reference=np.sum), ValueError, "plot_error: reference must give an array (8192,) for an array (8192,), got (); pass an elementwise function"),
+        (lambda: plot_error(span=3), ValueError, "plot_error: span must be (low, high), low < high, both finite, got 3; pass (-8, 8)"),
+        (lambda: plot_error(span=(3, -3)), ValueError, "plot_error: span must be (low, high), low < high, both finite, got (3, -3); pass (-8, 8)"),
+        (lambda: plot_error("tanh", lambda z: z.astype("float16")), ValueError, "plot_error: <lambda> must give float32 (8192,) for float32 (8192,), got float16 (8192,); use an elementwise function that keeps its dtype"),
     ],
-)
+)  # fmt: skip
 def test_refusals(draw, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         draw()

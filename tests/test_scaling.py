@@ -70,7 +70,7 @@ def test_folding_equals_scaling(mlp_and_x, data):
     assert_within(oracle.affine(*folded, hidden), truth, error)
 
 
-def test_folded_weights_are_the_formula():
+def test_folded_weights_equal_the_formula():
     mlp = as_float64(MLP([([[1.0, 3.0], [2.0, 4.0]], [0.5, -0.5])], final_activation="identity"))
     first = fold_input_scaling(mlp, [1.0, 2.0], [2.0, 4.0]).layers[0]
     assert first.w.tolist() == [[0.5, 1.5], [0.5, 1.0]]
@@ -96,12 +96,12 @@ def test_the_shipped_network_is_the_folded_published_one():
 
 
 @given(hnp.arrays(np.float64, 50, elements=st.floats(-1e30, 1e30)), st.sampled_from(sorted(DTYPES)))
-def test_rounding_happens_once(exact, dtype):
+def test_numbers_are_rounded_once(exact, dtype):
     # Midpoints of bfloat16 and their float64 neighbours. Rounding first to float32 would give wrong results.
-    middle = (
+    midpoints = (
         (exact.astype(np.float32).view(np.uint32) & 0xFFFF0000 | 0x8000).view(np.float32).astype(np.float64)
     )
-    for values in (exact, middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)):
+    for values in (exact, midpoints, np.nextafter(midpoints, np.inf), np.nextafter(midpoints, -np.inf)):
         with np.errstate(over="ignore"):
             rounded = round_once(values, jnp.dtype(dtype))
         for value, result in zip(values.tolist(), rounded, strict=True):
@@ -119,7 +119,7 @@ def test_rounding_happens_once(exact, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_folding_keeps_dtype_and_kind(dtype):
+def test_folding_keeps_the_dtype_and_numpy_or_jax_arrays(dtype):
     host = MLP([(np.ones((2, 1), jnp.dtype(dtype)), None)], final_activation="identity")
     for fold in (fold_input_scaling, fold_output_scaling):
         assert [a.dtype.name for a in fold(host, 1, 2).layers[0]] == [dtype] * 2
@@ -130,7 +130,7 @@ def test_folding_keeps_dtype_and_kind(dtype):
 
 
 @given(mlps(final_activations=["identity"]))
-def test_folding_nothing_changes_nothing(mlp):
+def test_folding_mean_0_and_scale_1_changes_nothing(mlp):
     for folded in (fold_input_scaling(mlp, 0.0, 1.0), fold_output_scaling(mlp, 1.0, 0.0)):
         for layer, twin in zip(mlp.layers, folded.layers, strict=True):
             assert np.array_equal(layer.w, twin.w)
@@ -172,13 +172,13 @@ def test_refusals(fold, message):
         fold()
 
 
-def test_what_was_not_finite_stays_so():
+def test_folding_keeps_nan_weights():
     w, _ = fold_output_scaling(HALF_NAN, 2.0, 0.0).layers[0]
     assert np.isnan(w[0, 0])
     assert w[1, 0] == 4
 
 
-def test_layers_are_refused():
+def test_a_layer_in_place_of_an_mlp_is_refused():
     with pytest.raises(TypeError, match="fold_input_scaling: mlp must be an MLP, got Affine; pass MLP"):
         fold_input_scaling(ONE.layers[0], 0, 1)
 

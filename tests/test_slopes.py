@@ -68,7 +68,7 @@ FAR = np.array([0.0, -0.0, 89.0, -89.0, 1000.0, -1000.0, np.inf, -np.inf], np.fl
 
 
 @pytest.mark.parametrize("name", [*SMOOTH, *KINKED, *VALUES], ids=str)
-def test_derivatives_are_finite_far_out(name):
+def test_derivatives_are_finite_for_large_z(name):
     f = resolve(name)
     found = {"first": jax.grad(f), "second": jax.grad(jax.grad(f)), "mixed": jax.jacrev(jax.jacfwd(f))}
     for order, derivative in found.items():
@@ -82,12 +82,12 @@ def test_derivatives_are_finite_far_out(name):
 
 
 @pytest.mark.parametrize("name", [*SMOOTH, *VALUES], ids=str)
-def test_derivatives_at_nan(name):
+def test_derivatives_at_nan_are_nan(name):
     slope = jax.grad(resolve(name))(np.nan)
     assert np.isnan(slope) or isinstance(name, LeakyReLU)
 
 
-def test_slopes_of_narrow_numbers_are_rounded_once():
+def test_slopes_of_16_bit_numbers_are_rounded_once():
     z = np.linspace(-6, 6, 101)
     for name in ("sigmoid", "cr_sigmoid", "tanh", "gelu"):
         for dtype in (jnp.bfloat16, jnp.float16):
@@ -96,7 +96,7 @@ def test_slopes_of_narrow_numbers_are_rounded_once():
             np.testing.assert_array_equal(derivative(resolve(name))(narrow), expected)
 
 
-def test_third_derivatives():
+def test_third_derivatives_equal_those_of_the_textbook():
     z = np.linspace(-4, 4, 40)
     with jax.enable_x64(True):
         for name, textbook in (

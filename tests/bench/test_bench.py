@@ -17,18 +17,18 @@ from bench.timing import measure
 from bench.truth import check, truth
 from jaxneuron._math import oracle
 
-pytestmark = [pytest.mark.once, pytest.mark.usefixtures("_as_users_have_it")]
+pytestmark = [pytest.mark.once, pytest.mark.usefixtures("_rank_promotion_allowed")]
 SMALL = Case((3, 5, 2), "tanh", "sigmoid", 6, "quick to check")
 
 
 @pytest.fixture
-def _as_users_have_it():
+def _rank_promotion_allowed():
     """Allows rank promotion, which the suite forbids but other libraries in the bench need."""
     with jax.numpy_rank_promotion("allow"):
         yield
 
 
-def test_bench_runs_and_writes_what_it_prints(tmp_path):
+def test_bench_writes_the_results_that_it_prints(tmp_path):
     out = tmp_path / "results.json"
     words = ["4-16-16-2 tanh x 1, 4096", "64x4 sigmoid x 16"]
     done = subprocess.run(
@@ -68,14 +68,14 @@ def test_bench_runs_and_writes_what_it_prints(tmp_path):
         ),
     ],
 )
-def test_what_would_end_in_nothing_is_refused_first(arguments, message, monkeypatch, capsys):
+def test_bench_refuses_bad_arguments_before_it_runs(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["bench", *arguments])
     with pytest.raises(SystemExit, match="2"):
         bench.__main__.main()
     assert capsys.readouterr().err.endswith(f"error: {message}\n")
 
 
-def test_a_peer_that_fails_is_absent_with_what_it_said(monkeypatch):
+def test_a_failing_peer_is_left_out_with_its_error(monkeypatch):
     def wrong(case, mlp, x):
         return lambda: np.zeros((case.rows, case.sizes[-1]), np.float32)
 
@@ -96,13 +96,13 @@ def test_a_peer_that_fails_is_absent_with_what_it_said(monkeypatch):
         bench.__main__.build(SMALL, False, {})
 
 
-def test_cases_are_told_apart_and_explained():
+def test_cases_have_unique_names_and_reasons():
     assert len({case.name for case in CASES}) == len(CASES)
     assert all(case.why for case in CASES)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_truth_is_the_oracle_and_the_bound_of_the_tests(dtype):
+def test_truth_equals_the_oracle_and_its_bound(dtype):
     case = SMALL._replace(dtype=dtype)
     with jax.enable_x64(dtype == "float64"):
         mlp, x = network(case)
@@ -116,7 +116,7 @@ def test_truth_is_the_oracle_and_the_bound_of_the_tests(dtype):
 
 @pytest.mark.parametrize("members", [0, 3])
 @pytest.mark.parametrize("contender", ["jit(mlp_forward)", "Evaluator", "textbook", "jit(vmap)"])
-def test_outputs_are_checked_member_by_member(contender, members):
+def test_check_finds_one_wrong_output(contender, members):
     case = SMALL._replace(members=members, shared=members == 3)
     mlp, x = network(case)
     at = truth(case, mlp, x)
@@ -127,7 +127,7 @@ def test_outputs_are_checked_member_by_member(contender, members):
         check(contender, y, at, ours=contender in OURS)
 
 
-def test_members_do_not_see_each_other():
+def test_check_finds_swapped_members():
     case = SMALL._replace(members=3)
     mlp, x = network(case)
     at = truth(case, mlp, x)
@@ -136,7 +136,7 @@ def test_members_do_not_see_each_other():
         check("mixed up", y[::-1], at, ours=False)
 
 
-def test_who_is_far_behind_is_timed_in_few_rounds_unless_kept():
+def test_slow_contenders_are_timed_in_few_rounds_unless_kept():
     calls = {
         name: lambda t=t: time.sleep(t) for name, t in {"fast": 0.002, "slow": 0.02, "kept": 0.02}.items()
     }
@@ -158,14 +158,14 @@ def test_the_floor_counts_operations_activations_and_bytes():
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="the system does not tell a process its peak memory")
-def test_peak_memory_is_that_of_the_process_alone():
-    held = np.ones(10**8)  # 800 MB in this process, which the other process must not count
+def test_peak_memory_excludes_the_calling_process():
+    ballast = np.ones(10**8)  # 800 MB in this process, which the other process must not count
     found = memory.peak("textbook", next(case for case in CASES if case.rows == 1))
-    assert held.nbytes > 8e8 - 1
+    assert ballast.nbytes > 8e8 - 1
     assert 20 < found < 700
 
 
-def test_accuracy_goes_through_every_bfloat16_number():
+def test_accuracy_sweeps_every_bfloat16_number():
     with ThreadPoolExecutor(1) as pool:
         scores, hashes = accuracy.sweep("sigmoid", "bfloat16", 1, 0, pool)
     assert scores.keys() == hashes.keys() >= {"jaxneuron", "jax"}
@@ -176,7 +176,7 @@ def test_accuracy_goes_through_every_bfloat16_number():
 
 
 @pytest.mark.long
-def test_accuracy_prints_what_it_found():
+def test_accuracy_prints_its_counts():
     done = subprocess.run(
         [sys.executable, "-m", "bench.accuracy", "--function", "sigmoid", "--dtype", "bfloat16"],
         capture_output=True,

@@ -47,7 +47,7 @@ def test_two_installations_are_timed_in_turn(tmp_path):
     assert 0.2 < results["geometric_mean"] < 5
 
 
-def test_ways_that_one_of_them_lacks_are_left_out():
+def test_ways_that_one_installation_lacks_are_left_out():
     assert beside.build(SMALL, [Fake(0), Fake(0)]) == ["mlp_forward", "new"]
     assert beside.build(SMALL, [Fake(0), Fake(1e-12)]) == ["mlp_forward"]
 

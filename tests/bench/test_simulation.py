@@ -12,24 +12,24 @@ pytestmark = [pytest.mark.once, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
-def both():
+def simulations():
     logging.disable()
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield simulation.simulate("iterhybrid_predictor_corrector", rounds=9)
     logging.disable(logging.NOTSET)
 
 
-def test_the_kernel_evaluates_the_surrogate(both):
-    assert both.evaluated_by
-    assert all(text.startswith("fused CPU kernel") for text in both.evaluated_by)
+def test_the_kernel_evaluates_the_surrogate(simulations):
+    assert simulations.evaluated_by
+    assert all(text.startswith("fused CPU kernel") for text in simulations.evaluated_by)
 
 
-def test_profiles_are_the_same(both):
+def test_profiles_are_the_same(simulations):
     """TORAX computes in float64. Its solver turns rounding errors of 1e-16 into differences of 1e-11."""
-    assert {"T_e", "T_i", "n_e", "psi"} <= both.differences().keys()
-    assert max(both.differences().values()) < 1e-9
+    assert {"T_e", "T_i", "n_e", "psi"} <= simulations.differences().keys()
+    assert max(simulations.differences().values()) < 1e-9
 
 
-def test_it_takes_about_the_same_time(both):
+def test_the_simulation_takes_about_the_same_time(simulations):
     """On two quiet cores it took 1.03 to 1.05 times as long; 1.01 times if no thread was woken to help."""
-    assert min(both.ours.seconds) <= 1.15 * min(both.flax.seconds)
+    assert min(simulations.ours.seconds) <= 1.15 * min(simulations.flax.seconds)

@@ -38,7 +38,7 @@ def bits(mlp):
     return [(a.dtype, a.shape, np.asarray(a).tobytes()) for a in jax.tree.leaves(mlp)]
 
 
-def test_there_and_back(run):
+def test_convert_through_every_format_keeps_the_bits(run):
     table = jaxneuron.summary(MLP) + "\n"
     for arguments in (
         ("m.safetensors", "m.npz"),
@@ -55,7 +55,7 @@ def test_there_and_back(run):
     assert np.array_equal(load_exported("m.stablehlo")(jax.tree.leaves(MLP), x), mlp_forward(MLP, x))
 
 
-def test_values_with_parameters(run):
+def test_convert_takes_activations_with_parameters(run):
     run("convert", "m.safetensors", "m.npz")
     for text in ("ELU(0.5)", "HardTanh(-1, 2)"):
         given = ("--orientation", "in_out", "--activation", text, "--final-activation", "mish", "--force")
@@ -65,7 +65,7 @@ def test_values_with_parameters(run):
     assert (status, error.count("'ELU()' must have numbers for alpha that ELU takes")) == (2, 1)
 
 
-def test_dtype(run):
+def test_convert_changes_the_dtype(run):
     assert run("convert", "m.safetensors", "h.safetensors", "--dtype", "bfloat16")[0] == 0
     assert load("h.safetensors").layers[0].w.dtype == "bfloat16"
     assert load("h.safetensors").activations == MLP.activations
@@ -73,7 +73,7 @@ def test_dtype(run):
     assert (status, error) == (2, "jaxneuron: h.npz: NumPy's files hold no bfloat16; pass --dtype float32\n")
 
 
-def test_info(run):
+def test_info_describes_each_kind_of_file(run):
     run("convert", "m.safetensors", "m.npz")
     run("convert", "m.safetensors", "t.safetensors", "--torch")
     run("convert", "m.safetensors", "m.stablehlo")
@@ -89,7 +89,7 @@ def test_info(run):
     )
 
 
-def test_help(run):
+def test_convert_prints_its_help(run):
     status, out, _ = run("convert", "--help")
     assert status == 0
     assert out.startswith("usage: jaxneuron convert")

@@ -8,7 +8,7 @@ from tests.row_files import run
 
 
 @pytest.mark.parametrize(("x64", "greatest"), [("0", 1e-4), ("1", 1e-9)])
-def test_demo(x64, greatest):
+def test_demo_prints_tables_errors_and_speed(x64, greatest):
     done = run("demo", JAX_ENABLE_X64=x64)
     assert (done.returncode, done.stderr) == (0, "")
     for line in (

@@ -1,4 +1,4 @@
-"""What all commands have in common: help, errors of one line, closed pipes."""
+"""All commands: their help, errors of one line, and closed pipes."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ def rows(tmp_path):
     return path
 
 
-def test_help_everywhere():
+def test_every_command_has_help():
     for arguments in ((), ("demo",), ("info",), ("run",), ("plot",)):
         done = run(*arguments, "--help")
         assert done.returncode == 0
@@ -30,13 +30,13 @@ def test_help_everywhere():
 # --- refusals: one line, status 2, no incomplete file ---
 
 
-def test_a_refusal_as_a_user_sees_it(model, rows, tmp_path):
+def test_a_refusal_is_one_line_on_stderr_and_status_2(model, rows, tmp_path):
     for arguments in (("run", model, rows), ("run", model, rows, "-o", rows), ("info", tmp_path / "none")):
         done = run(*arguments)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
 
 
-def test_bad_files_and_arguments(model, rows, tmp_path, refused):
+def test_bad_files_and_arguments_are_refused(model, rows, tmp_path, refused):
     out = tmp_path / "out.npy"
     (tmp_path / "text.npy").write_text("hello")
     (tmp_path / "folder.npy").mkdir()
@@ -85,13 +85,13 @@ def test_bad_files_and_arguments(model, rows, tmp_path, refused):
         assert message in refused(*arguments)
 
 
-def test_a_closed_pipe_is_no_traceback():
+def test_a_closed_pipe_gives_no_traceback():
     program = f"{sys.executable} -m jaxneuron info {make_qlknn.SHIPPED} | true"
     done = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
 
-def test_a_device_that_is_not_there_is_no_traceback():
+def test_a_missing_device_gives_no_traceback():
     done = run("demo", JAX_PLATFORMS="nonsense")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "nonsense" in done.stderr

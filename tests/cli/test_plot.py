@@ -36,7 +36,7 @@ HEADS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
         ("MODEL", "svg", (432, 288)),
     ],
 )
-def test_plot(tmp_path, what, suffix, size):
+def test_plot_writes_the_same_bytes_every_time(tmp_path, what, suffix, size):
     out = tmp_path / f"picture.{suffix}"
     arguments = [str(make_qlknn.SHIPPED) if word == "MODEL" else word for word in what.split()]
     assert main(["plot", *arguments, "-o", str(out)]) == 0
@@ -50,25 +50,25 @@ def test_plot(tmp_path, what, suffix, size):
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
-def test_plot_draws_what_it_is_told(tmp_path):
+def test_plot_draws_the_same_pictures_as_the_functions(tmp_path):
     """For each WHAT, the file has the bytes of the picture that a function of jaxneuron.plot draws."""
-    told = {}
-    for what in (*pictures_of(), "gates"):
+    drawn = {}
+    for what in (*drawings(), "gates"):
         out = tmp_path / f"{what}.svg"
         assert main(["plot", what, "-o", str(out)]) == 0
-        told[what] = out.read_bytes()
-    assert len(set(told.values())) == len(told)
-    for what, draw in pictures_of().items():
+        drawn[what] = out.read_bytes()
+    assert len(set(drawn.values())) == len(drawn)
+    for what, draw in drawings().items():
         figure = Figure(figsize=pictures.DECISION_SIZE, layout="constrained")
         if what in BY_NAME or "(" in what:
             figure.set_size_inches(pictures.SIZE)
         draw(figure.add_subplot())
         with matplotlib.rc_context({"svg.hashsalt": "jaxneuron"}):
             figure.savefig(tmp_path / "expected.svg", dpi=200, metadata={"Date": None})
-        assert (tmp_path / "expected.svg").read_bytes() == told[what], what
+        assert (tmp_path / "expected.svg").read_bytes() == drawn[what], what
 
 
-def pictures_of():
+def drawings():
     return {
         "and": lambda ax: plot_decision(gates.AND, ax=ax),
         "or": lambda ax: plot_decision(gates.OR, ax=ax),
@@ -79,7 +79,7 @@ def pictures_of():
     }
 
 
-def test_plot_as_a_process(tmp_path):
+def test_plot_runs_in_a_new_process(tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "jaxneuron", "plot", "xor", "-o", tmp_path / "xor.png"],
         capture_output=True, text=True, check=False,
@@ -131,7 +131,7 @@ def test_plot_refuses(tmp_path, monkeypatch, capsys, arguments, message):
     assert (tmp_path / "old.png").read_text() == "old"
 
 
-def test_a_picture_that_fails_leaves_nothing(tmp_path, monkeypatch, capsys):
+def test_a_failed_picture_leaves_no_file(tmp_path, monkeypatch, capsys):
     def fail(figure, file, **_):
         file.write(b"half")
         raise OSError("the disk is full")
@@ -142,12 +142,12 @@ def test_a_picture_that_fails_leaves_nothing(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_public_names():
+def test_plot_exports_its_functions_alone():
     assert sorted(pictures.__all__) == sorted(name for name in vars(pictures) if name.startswith("plot_"))
     assert not hasattr(jaxneuron, "plot_activation")
 
 
-def test_without_matplotlib(monkeypatch, tmp_path, capsys):
+def test_plot_without_matplotlib_names_the_extra(monkeypatch, tmp_path, capsys):
     with monkeypatch.context() as absent:
         for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
             absent.setitem(sys.modules, name, None)
@@ -162,7 +162,7 @@ def test_without_matplotlib(monkeypatch, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_mpmath(tmp_path):
+def test_plot_error_without_mpmath_names_the_extra(tmp_path):
     program = """
 import sys
 sys.modules["mpmath"] = None
@@ -178,7 +178,7 @@ sys.exit(main(["plot", "error", "-o", "error.png"]))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_has_no_effect():
+def test_importing_plot_has_no_effect():
     program = """
 import sys, jaxneuron.plot
 from jax._src import xla_bridge

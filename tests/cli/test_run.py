@@ -35,7 +35,7 @@ def rows(tmp_path):
 
 @pytest.mark.parametrize("source", ["npy", "csv", "csv with header"])
 @pytest.mark.parametrize("target", ["npy", "csv"])
-def test_run(model, rows, tmp_path, source, target):
+def test_run_writes_outputs_within_bound(model, rows, tmp_path, source, target):
     x = np.load(rows)
     if source != "npy":
         rows = tmp_path / "rows.csv"
@@ -55,7 +55,7 @@ def test_run(model, rows, tmp_path, source, target):
 
 
 @pytest.mark.parametrize("n", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 2**17 + 7])
-def test_run_any_number_of_rows(model, tmp_path, n):
+def test_run_takes_any_number_of_rows(model, tmp_path, n):
     x = np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
     np.save(tmp_path / "rows.npy", x)
     for suffix in (".npy", ".csv"):
@@ -66,7 +66,7 @@ def test_run_any_number_of_rows(model, tmp_path, n):
         np.testing.assert_allclose(y, np.asarray(mlp_forward(jaxneuron.load(model), x)), rtol=2e-5, atol=1e-6)
 
 
-def test_rows_of_any_dtype_take_the_models(model, tmp_path):
+def test_rows_are_converted_to_the_dtype_of_the_model(model, tmp_path):
     for dtype in ("float64", "int32", "float16", "bool", ">f4"):
         np.save(tmp_path / "rows.npy", np.ones((3, 3), dtype))
         assert (
@@ -95,7 +95,7 @@ def test_every_format_gives_the_bits_of_evaluate(model, tmp_path, source, target
     assert sorted(path.name for path in tmp_path.iterdir()) == [out.name, f"rows{source}"]
 
 
-def test_streams(model, tmp_path):
+def test_run_reads_stdin_and_writes_stdout(model, tmp_path):
     rows = numbers(1000)
     text = write_rows(tmp_path / "rows.csv", rows).read_text()
     done = run("run", model, "-", "-o", "-", input=text)
@@ -121,7 +121,7 @@ def test_nan_rows_are_counted(model, tmp_path, capsys):
     assert re.search(r"5,000 rows, 2 with NaN in \d", capsys.readouterr().err)
 
 
-def test_a_bar_on_a_terminal(model, tmp_path):
+def test_run_shows_a_progress_bar_on_a_terminal(model, tmp_path):
     np.save(tmp_path / "rows.npy", numbers(5000))
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
@@ -142,7 +142,7 @@ def test_a_bar_on_a_terminal(model, tmp_path):
     os.close(ours)
 
 
-def test_wide_rows_come_in_smaller_tiles(tmp_path):
+def test_rows_of_a_million_columns_are_evaluated(tmp_path):
     save(
         tmp_path / "wide.safetensors",
         MLP([(np.ones((2**20, 1), np.float32), None)], final_activation="identity"),
@@ -163,7 +163,7 @@ def test_wide_rows_come_in_smaller_tiles(tmp_path):
     assert np.load(tmp_path / "y.npy").tolist() == [[2**20]] * 6
 
 
-def test_gates_are_a_network_like_any_other(tmp_path):
+def test_run_evaluates_the_xor_gate(tmp_path):
     save(tmp_path / "xor.safetensors", gates.XOR)
     (tmp_path / "x.csv").write_text("0,0\n0,1\n1,0\n1,1\n")
     assert isinstance(gates.XOR, MLP)
@@ -176,7 +176,7 @@ def test_gates_are_a_network_like_any_other(tmp_path):
     assert (np.load(tmp_path / "y.npy") > 0.5)[:, 0].tolist() == [False, True, True, False]
 
 
-def test_force_replaces_even_the_input(model, rows):
+def test_force_may_replace_the_input_file(model, rows):
     x = np.load(rows)
     assert main(["run", str(model), str(rows), "-o", str(rows), "--force"]) == 0
     assert_within_error_bound(jaxneuron.load(model), x, np.load(rows))
@@ -190,7 +190,7 @@ IN_FRONT = "import signal; signal.signal(signal.SIGINT, signal.default_int_handl
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_leaves_what_is_done_and_no_output(model, tmp_path, sent):
+def test_an_interrupted_run_keeps_its_rows_and_writes_no_output(model, tmp_path, sent):
     x = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (20_000_000, 3))
     x.flush()
     process = subprocess.Popen(
@@ -216,8 +216,8 @@ def test_interrupted_leaves_what_is_done_and_no_output(model, tmp_path, sent):
         assert left == ["rows.npy"]
 
 
-def test_an_interrupt_that_python_loses(model, tmp_path, monkeypatch, capsys):
-    class Loses(tqdm.tqdm):
+def test_an_interrupt_lost_in_a_finaliser_stops_the_run(model, tmp_path, monkeypatch, capsys):
+    class WithLostInterrupt(tqdm.tqdm):
         def update(self, n=1):
             class Finalised:
                 def __del__(self):
@@ -229,7 +229,7 @@ def test_an_interrupt_that_python_loses(model, tmp_path, monkeypatch, capsys):
 
     before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(tqdm, "tqdm", Loses)
+    monkeypatch.setattr(tqdm, "tqdm", WithLostInterrupt)
     np.save(tmp_path / "rows.npy", np.zeros((1000, 3), np.float32))
     arguments = ["run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.npy", "--tile", "16"]
     try:
@@ -246,7 +246,7 @@ def test_an_interrupt_that_python_loses(model, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("source", [".npy", ".csv", ".parquet"])
-def test_an_input_that_is_cut_short_while_it_is_read(model, tmp_path, source, capsys, monkeypatch):
+def test_an_input_cut_short_while_it_is_read_is_refused(model, tmp_path, source, capsys, monkeypatch):
     rows = write_rows(tmp_path / f"rows{source}", numbers(500_000))
     size, original = rows.stat().st_size, np.isnan
 
@@ -266,7 +266,7 @@ def test_an_input_that_is_cut_short_while_it_is_read(model, tmp_path, source, ca
     assert [path.name for path in tmp_path.iterdir()] == [rows.name]
 
 
-def test_an_input_that_changes_while_it_is_read(model, tmp_path, capsys, monkeypatch):
+def test_an_input_that_changes_while_it_is_read_is_refused(model, tmp_path, capsys, monkeypatch):
     rows, original = write_rows(tmp_path / "rows.npy", numbers(50)), np.isnan
     monkeypatch.setattr(np, "isnan", lambda chunk: (os.utime(rows), original(chunk))[1])
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
@@ -277,7 +277,7 @@ def test_an_input_that_changes_while_it_is_read(model, tmp_path, capsys, monkeyp
     assert [path.name for path in tmp_path.iterdir()] == ["rows.npy"]
 
 
-def test_bad_arguments(model, tmp_path, capsys):
+def test_bad_arguments_are_refused(model, tmp_path, capsys):
     rows = write_rows(tmp_path / "rows.npy", numbers(5))
     for extra, message in (
         (("--tile", "0"), "tile must be at least 1 row, got 0; leave it out for the default"),
@@ -303,7 +303,7 @@ def test_bad_arguments(model, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv", "rows.npy"]
 
 
-def test_without_tqdm(model, rows, tmp_path, monkeypatch, capsys):
+def test_run_without_tqdm_names_the_extra(model, rows, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2
     assert capsys.readouterr().err == "jaxneuron: run: needs the tqdm library; pip install 'jaxneuron[cli]'\n"

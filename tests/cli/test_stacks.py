@@ -37,7 +37,7 @@ def test_run_writes_columns_for_each_member(tmp_path, target, names):
         ]
 
 
-def test_a_run_of_a_stack_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+def test_a_stopped_run_of_a_stack_is_resumed(tmp_path, monkeypatch):
     model, rows, out = (str(tmp_path / name) for name in ("m.safetensors", "rows.npy", "out.npy"))
     save(model, stack(True))
     np.save(rows, numbers(3 * 2**16))
@@ -61,7 +61,7 @@ def test_a_run_of_a_stack_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     assert np.array_equal(np.load(out).reshape(-1, 3, 2), y.swapaxes(0, 1))
 
 
-def test_info_and_convert(tmp_path, capsys, monkeypatch):
+def test_info_and_convert_take_a_stack(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save("m.safetensors", stack(True))
     assert main(["info", "m.safetensors"]) == 0

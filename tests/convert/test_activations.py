@@ -11,7 +11,7 @@ from jaxneuron._names import BY_NAME
 from jaxneuron.convert._activations import known
 
 
-def test_jax_functions_have_names():
+def test_jax_functions_are_read_as_activations():
     for function, name in (
         (jax.nn.relu, "relu"),
         (jnp.tanh, "tanh"),
@@ -33,7 +33,7 @@ def test_jax_functions_have_names():
     assert known(partial(jax.nn.gelu, approximate=True)).func is jax.nn.gelu
 
 
-def test_names_differ_from_ours_only_by_underscores():
+def test_every_jax_function_with_our_name_is_known():
     ours = {name.replace("_", "") for name in BY_NAME}
     for theirs in dir(jax.nn):
         if theirs.replace("_", "") in ours:

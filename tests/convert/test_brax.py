@@ -25,7 +25,7 @@ def policy(*sizes):
     return {"params": {f"hidden_{i}": dense(*pair) for i, pair in enumerate(itertools.pairwise(sizes))}}
 
 
-def test_brax_policy():
+def test_a_policy_is_read_with_its_normalizer():
     params = policy(3, 5, 5, 4)
     normalizer = Normalizer(normal(3), 1 + normal(3) ** 2)
     value = policy(3, 1)
@@ -46,7 +46,7 @@ def test_brax_policy():
 @pytest.mark.parametrize(
     "spread", [{"std_param": {"value": normal(2)}}, {"std_logparam": {"log_value": normal(2)}}, {"Dense_1": dense(5, 2)}]
 )  # fmt: skip
-def test_the_normal_head(spread):
+def test_a_policy_with_a_normal_distribution_is_read(spread):
     """With distribution_type="normal" the actions are the outputs of a separate layer, without a tanh."""
     hidden, mean = policy(3, 5, 5)["params"], dense(5, 2)
     params = {"params": {"MLP_0": hidden, "Dense_0": mean, **spread}}
@@ -64,7 +64,7 @@ def test_the_normal_head(spread):
         from_brax((unscaled, params), activation="relu")
 
 
-def test_a_normalizer_that_the_policy_does_not_use_is_found_by_actions():
+def test_check_finds_a_normalizer_that_the_policy_does_not_use():
     """Brax returns a normalizer also if normalize_observations=False, its default."""
     params, rows = policy(3, 5, 4), 1 + normal(6, 3)
     given = (Normalizer(1 + normal(3), 1 + normal(3) ** 2), params)
@@ -94,6 +94,6 @@ def test_a_normalizer_that_the_policy_does_not_use_is_found_by_actions():
         ((Normalizer(normal(2), 1 + normal(2) ** 2), policy(3, 2)), "from_brax: params: step 0: mean must have shape (3,) or be one number, got (2,)"),
     ],
 )  # fmt: skip
-def test_refused_policies(params, message):
+def test_bad_policies_are_refused(params, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         from_brax(params, activation="silu")

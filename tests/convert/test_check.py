@@ -1,4 +1,4 @@
-"""The comparison of networks with their sources: not a false alarm, and not a miss. The sources are simulated."""
+"""The comparison of networks with their sources finds wrong networks and accepts right ones. Sources are simulated."""
 
 import itertools
 import re
@@ -53,7 +53,8 @@ def forward(mlp):
     return call
 
 
-def says(mlp, call, **options):
+def refusal_of(mlp, call, **options):
+    """Returns the message with which `compare` refuses the network, or None if it accepts it."""
     try:
         compare(mlp, call, "source", **options)
     except BadValue as refusal:
@@ -63,16 +64,16 @@ def says(mlp, call, **options):
 
 @settings(max_examples=40)
 @given(mlps(sizes=SIZES, activations=[*sorted(set(ACTIVATIONS) - set(OF_ROWS)), own], final_activations=[*ACTIVATIONS, own], huge=True, tiny=True, subnormal=True))  # fmt: skip
-def test_no_network_differs_from_itself(mlp):
-    assert says(mlp, forward(mlp)) is None
+def test_a_network_passes_the_check_against_itself(mlp):
+    assert refusal_of(mlp, forward(mlp)) is None
 
 
 @pytest.mark.parametrize("size", [1e3, 1e4, 136730.0, 1e6])
-def test_a_sine_does_not_differ_from_itself_where_an_error_is_no_small_part_of_its_period(size):
+def test_a_sine_of_large_sums_passes_the_check_against_itself(size):
     mlp = MLP(
         [(np.array([[size]], np.float32), None), (np.ones((1, 1), np.float32), None)], "sin", "identity"
     )
-    assert says(mlp, forward(mlp)) is None
+    assert refusal_of(mlp, forward(mlp)) is None
 
 
 # The ids are the same in every process of xdist.
@@ -80,12 +81,12 @@ def test_a_sine_does_not_differ_from_itself_where_an_error_is_no_small_part_of_i
     "name", [*ACTIVATIONS, *OTHERS], ids=lambda each: getattr(each, "__name__", str(each))
 )
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_layer_that_is_off_is_found(name, dtype):
+def test_a_changed_layer_is_found(name, dtype):
     mlp = network(name, (2, 5, 3), dtype, seed=2)
-    assert says(mlp, forward(mlp)) is None
+    assert refusal_of(mlp, forward(mlp)) is None
     # In float32 a change of one percent is found; in bfloat16, which has 8 bits, a changed sign.
     first = Affine(mlp.layers[0].w * BITS[dtype](1.01 if dtype == "float32" else -1), mlp.layers[0].b)
-    found = says(MLP([first, mlp.layers[1]], mlp.activation, mlp.final_activation), forward(mlp))
+    found = refusal_of(MLP([first, mlp.layers[1]], mlp.activation, mlp.final_activation), forward(mlp))
     assert re.match(
         r"source must compute what its layers say, got outputs that differ by [^ ]+ in row \d, "
         r"where rounding allows [^ ]+; a hook, a subclass",
@@ -93,20 +94,20 @@ def test_a_layer_that_is_off_is_found(name, dtype):
     )
 
 
-def test_wide_and_deep_networks_are_still_told_apart():
+def test_wrong_wide_and_deep_networks_are_found():
     """Bounds computed from |w| alone, without the signs, would exceed the outputs themselves here."""
     mlp = init_mlp(jax.random.key(0), (8, *[256] * 5, 3), activation="relu", final_activation="identity")
     call = forward(mlp)
-    assert says(mlp, call) is None
-    assert says(mlp, lambda rows: 1.05 * call(rows))
+    assert refusal_of(mlp, call) is None
+    assert refusal_of(mlp, lambda rows: 1.05 * call(rows))
     hidden = [*mlp.layers]
     hidden[2], hidden[3] = hidden[3], hidden[2]  # their widths are equal, so the shapes chain
-    assert says(MLP(hidden, "relu", "identity"), call)
+    assert refusal_of(MLP(hidden, "relu", "identity"), call)
 
 
 @pytest.mark.parametrize("far", [0.0, 300.0, 1e6])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_source_rounds_each_scaling_by_itself(far, dtype):
+def test_a_source_may_round_each_scaling_by_itself(far, dtype):
     kind = BITS[dtype]
     mean, std, w, b = far + normal(4), np.exp(normal(4)), normal(4, 3, dtype=kind), normal(3, dtype=kind)
     mean, std = mean.astype(kind), std.astype(kind)
@@ -117,16 +118,16 @@ def test_a_source_rounds_each_scaling_by_itself(far, dtype):
         z = np.tanh(((rows.astype(kind) - mean) / std) @ w + b)
         return (z + kind(far)) * kind(3.0)
 
-    assert says(mlp, call, steps=steps) is None
-    assert says(mlp, lambda rows: call(rows + 5 * std), steps=steps)
+    assert refusal_of(mlp, call, steps=steps) is None
+    assert refusal_of(mlp, lambda rows: call(rows + 5 * std), steps=steps)
 
 
-def test_a_source_that_computes_in_less():
+def test_a_source_may_compute_in_a_narrower_dtype():
     mlp = network("tanh", (3, 64, 2), "float32")
     low = jax.tree.map(lambda a: a.astype(ml_dtypes.bfloat16), mlp)
     call = lambda rows: np.asarray(mlp_forward(low, rows.astype(ml_dtypes.bfloat16)), np.float32)  # noqa: E731
-    assert says(mlp, call)
-    assert says(mlp, call, computed_in=["bfloat16"]) is None
+    assert refusal_of(mlp, call)
+    assert refusal_of(mlp, call, computed_in=["bfloat16"]) is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_a_source_that_computes_in_less():
     ],
 )
 def test_a_source_that_gives_no_outputs_is_not_checked(call):
-    assert says(network("tanh", (3, 2), "float32"), call) is None
+    assert refusal_of(network("tanh", (3, 2), "float32"), call) is None
 
 
 @jax.custom_jvp
@@ -157,27 +158,27 @@ def _(primals, tangents):
     "activation",
     [lambda z: z[:, :1], lambda z: (z, z), lambda z: 1 / 0, without_slope],
 )
-def test_an_activation_that_can_t_be_called_is_not_checked(activation):
+def test_an_activation_that_cannot_be_called_is_not_checked(activation):
     mlp = MLP([Affine(np.ones((3, 2), np.float32))], final_activation=activation)
-    assert says(mlp, lambda rows: np.ones((8, 2))) is None
+    assert refusal_of(mlp, lambda rows: np.ones((8, 2))) is None
 
 
-def test_outputs_that_are_not_the_network_s():
+def test_wrong_shapes_nan_and_infinity_are_found():
     mlp = network("tanh", (3, 2), "float32")
-    assert says(mlp, lambda rows: np.full((8, 2), np.nan, np.float32))
-    assert says(mlp, lambda rows: np.full((8, 2), np.inf, np.float32))
-    assert says(mlp, lambda rows: rows).startswith(
+    assert refusal_of(mlp, lambda rows: np.full((8, 2), np.nan, np.float32))
+    assert refusal_of(mlp, lambda rows: np.full((8, 2), np.inf, np.float32))
+    assert refusal_of(mlp, lambda rows: rows).startswith(
         "source must compute what its layers say, got outputs of shape (8, 3) instead of (8, 2); a hook"
     )
     # Rows and weights that overflow in the source's dtype show nothing.
     huge = MLP([Affine(np.full((3, 2), 6e4, np.float16))], final_activation="identity")
     with np.errstate(over="ignore"):
-        assert says(huge, lambda rows: rows.astype(np.float16) @ huge.layers[0].w) is None
+        assert refusal_of(huge, lambda rows: rows.astype(np.float16) @ huge.layers[0].w) is None
     nan = MLP([Affine(np.full((3, 2), np.nan, np.float32))])
-    assert says(nan, lambda rows: np.full((8, 2), np.nan, np.float32)) is None
+    assert refusal_of(nan, lambda rows: np.full((8, 2), np.nan, np.float32)) is None
 
 
-def test_rows_are_a_copy_and_warnings_stay_in():
+def test_the_source_gets_a_copy_of_the_rows_and_its_warnings_are_hidden():
     mlp = network("identity", (3, 2), "float32")
 
     def call(rows):
@@ -188,7 +189,7 @@ def test_rows_are_a_copy_and_warnings_stay_in():
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert says(mlp, call) is None
+        assert refusal_of(mlp, call) is None
 
 
 def test_tracers_are_not_checked():
@@ -206,7 +207,7 @@ def test_tracers_are_not_checked():
 
 
 @given(st.sampled_from(["float32", "float64"]), st.integers(1, 5), st.booleans())
-def test_given_outputs(dtype, count, as_lists):
+def test_given_outputs_are_compared(dtype, count, as_lists):
     mlp = network("tanh", (3, 4, 2), dtype)
     rows = normal(count, 3)
     outputs = np.asarray(forward(mlp)(rows))
@@ -223,7 +224,7 @@ def test_given_outputs(dtype, count, as_lists):
 
 
 @pytest.mark.parametrize("nothing", [None, False])
-def test_nothing_given(nothing):
+def test_none_and_false_compare_nothing(nothing):
     compare_given(network("tanh", (3, 2), "float32"), nothing)
 
 
@@ -245,15 +246,15 @@ def test_nothing_given(nothing):
         ((np.ones((3, 3)), np.ones(6)), BadValue, "check: outputs must have shape (3, 2), got (6,); "),
     ],
 )  # fmt: skip
-def test_wrong_checks(wrong, kind, message):
+def test_bad_given_outputs_are_refused(wrong, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         compare_given(network("tanh", (3, 2), "float32"), wrong)
 
 
-def test_weights_are_widened_in_blocks(monkeypatch):
+def test_any_size_of_block_gives_the_same_check(monkeypatch):
     mlp = network("tanh", (40, 30, 7), "float32")
     call = forward(mlp)
     for block in (1, 100, 30 * 40):
         monkeypatch.setattr(_check, "BLOCK", block)
-        assert says(mlp, call) is None
-        assert says(mlp, lambda rows: call(rows) + np.float32(1e-3))
+        assert refusal_of(mlp, call) is None
+        assert refusal_of(mlp, lambda rows: call(rows) + np.float32(1e-3))

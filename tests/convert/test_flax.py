@@ -19,7 +19,7 @@ def test_weights_come_back_bit_for_bit(mlp):
     assert bits(from_flax(to_flax_params(mlp), activation="relu", final_activation="relu")) == bits(mlp)
 
 
-def test_inside_jit():
+def test_from_flax_works_inside_jit():
     params = {"params": {"Dense_0": dense(2, 3), "Dense_1": dense(3, 1)}}
     f = jax.jit(lambda p, x: mlp_forward(from_flax(p, **RELU), x))
     x = normal(5, 2)

@@ -16,7 +16,7 @@ from jaxneuron.convert._names import fits_otherwise
 from tests.convert.networks import RELU, bits, dense, normal
 
 
-def test_numeric_order():
+def test_layers_are_ordered_by_their_numbers():
     params = {f"Dense_{i}": dense(2, 2) for i in (10, 9, 11, 0, 1, 2, 3, 4, 5, 6, 7, 8)}
     with pytest.warns(UserWarning, match="are numbered as they were created"):
         mlp = from_flax({"params": params}, **RELU)
@@ -30,7 +30,7 @@ def test_numeric_order():
     )
 
 
-def test_flat_parameters():
+def test_flat_parameters_equal_nested_ones():
     params = tree((3, 4, 2), "fc{}")
     nested = bits(from_flax({"params": params}, **RELU))
     for key in (tuple, "/".join):
@@ -46,7 +46,7 @@ def test_flat_parameters():
         from_flax(params | {"fc0/kernel": np.zeros((3, 4))}, **RELU)
 
 
-def test_names_in_an_order_that_is_given():
+def test_the_argument_layers_gives_the_order():
     params = {"out": dense(2, 2), "in": dense(2, 2)}
     mlp = from_flax(params, layers=["in", "out"], **RELU)
     assert np.array_equal(mlp.layers[0].w, params["in"]["kernel"])
@@ -63,7 +63,7 @@ HAIKU = ("w", "b")
 
 
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=6))
-def test_whether_layers_chain_in_another_order(widths):
+def test_fits_otherwise_equals_a_search_of_all_orders(widths):
     """The test tries all orders of the layers. If the first width occurs again, there may be two networks."""
     layers = list(enumerate(pairwise(widths)))
     orders = sum(
@@ -83,7 +83,7 @@ def test_whether_layers_chain_in_another_order(widths):
         (from_haiku, {f"net/~/dense_{i}": tree((2, 2), names=HAIKU)["Dense_0"] for i in (2, 1)}),  # a part
     ],
 )  # fmt: skip
-def test_layers_that_chain_in_another_order_and_are_numbered_by_a_library(read, params):
+def test_layers_numbered_by_a_library_warn_if_another_order_chains(read, params):
     with pytest.warns(
         UserWarning, match=r"pass layers=\[...\], their names in the order of the calls, or check=\(rows"
     ) as caught:
@@ -112,7 +112,7 @@ def test_no_warning_where_the_order_is_known(read, params):
     assert len(read(params, **RELU).layers) == len(params)
 
 
-def test_the_wrong_order_is_found_by_outputs():
+def test_check_finds_the_wrong_order():
     params = tree((2, 2, 2))
     (w0, b0), (w1, b1) = (params[f"Dense_{i}"].values() for i in range(2))
     x = normal(4, 2)
@@ -152,12 +152,12 @@ UNORDERED = "from_flax: layers must be given where the names of layers are not o
         ({"fc": dense(2, 2)}, {"dtype": "float16", "final_activation": "tahn"}, "did you mean 'tanh'?"),
     ],
 )  # fmt: skip
-def test_refused_params(params, options, message):
+def test_bad_params_are_refused(params, options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         from_flax(params, **(RELU | options))
 
 
-def test_layers_that_are_named_are_read_and_no_others():
+def test_only_named_layers_are_read():
     """Everything beside them is not even looked at: a critic, `log_std`, an embedding."""
     params = {
         "torso": {"fc": dense(3, 4)},
@@ -187,7 +187,7 @@ LEFT_OUT = {
 
 
 @pytest.mark.parametrize(("read", "others", "named"), LEFT_OUT.values(), ids=LEFT_OUT)
-def test_what_may_change_the_layers_is_not_left_out_in_silence(read, others, named, tmp_path):
+def test_leaving_out_modules_that_may_change_the_layers_warns(read, others, named, tmp_path):
     if read is from_torch:
         params = {"fc0.weight": normal(4, 3), "fc1.weight": normal(2, 4)}
     else:
@@ -204,7 +204,7 @@ def test_what_may_change_the_layers_is_not_left_out_in_silence(read, others, nam
         assert read(source, layers=["fc0", "fc1"], check=False, **RELU)
 
 
-def test_a_critic_and_what_no_layer_holds_is_left_out_without_a_word():
+def test_a_critic_and_unrelated_arrays_are_left_out_without_a_warning():
     params = tree((3, 4, 2), "fc{}") | {
         "critic": tree((3, 4, 1)) | {"LayerNorm_0": {"scale": np.ones(4)}},
         "Conv_0": {"kernel": np.ones((3, 3, 1, 4)), "bias": np.ones(4)},
@@ -220,7 +220,7 @@ def test_a_critic_and_what_no_layer_holds_is_left_out_without_a_word():
     "outputs", [slice(2), slice(1, 3), slice(-1, None), slice(None, None, -1), slice(None)]
 )
 @pytest.mark.parametrize("activation", ["identity", "tanh"])
-def test_outputs_keeps_units_of_the_last_layer(outputs, activation):
+def test_the_argument_outputs_keeps_units_of_the_last_layer(outputs, activation):
     params, x = tree((3, 4, 5)), normal(6, 3)
     given = {"activation": "tanh", "final_activation": activation}
     whole, part = from_flax(params, **given), from_flax(params, outputs=outputs, **given)
@@ -245,7 +245,7 @@ def test_outputs_keeps_units_of_the_last_layer(outputs, activation):
         (slice(2), "softmax", "outputs must be None for a network that ends with softmax, got slice(None, 2, None): each of its units depends on all of them"),
     ],
 )  # fmt: skip
-def test_refused_outputs(outputs, final, message):
+def test_bad_outputs_are_refused(outputs, final, message):
     with pytest.raises(ValueError, match=re.escape(f"from_flax: {message}")):
         from_flax(tree((2, 3)), activation="relu", final_activation=final, outputs=outputs)
     with pytest.raises(TypeError, match=r"^from_flax: outputs must be a slice, got int; pass slice\(0, 3\)"):

@@ -30,7 +30,7 @@ def test_dtype_converts_and_rounds_once():
     assert float(mlp.layers[0].w[0, 0]) == 1 + 2**-7
 
 
-def test_outputs_tell_the_orientation_and_the_activation():
+def test_check_finds_a_wrong_orientation_or_activation():
     (w0, w1), x = np.random.default_rng(0).normal(size=(2, 3, 3)), np.ones((2, 3))
     given = {"orientation": "in_out", "activation": "tanh", "final_activation": "identity"}
     check = x, np.tanh(x @ w0) @ w1

@@ -11,7 +11,7 @@ from jaxneuron.convert import from_pairs, to_equinox, to_keras, to_onnx
 from tests.convert.networks import RELU
 
 
-def test_public_names():
+def test_every_function_is_exported_and_documented():
     functions = {name for name, value in vars(convert).items() if inspect.isfunction(value)}
     assert convert.__all__ == sorted(functions)
     assert all(getattr(convert, name).__doc__ for name in functions)
@@ -33,7 +33,7 @@ def test_public_names():
         ("torch", lambda: convert.to_torch_state_dict(gates.XOR), "to_torch_state_dict: needs PyTorch; pip install torch"),
     ],
 )  # fmt: skip
-def test_without_the_library(monkeypatch, module, call, message):
+def test_functions_name_the_library_that_is_missing(monkeypatch, module, call, message):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match=re.escape(message)):
         call()

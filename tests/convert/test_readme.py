@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 ]
 
 
-def test_readme(tmp_path, monkeypatch):
+def test_the_import_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mlp = init_mlp(jax.random.key(0), (4, 8, 8, 2))
     Path("policy.safetensors").write_bytes(safetensors.numpy.save(torch_arrays(mlp, "net.")))

@@ -20,7 +20,7 @@ X = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("weights", ["inside", "arguments"])
-def test_outputs(tmp_path, dtype, weights):
+def test_exported_programs_take_any_batch_within_bound(tmp_path, dtype, weights):
     mlp = jax.tree.map(lambda a: np.asarray(a).astype(jnp.dtype(dtype)), MLP_3)
     export(mlp, tmp_path / "m.stablehlo", weights=weights)
     run = load_exported(tmp_path / "m.stablehlo")
@@ -32,14 +32,14 @@ def test_outputs(tmp_path, dtype, weights):
             assert_within_error_bound(mlp, x, y)
 
 
-def test_other_weights_of_these_shapes(tmp_path):
+def test_a_program_takes_other_weights_of_the_same_shapes(tmp_path):
     export(MLP_3, tmp_path / "m.stablehlo", weights="arguments")
     run = load_exported(tmp_path / "m.stablehlo")
     other = init_mlp(jax.random.key(1), (3, 5, 2), activation="tanh", final_activation="softmax")
     assert_within_error_bound(other, X, run(jax.tree.leaves(other), X))
 
 
-def test_any_activation(tmp_path):
+def test_any_callable_activation_is_exported(tmp_path):
     mlp = MLP(MLP_3.layers, jnp.sin, "identity")
     export(mlp, tmp_path / "m.stablehlo")
     np.testing.assert_allclose(load_exported(tmp_path / "m.stablehlo")(X), mlp_forward(mlp, X), rtol=1e-6)
@@ -57,7 +57,7 @@ assert not [name for name in sys.modules if name.startswith("jaxneuron.")]
 """
 
 
-def test_runs_without_jaxneuron(tmp_path):
+def test_a_program_runs_without_jaxneuron(tmp_path):
     # .ci/run does the same where it is not even installed.
     export(MLP_3, tmp_path / "m.stablehlo")
     np.save(tmp_path / "x.npy", X)

@@ -37,7 +37,7 @@ STEPS = st.lists(
 
 
 @given(STEPS)
-def test_a_network_does_what_its_steps_do(steps):
+def test_a_network_computes_what_its_steps_compute(steps):
     x = normal(3, 2)
     mlp = assemble(steps, "source", n_in=2)
     assert all(
@@ -54,7 +54,7 @@ def test_a_network_does_what_its_steps_do(steps):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_source_that_goes_on_training_changes_nothing(dtype):
+def test_weights_are_copied_from_the_source(dtype):
     w, b = np.ones((64, 64), dtype), np.ones(64, dtype)
     layer = assemble([Affine(w.T, b)], "source").layers[0]
     w += 1
@@ -63,7 +63,7 @@ def test_a_source_that_goes_on_training_changes_nothing(dtype):
     assert (np.asarray(layer.b) == 1).all()
 
 
-def test_scalings_are_rounded_once():
+def test_folded_scalings_are_rounded_once():
     w, b = normal(3, 2), normal(2)
     one, two = Scaling(scale=np.float64(1) / 3), Scaling(mean=-0.1, scale=7.0)
     folded = assemble([Affine(w, b), one, two], "source").layers[0]
@@ -72,7 +72,7 @@ def test_scalings_are_rounded_once():
     assert np.array_equal(folded.b, (b64 * (one.scale * 7.0) + 0.1 * 7.0).astype(np.float32))
 
 
-def test_scalings_go_before_they_come_after():
+def test_scalings_are_folded_into_neighbouring_layers():
     steps = [
         Scaling(1.0, 2.0),
         Affine(normal(2, 2), None),
@@ -87,7 +87,7 @@ def test_scalings_go_before_they_come_after():
     assert mlp.layers[1].b is None  # because no step shifts
 
 
-def test_what_finds_no_layer_becomes_one():
+def test_steps_without_a_layer_get_an_identity_layer():
     mlp = assemble(["relu", Affine(normal(2, 3)), "tanh", "elu", Scaling(0.0, 2.0, 1.0)], "source")
     assert mlp.activations == ("relu", "tanh", "elu", "identity")
     assert [layer.w.shape for layer in mlp.layers] == [(2, 2), (2, 3), (3, 3), (3, 3)]
@@ -97,7 +97,7 @@ def test_what_finds_no_layer_becomes_one():
 
 
 @pytest.mark.parametrize(("mean", "layers"), [(16.0, 1), (16.1, 2), (-1e6, 2)])
-def test_a_mean_of_many_deviations_stays_by_itself(mean, layers):
+def test_a_mean_of_more_than_16_deviations_gets_its_own_layer(mean, layers):
     w, b, std = normal(2, 3), normal(3), np.float64(0.5)
     mlp = assemble([Scaling(mean * std, 1 / std), Affine(w, b), "tanh"], "source")
     assert len(mlp.layers) == layers
@@ -109,7 +109,7 @@ def test_a_mean_of_many_deviations_stays_by_itself(mean, layers):
         assert (np.abs(np.asarray(mlp_forward(mlp, x)) - truth) <= error * 4 / 3 + lost).all()
 
 
-def test_dtype_converts_what_was_folded():
+def test_dtype_is_applied_after_folding():
     folded = assemble([Affine(np.float32([[1.0]])), Scaling(scale=1 / 3)], "source", dtype="float64")
     assert float(folded.layers[0].w[0, 0]) == 1 / 3
 

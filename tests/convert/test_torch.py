@@ -18,7 +18,7 @@ def torch_file(path, **tensors):
     return path
 
 
-def test_a_file_that_pytorch_wrote(tmp_path):
+def test_a_file_of_pytorch_is_read_with_its_bits(tmp_path):
     one, two, b = normal(3, 2), normal(1, 3), normal(3)
     path = torch_file(
         tmp_path / "net.safetensors",
@@ -43,7 +43,7 @@ def test_a_file_that_pytorch_wrote(tmp_path):
         ({"0.weight": np.ones((2, 2), np.complex64)}, {}, "must hold BF16, BOOL, "),
     ],
 )  # fmt: skip
-def test_refused_files(tmp_path, tensors, options, message):
+def test_bad_files_are_refused(tmp_path, tensors, options, message):
     path = torch_file(tmp_path / "net.safetensors", **tensors)
     with pytest.raises(ValueError, match=re.escape(message)):
         from_torch(path, **(RELU | options))

@@ -15,7 +15,7 @@ needs_the_kernel = pytest.mark.skipif(library.missing() is not None, reason=str(
 
 @functools.cache
 def network(sizes=(3, 17, 2), dtype="float32", activation="tanh", members=0, final_activation="softmax"):
-    """Returns a network of NumPy arrays or, if `members` is not 0, a stack of so many networks."""
+    """Returns a network of NumPy arrays or, if `members` is not 0, a stack of that many networks."""
     rng = np.random.default_rng(0)
     many = (members,) if members else ()
     layers = [

@@ -21,7 +21,7 @@ def numbers(n, seed=0):
 
 
 @given(n=st.integers(0, 40), size=st.integers(1, 16), cuts=st.lists(st.integers(0, 40), max_size=4))
-def test_batches_are_the_rows_and_programs_get_them_padded_with_the_last(n, size, cuts):
+def test_batches_hold_the_rows_and_are_padded_with_the_last_row(n, size, cuts):
     rows = numbers(n)
     chunks = np.split(rows, sorted(min(cut, n) for cut in cuts))
     for form, known in ((rows, n), (iter(chunks), None)):
@@ -37,7 +37,7 @@ def test_batches_are_the_rows_and_programs_get_them_padded_with_the_last(n, size
             assert (whole[len(x) :] == x[-1]).all()
 
 
-def test_a_reader_may_use_its_buffer_again():
+def test_a_reader_may_reuse_its_buffer():
     mlp, rows, buffer = network(), numbers(20 * TILE), np.empty((TILE, 3), np.float32)
 
     def read():
@@ -49,7 +49,7 @@ def test_a_reader_may_use_its_buffer_again():
     assert evaluate(mlp, read(), tile=TILE).tobytes() == evaluate(mlp, rows, tile=TILE).tobytes()
 
 
-def test_what_is_sliced_like_an_array_is_never_read_whole():
+def test_array_likes_are_sliced_one_tile_at_a_time():
     class Stored:
         shape, dtype, most = (5 * TILE + 1, 3), np.dtype(np.float32), 0
 
@@ -67,6 +67,6 @@ def test_what_is_sliced_like_an_array_is_never_read_whole():
 
 
 @pytest.mark.parametrize("empty", [[], iter(())])
-def test_without_a_row_there_is_no_batch(empty):
+def test_no_rows_give_no_batch(empty):
     source, n, _ = batches.source(empty, 3)
     assert list(batches.cut(source, n, 8)) == []

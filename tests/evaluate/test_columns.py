@@ -1,4 +1,4 @@
-"""Which columns of a table a network gets, and whether the first line of CSV is a header or a row."""
+"""A network gets the right columns of a table. The first line of CSV is taken for a header or for a row."""
 
 import contextlib
 import io
@@ -79,26 +79,26 @@ def sums(tmp_path, monkeypatch):
     ("a,b,c\n5,7,1\n", None, "rows.csv: line 1: must have 2 columns for this network, got 3: 'a', 'b', 'c'; keep one column for each input, in the network's order"),
     ("a,b\n5,7,1\n", None, "rows.csv: line 2: must have 2 columns for this network, got 3; correct it, or write the file again"),
 ])  # fmt: skip
-def test_first_lines(sums, content, outputs, message):
+def test_the_first_line_is_a_header_a_row_or_refused(sums, content, outputs, message):
     assert sums(content) == (outputs, message)
 
 
 @pytest.mark.parametrize(
     "content", ["0,1\n5,7\n", "2019,2020\n5,7\n", '"0","1"\n5,7\n', ",a\n5,7\n", "NA,x\n5,7\n", "a,a\n5,7\n"]
 )
-def test_a_header_whatever_it_looks_like(sums, content):
+def test_header_yes_skips_any_first_line(sums, content):
     outputs, message = sums(content, "--header", "yes")
     assert outputs == [75]
     assert BY_POSITION in message
 
 
-def test_no_header_whatever_it_looks_like(sums):
+def test_header_no_reads_the_first_line_as_a_row(sums):
     assert sums("0,1\n5,7\n", "--header", "no") == ([10, 75], "")
     outputs, message = sums("a,b\n5,7\n", "--header", "no")
     assert (outputs, message[:54]) == (None, "rows.csv: line 1: column 1 must be a number, got 'a'; ")
 
 
-def test_one_input(tmp_path):
+def test_one_column_that_begins_with_0_or_a_year_is_ambiguous(tmp_path):
     """pandas writes 0 above a column without a name. A year may be a name too; other integers are rows."""
 
     def read(text):
@@ -112,7 +112,7 @@ def test_one_input(tmp_path):
     assert read("5\n0.5\n") == [5, 0.5]
 
 
-def test_a_stream_is_told_of_too(sums, monkeypatch, capsys):
+def test_messages_name_a_stream_as_a_dash(sums, monkeypatch, capsys):
     for text, status, message in (
         ("0.5,1\n", 0, f"jaxneuron: -: {ROW}\n"),
         ("0,1\n5,7\n", 2, f"jaxneuron: -: line 1: must be names or a row of numbers, got 0,1, {EITHER}\n"),
@@ -129,7 +129,7 @@ def test_a_stream_is_told_of_too(sums, monkeypatch, capsys):
     assert (done.returncode, float(done.stdout)) == (0, 75)
 
 
-def test_a_header_is_for_csv(sums):
+def test_header_is_refused_for_npy_and_parquet(sums):
     for suffix, content, kind in (
         (".npy", np.ones((1, 2)), "a .npy file of one NumPy array"),
         (".parquet", pa.table({"a": [1.0], "b": [2.0]}), "a Parquet file"),
@@ -152,20 +152,21 @@ def tables(**columns):
         yield np.array(list(zip(*columns.values(), strict=True)), structure), ".npy"
 
 
-def where(suffix):
+def location(suffix):
+    """Returns the file, and for CSV the line, that messages about names of columns begin with."""
     return f"rows{suffix}: line 1" if suffix == ".csv" else f"rows{suffix}"
 
 
-def test_by_name_where_the_network_knows_names(sums):
+def test_named_inputs_take_columns_by_name(sums):
     for content, suffix in tables(b=[7.0, 9.0], a=[5, 8]):
-        said = f"{where(suffix)}: columns are taken by name: 'a', 'b'"
+        said = f"{location(suffix)}: columns are taken by name: 'a', 'b'"
         assert sums(content, suffix=suffix, named=True) == ([75, 98], said)
-        assert sums(content, suffix=suffix) == ([57, 89], f"{where(suffix)}: {BY_POSITION}'b', 'a'")
+        assert sums(content, suffix=suffix) == ([57, 89], f"{location(suffix)}: {BY_POSITION}'b', 'a'")
 
 
-def test_other_columns_are_left_out(sums):
+def test_columns_without_an_input_are_left_out(sums):
     for content, suffix in tables(b=[7.0], name=["x"], a=[5.0]):
-        said = f"{where(suffix)}: columns are taken by name: 'a', 'b'; left out: 'name'"
+        said = f"{location(suffix)}: columns are taken by name: 'a', 'b'; left out: 'name'"
         assert sums(content, suffix=suffix, named=True) == ([75], said)
         outputs, message = sums(content, suffix=suffix)
         assert (outputs, "must have 2 columns for this network, got 3: 'b', 'name', 'a'" in message) == (
@@ -177,15 +178,15 @@ def test_other_columns_are_left_out(sums):
 def test_missing_columns_are_refused(sums):
     for content, suffix in tables(a=[5.0], c=[7.0]):
         assert sums(content, suffix=suffix, named=True) == (
-            None, f"{where(suffix)}: must have a column for each input of the network, got none named 'b' among "
+            None, f"{location(suffix)}: must have a column for each input of the network, got none named 'b' among "
             "'a', 'c'; rename the columns, or remove their names",
         )  # fmt: skip
 
 
-def test_two_columns_of_one_name_are_refused_where_it_is_an_input(sums):
+def test_two_columns_with_the_name_of_an_input_are_refused(sums):
     table = pa.table([[5.0], [7.0], [8.0]], names=["a", "b", "b"])
     for content, suffix in (("a,b,b\n5,7,8\n", ".csv"), (table, ".parquet")):
-        message = f"{where(suffix)}: must have one column named 'b', got several; rename the others"
+        message = f"{location(suffix)}: must have one column named 'b', got several; rename the others"
         assert sums(content, suffix=suffix, named=True) == (None, message)
     assert sums(pa.table([[5.0], [7.0]], names=["x", "x"]), suffix=".parquet")[0] == [75]
 
@@ -196,18 +197,18 @@ def test_names_of_inputs_are_a_header_even_if_they_are_numbers(sums):
     assert sums("nan,2020\n7,5\n", named=True) == ([75], said)
 
 
-def test_a_table_without_names_is_taken_by_place(sums):
+def test_a_table_without_names_is_read_by_position(sums):
     assert sums(np.array([[5.0, 7.0]]), suffix=".npy", named=True) == ([75], "")
     assert sums("5.0,7\n", named=True) == ([75], f"rows.csv: {ROW}")
 
 
-def test_a_column_with_a_dot_in_its_name(sums):
+def test_a_column_name_may_contain_a_dot(sums):
     save("named.safetensors", MLP(SUMS.layers, final_activation="identity", inputs=("x.a", "x")))
     table = pa.table({"x": [7.0], "y": [0.0], "x.a": [5.0], "x.b": [1.0]})
     assert sums(table, suffix=".parquet", named=True)[0] == [75]
 
 
-def test_outputs_have_the_names_that_the_network_knows(sums):
+def test_parquet_columns_have_the_names_of_the_outputs(sums):
     sums("a,b\n5,7\n")
     for model, names in (("named.safetensors", ["total"]), ("sums.safetensors", ["y0"])):
         assert main(["run", model, "rows.csv", "-o", "out.parquet", "--force"]) == 0
@@ -216,7 +217,7 @@ def test_outputs_have_the_names_that_the_network_knows(sums):
     assert np.loadtxt("out.csv") == 75  # CSV is written without a header
 
 
-def test_many_names_are_not_all_listed():
+def test_messages_list_at_most_10_names():
     said = []
     names = tuple(f"x{i}" for i in range(300))
     Inputs(300, names, say=said.append).places("t", names)
@@ -225,7 +226,7 @@ def test_many_names_are_not_all_listed():
     ]
 
 
-def test_ray_takes_columns_in_the_order_of_the_inputs():
+def test_row_evaluator_needs_columns_in_the_order_of_the_inputs():
     batch = {"a": np.array([5.0]), "b": np.array([7.0])}
     assert RowEvaluator(NAMED, ["a", "b"])(batch)["y"].tolist() == [[75]]
     with pytest.raises(
@@ -261,7 +262,7 @@ def test_a_resumed_reader_takes_the_same_columns(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", "structured.npy"])
-def test_wide_integers_name_their_column(sums, suffix):
+def test_refused_wide_integers_name_their_column(sums, suffix):
     rows = np.array([[1, 2], [3, 2**40]])
     if suffix == ".parquet":
         rows = pa.table({"a": rows[:, 0], "b": rows[:, 1]})
@@ -276,7 +277,7 @@ def test_wide_integers_name_their_column(sums, suffix):
     )
 
 
-def test_integers_that_are_rounded_are_told_of(sums):
+def test_rounded_integers_are_reported(sums):
     outputs, message = sums(np.array([[1, 2**24 + 1], [2**24, 2]]), suffix=".npy")
     assert outputs == [10 * 2**24, 2**24 + 20]
     assert message == (
@@ -302,12 +303,12 @@ def test_integers_that_are_rounded_are_told_of(sums):
     (np.zeros((2, 2), [("a", float), ("b", float)]), "rows.npy: rows must hold booleans, integers, or one of"),
     (np.zeros(2, []), "rows.npy: must have 2 columns for this network, got 0"),
 ])  # fmt: skip
-def test_what_holds_no_rows(sums, rows, message):
+def test_arrays_without_rows_of_numbers_are_refused(sums, rows, message):
     outputs, said = sums(rows, suffix=".npy")
     assert (outputs, message in said) == (None, True), said
 
 
-def test_structured_rows_of_other_bytes(sums):
+def test_structured_arrays_of_mixed_dtypes_are_read(sums):
     rows = np.array([(True, 7, 0.5), (False, 9, 1.5)], [("a", bool), ("b", ">i2"), ("c", "<f8")])
     assert sums(rows, suffix=".npy", named=True)[0] == [71, 90]
     assert sums(rows[["a", "b"]].copy(), suffix=".npy", named=True)[0] == [71, 90]
@@ -317,7 +318,7 @@ def test_structured_rows_of_other_bytes(sums):
     assert outputs == (np.arange(len(many)) + 10.0).tolist()
 
 
-def test_a_path_is_no_rows():
+def test_evaluate_refuses_a_path():
     for path in ("rows.csv", b"rows.csv", sys.executable):
         with pytest.raises(
             TypeError,

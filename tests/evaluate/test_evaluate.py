@@ -48,7 +48,7 @@ def split(rows, cuts):
 
 @settings(max_examples=15)
 @given(mlps_and_inputs(batch=[(0,), (1,), (7,)]))
-def test_within_the_bound_of_mlp_forward(mlp_and_x):
+def test_outputs_within_the_bound_of_mlp_forward(mlp_and_x):
     mlp, x = mlp_and_x
     y = evaluate(mlp, x, tile=2)
     assert y.dtype == x.dtype
@@ -56,7 +56,7 @@ def test_within_the_bound_of_mlp_forward(mlp_and_x):
     assert_within_error_bound(mlp, x, y)
 
 
-def test_a_network_without_a_number_on_several_devices():
+def test_a_network_without_weights_runs_on_several_devices():
     mlp = MLP([(np.zeros((0, 2), np.float32), None)], final_activation=jnp.cos)  # XLA evaluates it
     assert evaluate(mlp, np.zeros((3, 0), np.float32), tile=16).tolist() == [[1, 1]] * 3
 
@@ -79,7 +79,7 @@ def test_qlknn_gives_its_published_outputs():
     devices=st.sampled_from([1, 2]),
     how=st.sampled_from(["array", "chunks", "lists", "jax", "out", "function"]),
 )
-def test_a_row_has_the_same_bits_however_it_comes(n, start, cuts, devices, how):
+def test_a_row_has_the_same_bits_in_any_form_of_rows(n, start, cuts, devices, how):
     mlp, rows = network(), numbers(8 * TILE)
     every = evaluate(mlp, rows, tile=TILE, devices=jax.devices()[:1])
     x = rows[start : start + n]
@@ -139,7 +139,7 @@ assert len(devices) == 8 and len({y.tobytes() for y in each}) == 1
 
 
 @pytest.mark.parametrize("x64", [False, True])
-def test_float64(x64):
+def test_float64_rows_keep_their_dtype_if_x64_is_on(x64):
     mlp, rows = make_qlknn.folded_qlknn(), numbers(40, 10).astype(np.float64)
     with jax.enable_x64(x64):
         y = evaluate(mlp, rows, tile=TILE)
@@ -147,7 +147,7 @@ def test_float64(x64):
         assert_within_error_bound(mlp if x64 else jax.device_put(mlp), rows[:3].astype(y.dtype), y[:3])
 
 
-# --- one program, everywhere ---
+# --- one compiled program for all devices ---
 
 
 @pytest.mark.parametrize("activation", ["tanh", jnp.sin])
@@ -164,7 +164,7 @@ def test_nothing_compiles_after_the_first_call(activation):
     assert (len(first), len(later)) == (int(by_xla), 0)
 
 
-def test_devices_never_wait_for_each_other():
+def test_the_program_for_several_devices_has_no_collectives():
     mlp, mesh = network(), Mesh(np.array(jax.devices("cpu")), ("rows",))
     assert mesh.size == 2
     text = _program(mesh).lower(mlp, numbers(2 * TILE)).compile().as_text()
@@ -173,7 +173,7 @@ def test_devices_never_wait_for_each_other():
 
 
 @pytest.mark.parametrize("activation", ["tanh", jnp.sin])
-def test_weights_are_placed_once(activation):
+def test_evaluate_transfers_no_weights_implicitly(activation):
     mlp = jax.tree.map(np.asarray, network(activation=activation))
     with jax.transfer_guard_host_to_device("disallow"):
         with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
@@ -181,10 +181,10 @@ def test_weights_are_placed_once(activation):
         evaluate(mlp, numbers(200), tile=TILE)
 
 
-# --- bounded memory, and no waiting ---
+# --- bounded memory, and overlapping work ---
 
 
-def test_ten_million_rows_from_map_to_map_take_no_memory():
+def test_ten_million_memory_mapped_rows_take_less_than_300_mb():
     """Measures memory beyond that of an idle JAX process. Pages of mapped files are not counted."""
     program = """
 import re, jax, jax.numpy as jnp, numpy as np
@@ -221,7 +221,7 @@ def test_reading_computing_and_writing_overlap():
         return time.perf_counter() - start
 
     seconds(0)
-    # Without overlap this would take 3 times as long as computing alone; with two of them at a time, 2 times.
+    # Without overlap this takes 3 times as long as computing alone. If only two of the three overlap, 2 times.
     ratios = []
     for _ in range(5):
         computing = seconds(0)
@@ -231,21 +231,21 @@ def test_reading_computing_and_writing_overlap():
     raise AssertionError(ratios)
 
 
-def test_in_place():
+def test_out_may_be_the_rows_themselves():
     mlp, rows = network((3, 5, 3)), numbers(10 * TILE + 3)
     expected = evaluate(mlp, rows, tile=TILE)
     assert evaluate(mlp, rows, out=rows, tile=TILE) is rows
     assert rows.tobytes() == expected.tobytes()
 
 
-def test_nan_rows_pass_through():
+def test_nan_in_a_row_stays_in_its_row():
     rows = numbers(50)
     rows[13, 1] = np.nan
     y = evaluate(network(), rows, tile=TILE)
     assert np.flatnonzero(np.isnan(y).any(axis=1)).tolist() == [13]
 
 
-def test_progress(capsys):
+def test_progress_counts_rows(capsys):
     counts, devices = [], jax.devices("cpu")  # two devices
 
     def count(*rows):
@@ -269,7 +269,7 @@ class Broken(Exception):
 
 @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("where", ["rows", "out", "progress"])
-def test_an_error_stops_everything(error, where):
+def test_an_error_stops_all_threads_and_is_raised(error, where):
     written, threads = [], threading.active_count()
 
     def read():
@@ -296,7 +296,7 @@ def test_an_error_stops_everything(error, where):
     assert where != "out" or len(written) == 4
 
 
-def test_a_signal_stops_it_at_once(tmp_path):
+def test_an_interrupt_stops_evaluate_at_once(tmp_path):
     # A shell makes a background process ignore SIGINT, and so do the processes that it starts. The program
     # undoes that.
     program = """
@@ -379,7 +379,7 @@ def test_nothing_is_computed_or_written_before_a_refusal():
             evaluate(network(), rows, out=write)
 
 
-def test_without_tqdm(monkeypatch):
+def test_progress_without_tqdm_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(
         ImportError,

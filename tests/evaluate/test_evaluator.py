@@ -28,7 +28,7 @@ WIDTHS = (1, 7, 8, 16, 17, 133, 300)  # near the widths of vectors; weights of 3
 
 
 @given(mlps_and_inputs())
-def test_the_bits_of_mlp_forward(mlp_and_x):
+def test_outputs_have_the_bits_of_mlp_forward(mlp_and_x):
     mlp, x = mlp_and_x
     y = Evaluator(mlp)(x)
     assert_within_error_bound(mlp, x, y)
@@ -39,7 +39,7 @@ def test_the_bits_of_mlp_forward(mlp_and_x):
 @needs_the_kernel
 @pytest.mark.parametrize("of_rows", DTYPES)
 @pytest.mark.parametrize("of_weights", DTYPES)
-def test_every_pair_of_dtypes(of_weights, of_rows):
+def test_every_pair_of_dtypes_has_the_bits_of_mlp_forward(of_weights, of_rows):
     mlp, x = network(dtype=of_weights), numbers(5, 3, dtype=of_rows)
     evaluator = Evaluator(mlp)
     for x64 in (False, True, False):  # the setting at each call applies
@@ -75,7 +75,7 @@ def test_integers_round_as_in_jax(of_weights, dtype):
 @needs_the_kernel
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_activation(activation, dtype):
+def test_every_activation_has_the_bits_of_mlp_forward(activation, dtype):
     hidden = "relu" if activation in OF_ROWS else activation
     with jax.enable_x64(True):
         mlp = network((3, 5, 4), dtype, hidden, final_activation=activation)
@@ -87,7 +87,7 @@ def test_every_activation(activation, dtype):
 @needs_the_kernel
 @pytest.mark.parametrize("instruction_set", range(len(SETS)), ids=SETS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_width_by_every_instruction_set(dtype, instruction_set):
+def test_every_width_has_the_bits_of_the_primitive(dtype, instruction_set):
     by_xla = jax.jit(
         lambda mlp, x: primitive.forward(
             mlp.layers, [resolve(a) for a in mlp.activations], x, instruction_set
@@ -106,7 +106,7 @@ def test_every_width_by_every_instruction_set(dtype, instruction_set):
 @needs_the_kernel
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("batch", [(), (1,), (7,), (2, 3), (0,)])
-def test_members(dtype, batch):
+def test_members_have_the_bits_of_vmap(dtype, batch):
     with jax.enable_x64(True):
         mlp = network((3, 9, 2), dtype, members=4)
         x, own = numbers(*batch, 3, dtype=dtype), numbers(4, *batch, 3, dtype=dtype)
@@ -115,14 +115,14 @@ def test_members(dtype, batch):
     assert Evaluator(network(members=4))(numbers(5, 3)).shape == (4, 5, 2)
 
 
-def test_one_member_and_none():
+def test_stacks_of_one_and_of_no_member_are_evaluated():
     one, none = network(members=1), jax.tree.map(lambda a: a[:0], network(members=1))
     assert_same(Evaluator(one)(numbers(5, 3))[0], Evaluator(jax.tree.map(lambda a: a[0], one))(numbers(5, 3)))
     assert Evaluator(none)(numbers(5, 3)).shape == (0, 5, 2)
     assert Evaluator(none, each=True)(numbers(0, 5, 3)).shape == (0, 5, 2)
 
 
-# --- what comes in ---
+# --- forms of rows and weights ---
 
 
 def unaligned(x):
@@ -152,13 +152,13 @@ FORMS = {
 
 @needs_the_kernel
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_rows(form):
+def test_every_form_of_rows_has_the_same_bits(form):
     mlp, x = network(), FORMS[form](numbers(8, 3))
     assert_same(Evaluator(mlp)(x), mlp_forward(mlp, x))
 
 
 @needs_the_kernel
-def test_weights_in_any_form():
+def test_weights_of_any_layout_have_the_same_bits():
     mlp = network((4, 4, 4))
     for form in ("Fortran order", "columns backwards", "unaligned", "other byte order", "read-only"):
         layers = [(FORMS[form](w), FORMS["unaligned"](b)) for w, b in mlp.layers]
@@ -166,12 +166,12 @@ def test_weights_in_any_form():
     assert_same(Evaluator(jax.device_put(mlp))(numbers(4)), mlp_forward(mlp, numbers(4)))
 
 
-def test_huge_numbers_round_to_infinity_in_silence():
+def test_too_large_numbers_become_infinity_without_a_warning():
     y = Evaluator(MLP([(np.eye(1, dtype=np.float32), None)], final_activation="identity"))([1e300])
     assert np.isinf(y).all()
 
 
-def test_the_control_loop_of_the_readme():
+def test_the_control_loop_of_the_readme_runs():
     class Env:
         observation, actions = numbers(3), []
 
@@ -193,11 +193,11 @@ def test_the_control_loop_of_the_readme():
     np.testing.assert_array_equal(env.actions, expected)
 
 
-# --- where outputs go ---
+# --- the argument out ---
 
 
 @pytest.mark.parametrize("batch", [(), (6,), (2, 3)])
-def test_out(batch):
+def test_out_of_any_layout_receives_the_outputs(batch):
     evaluator, x = Evaluator(network()), numbers(*batch, 3)
     y, out = evaluator(x), np.full((*batch, 2), np.nan, np.float32)
     assert evaluator(x, out) is out
@@ -211,7 +211,7 @@ def test_out(batch):
         assert np.isnan(wide[..., [0, 3, 4]]).all()
 
 
-def test_out_may_be_x_and_may_overlap_it():
+def test_out_may_be_x_or_overlap_it():
     for members in (0, 3):
         evaluator = Evaluator(network((3, 8, 3), members=members), each=members > 0)
         x = numbers(*((members,) if members else ()), 100, 3)
@@ -225,7 +225,7 @@ def test_out_may_be_x_and_may_overlap_it():
             assert_same(np.array(evaluator(source, out=target)), y)
 
 
-def test_members_share_rows_that_out_overlaps():
+def test_out_may_overlap_rows_that_members_share():
     evaluator, x = Evaluator(network((3, 8, 3), members=2)), numbers(2, 10, 3)
     y = evaluator(x[0])
     assert_same(evaluator(x[0], out=x), y)
@@ -234,7 +234,7 @@ def test_members_share_rows_that_out_overlaps():
     assert_same(evaluator(x, out=x.reshape(2, 10, 2)), y)
 
 
-# --- a copy of the weights ---
+# --- copies of the weights ---
 
 
 def test_weights_are_copied():
@@ -250,7 +250,7 @@ def test_weights_are_copied():
 
 
 @pytest.mark.parametrize("options", [{}, {"threads": 1}, {"each": True}])
-def test_it_can_be_pickled(options):
+def test_an_evaluator_can_be_pickled(options):
     evaluator = Evaluator(network(members=3 if "each" in options else 0), **options)
     again = pickle.loads(pickle.dumps(evaluator))
     x = numbers(3, 5, 3)
@@ -261,7 +261,7 @@ def test_it_can_be_pickled(options):
 # --- without the kernel ---
 
 
-def test_an_activation_of_ones_own_goes_through_mlp_forward():
+def test_a_custom_activation_is_evaluated_by_mlp_forward():
     mlp = network((3, 5, 2), activation=jnp.sin)
     x = numbers(7, 3)
     assert_same(Evaluator(mlp)(x), mlp_forward(mlp, x))
@@ -277,7 +277,7 @@ def test_an_activation_of_ones_own_goes_through_mlp_forward():
     assert not later
 
 
-def test_without_the_library(monkeypatch):
+def test_xla_evaluates_without_the_library(monkeypatch):
     mlp, x = network(), numbers(7, 3)
     monkeypatch.setattr(library, "functions", lambda: None)
     monkeypatch.setattr(library, "missing", lambda: "it is not there")

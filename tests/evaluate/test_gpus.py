@@ -35,7 +35,7 @@ def numbers(n):
 
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize("n", [0, 1, 16, 1000])
-def test_the_same_outputs_in_the_same_order(n, devices, monkeypatch):
+def test_outputs_equal_those_of_the_code_for_cpus(n, devices, monkeypatch):
     call = (network(), numbers(n))
     options = {"tile": TILE, "devices": CPUS[:devices]}
     y = evaluate(*call, **options)
@@ -69,25 +69,25 @@ def test_threads_have_the_callers_settings(as_gpus):
         np.testing.assert_allclose(y, mlp_forward(mlp, rows), rtol=1e-13)
 
 
-def test_inside_a_trace(as_gpus):
+def test_evaluate_works_inside_a_trace(as_gpus):
     mlp, rows = network(), numbers(100)
     expected = evaluate(mlp, rows, tile=TILE, devices=CPUS)
     y = jax.jit(lambda: jnp.asarray(evaluate(mlp, rows, tile=TILE, devices=CPUS)))()
     assert np.asarray(y).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("who", ["reader", "writer"])
-def test_a_failure_leaves_no_thread_and_nothing_after_it(who, as_gpus):
+@pytest.mark.parametrize("failing", ["reader", "writer"])
+def test_a_failure_leaves_no_thread_and_writes_no_later_chunk(failing, as_gpus):
     written, before = [], threading.active_count()
 
     def rows():
         for start in range(0, 1000, 10):
-            if who == "reader" and start == 500:
+            if failing == "reader" and start == 500:
                 raise OSError("gone")
             yield numbers(1000)[start : start + 10]
 
     def write(chunk):
-        if who == "writer" and len(written) == 5:
+        if failing == "writer" and len(written) == 5:
             raise OSError("gone")
         written.append(chunk)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxneuron import Evaluator, init_mlp, mlp_value_and_jacobian
 
 
-def test_value_and_jacobian_are_those_of_the_function():
+def test_value_and_jacobian_equal_those_of_the_function():
     mlp = init_mlp(jax.random.key(0), (3, 8, 2), activation="tanh")
     evaluator = Evaluator(mlp)
     for shape in ((3,), (5, 3), (0, 3), (2, 1, 3)):
@@ -22,7 +22,7 @@ def test_value_and_jacobian_are_those_of_the_function():
     assert (y.dtype, jacobian.dtype) == (jnp.bfloat16, np.float32)
 
 
-def test_members_have_their_jacobians():
+def test_each_member_has_its_own_jacobian():
     one = init_mlp(jax.random.key(0), (3, 4, 2), activation="tanh")
     stacked = jax.tree.map(lambda a: np.stack([a, -a]), one)
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
@@ -34,7 +34,7 @@ def test_members_have_their_jacobians():
         np.testing.assert_allclose(jacobian[0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_rows_of_any_layout_and_dtype():
+def test_rows_of_any_layout_and_dtype_give_the_same_jacobians():
     mlp = init_mlp(jax.random.key(0), (3, 8, 2), activation="tanh")
     evaluator, x = Evaluator(mlp), np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     _, expected = evaluator.value_and_jacobian(x)

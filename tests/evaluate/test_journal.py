@@ -52,7 +52,7 @@ def start():
 
 
 @pytest.mark.parametrize(("source", "target"), KILLS)
-def test_killed_at_random_moments_and_resumed(model, tmp_path, start, source, target):
+def test_a_killed_and_resumed_run_writes_the_same_file(model, tmp_path, start, source, target):
     rows = numbers(160_000)
     arguments = ["run", model, write_rows(tmp_path / f"rows{source}", rows), "--tile", "128", "-o"]
     whole, out = (tmp_path / f"{name}{target}" for name in ("whole", "out"))
@@ -111,7 +111,7 @@ def stopped(model, tmp_path):
     return stop
 
 
-def test_interrupted_and_resumed(stopped, model, tmp_path, capsys):
+def test_an_interrupted_and_resumed_run_has_the_same_bits(stopped, model, tmp_path, capsys):
     arguments, out = stopped()
     rows = 50 * 128 * len(jax.devices())
     assert (
@@ -125,7 +125,7 @@ def test_interrupted_and_resumed(stopped, model, tmp_path, capsys):
 
 
 @pytest.mark.cpu
-def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, monkeypatch):
+def test_resuming_with_other_settings_is_refused(stopped, tmp_path, capsys, model, monkeypatch):
     arguments, out = stopped()
     partial, journal = (tmp_path / f"out.npy.{end}" for end in ("partial", "journal"))
     before = partial.read_bytes(), journal.read_bytes()
@@ -174,9 +174,7 @@ def test_resuming_something_else_is_refused(stopped, tmp_path, capsys, model, mo
     assert capsys.readouterr().err.endswith(f"jaxneuron: {out}: exists; pass --force to replace it\n")
 
 
-def test_a_resumed_run_takes_the_same_columns_and_the_same_first_line(
-    stopped, model, tmp_path, tmp_path_factory, capsys
-):
+def test_a_resumed_run_takes_the_same_columns_and_header(stopped, model, tmp_path, tmp_path_factory, capsys):
     mlp = jaxneuron.load(model)
     named = tmp_path_factory.mktemp("named") / "named.safetensors"
     save(named, jaxneuron.MLP(mlp.layers, mlp.activation, mlp.final_activation, inputs=("c", "b", "a")))
@@ -195,7 +193,7 @@ def test_a_resumed_run_takes_the_same_columns_and_the_same_first_line(
     assert np.load(out).tobytes() == expected.tobytes()
 
 
-def test_a_journal_may_end_anywhere(stopped, tmp_path, model):
+def test_a_journal_cut_off_anywhere_can_be_resumed(stopped, tmp_path, model):
     arguments, out = stopped(n=20_000)
     partial, journal = (tmp_path / f"out.npy.{end}" for end in ("partial", "journal"))
     rows, lines = partial.read_bytes(), journal.read_bytes()
@@ -212,7 +210,7 @@ def test_a_journal_may_end_anywhere(stopped, tmp_path, model):
 
 
 @pytest.mark.parametrize("name", ["out.npy", "out.csv", "out.parquet"])
-def test_a_full_disk(model, tmp_path, name):
+def test_a_run_that_filled_the_disk_can_be_resumed(model, tmp_path, name):
     """Limits files to 600 kB. The outputs need 1 MB or more, so for this process the disk seems full."""
     rows, out = write_rows(tmp_path / "rows.npy", numbers(150_000)), tmp_path / name
     arguments = (model, rows, "-o", out, "--tile", "1024")
@@ -240,7 +238,7 @@ sys.exit(main(sys.argv[1:]))
     )
 
 
-def test_a_run_keeps_others_out_until_it_is_killed(model, tmp_path, capsys):
+def test_a_second_run_is_refused_until_the_first_is_killed(model, tmp_path, capsys):
     rows, out = write_rows(tmp_path / "rows.npy", numbers(50)), tmp_path / "out.npy"
     command = [sys.executable, "-m", "jaxneuron", "run", model, "-", "-o", out]
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -271,7 +269,7 @@ def test_a_file_that_another_run_took_over_is_left_alone(model, tmp_path, capsys
     assert partial.read_bytes() == b"theirs"
 
 
-def test_a_folder_that_is_not_writable(model, capsys):
+def test_a_read_only_folder_is_refused(model, capsys):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "model.safetensors").write_bytes(model.read_bytes())

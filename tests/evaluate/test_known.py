@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cpu
 @needs_the_kernel
 @pytest.mark.parametrize("of_rows", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("of_weights", ["float32", "bfloat16", "float16", "float64"])
-def test_weights_of_numpy_may_change_between_calls(of_weights, of_rows):
+def test_numpy_weights_may_change_between_calls(of_weights, of_rows):
     w = numbers(3, 5), numbers(3, 5).T
     arrays = [each.astype(jnp.dtype(of_weights)) for each in (w[0], np.ones(5), w[1], np.ones(3))]
     mlp, rows = MLP([arrays[:2], arrays[2:]], "tanh"), numbers(4, 3).astype(jnp.dtype(of_rows))

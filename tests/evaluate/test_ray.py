@@ -29,7 +29,7 @@ def rows(n=N):
     return np.random.default_rng(0).normal(size=(n, 3)).astype(np.float32)
 
 
-def same(y, model, x):
+def assert_bits_of_evaluate(y, model, x):
     assert y.tobytes() == evaluate(jaxneuron.load(model), x, tile=1024).tobytes()
 
 
@@ -41,23 +41,23 @@ def test_any_batch_has_the_bits_of_evaluate(model, n):
     batch = {"x": rows(n), "id": np.arange(n)}
     done = RowEvaluator(model)(batch)
     assert list(done) == ["x", "id", "y"]
-    same(done["y"], model, rows(n))
+    assert_bits_of_evaluate(done["y"], model, rows(n))
 
 
-def test_columns_of_numbers_and_of_lists(model):
+def test_rows_may_be_columns_of_numbers_or_of_lists(model):
     by_name = dict(zip("abc", rows(9).T, strict=True))
-    same(RowEvaluator(str(model), ["a", "b", "c"], "out")(by_name)["out"], model, rows(9))
+    assert_bits_of_evaluate(RowEvaluator(str(model), ["a", "b", "c"], "out")(by_name)["out"], model, rows(9))
     lists = np.empty(9, object)
     lists[:] = list(rows(9))
-    same(RowEvaluator(model, "v")({"v": lists})["y"], model, rows(9))
+    assert_bits_of_evaluate(RowEvaluator(model, "v")({"v": lists})["y"], model, rows(9))
 
 
-def test_it_can_be_pickled(model):
+def test_a_row_evaluator_can_be_pickled(model):
     again = pickle.loads(pickle.dumps(RowEvaluator(model, output="z")))
-    same(again({"x": rows(5)})["z"], model, rows(5))
+    assert_bits_of_evaluate(again({"x": rows(5)})["z"], model, rows(5))
 
 
-def test_arrow_has_no_bfloat16(model):
+def test_bfloat16_outputs_become_float32(model):
     half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), jaxneuron.load(model))
     assert RowEvaluator(half)({"x": rows(5).astype(jnp.bfloat16)})["y"].dtype == np.float32
 
@@ -108,7 +108,7 @@ class Evaluator(RowEvaluator):
         self.log.touch()
 
     def __call__(self, batch):
-        while len(list(folder.glob("actor-*"))) < 2:  # or the first would have done it all
+        while len(list(folder.glob("actor-*"))) < 2:  # otherwise the first actor would evaluate all batches
             time.sleep(0.1)
         self.calls += 1
         with open(self.log, "a") as file:
@@ -131,7 +131,7 @@ data.write_parquet(folder / "out")
 """
 
 
-def test_parquet_through_two_actors_one_of_which_is_killed(model, tmp_path):
+def test_every_row_is_written_once_if_an_actor_is_killed(model, tmp_path):
     pytest.importorskip("ray", reason="needs Ray; pip install 'jaxneuron[ray]'")
     (tmp_path / "rows").mkdir()
     x = rows()
@@ -153,4 +153,4 @@ def test_parquet_through_two_actors_one_of_which_is_killed(model, tmp_path):
     order = np.argsort(table["id"].to_numpy())  # blocks of a killed actor may be written after later blocks
     assert np.array_equal(table["id"].to_numpy()[order], np.arange(N))  # each row is there once
     y = np.array([value.as_py() for value in table["y"]], np.float32)
-    same(y[order], model, x)
+    assert_bits_of_evaluate(y[order], model, x)

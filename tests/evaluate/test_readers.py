@@ -14,7 +14,7 @@ from jaxneuron.cli import main
 from tests.row_files import numbers, write_rows
 
 
-def test_rows_in_columns_order_and_of_many_dtypes(model, tmp_path):
+def test_fortran_order_and_mixed_dtypes_are_read(model, tmp_path):
     expected = evaluate(jaxneuron.load(model), numbers(CHUNK // 12 + 1000))
     np.save(tmp_path / "rows.npy", np.asfortranarray(numbers(CHUNK // 12 + 1000)))
     main(["run", str(model), str(tmp_path / "rows.npy"), "-o", str(tmp_path / "out.npy")])
@@ -25,7 +25,7 @@ def test_rows_in_columns_order_and_of_many_dtypes(model, tmp_path):
     assert (rows.dtype, rows.tolist()) == (np.float64, [[1, 1, 0.5], [2, 0, 0.25]])
 
 
-def test_csv_as_people_write_it(tmp_path):
+def test_csv_with_a_bom_spaces_and_blank_lines_is_read(tmp_path):
     path = tmp_path / "rows.csv"
     path.write_bytes(b"\xef\xbb\xbfa, b\r\n1, 2\r\n\r\n3e0,-4.5\r\nnan,inf\r\n\r\n")
     (rows,) = read_rows(path, 2).chunks(0, [])
@@ -59,7 +59,7 @@ def test_csv_as_people_write_it(tmp_path):
         (b"\x00\x01\x02", "rows.csv: line 1: must have 3 columns for this network, got 1"),
     ],
 )
-def test_bad_csv(model, tmp_path, refused, content, message):
+def test_bad_csv_is_refused(model, tmp_path, refused, content, message):
     path = tmp_path / "rows.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert message in refused("run", model, path, "-o", tmp_path / "out.npy")
@@ -89,12 +89,12 @@ def test_a_bad_line_far_down_is_named(model, tmp_path, capsys):
         (np.array([[1, 2, 2**40]]), "rows.npy: rows 0 to 0 must fit in int32 while jax_enable_x64 is off"),
     ],
 )
-def test_bad_npy(model, tmp_path, refused, array, message):
+def test_bad_npy_is_refused(model, tmp_path, refused, array, message):
     np.save(tmp_path / "rows.npy", array)
     assert message in refused("run", model, tmp_path / "rows.npy", "-o", tmp_path / "out.npy")
 
 
-def test_a_file_of_several_arrays_is_not_rows(model, tmp_path, refused):
+def test_a_file_of_several_arrays_is_refused(model, tmp_path, refused):
     """equinox.tree_serialise_leaves writes such files. Their first weights must not be read as rows."""
     with open(tmp_path / "rows.npy", "wb") as file:
         np.save(file, np.ones((2, 3)))
@@ -113,7 +113,7 @@ def test_a_file_of_several_arrays_is_not_rows(model, tmp_path, refused):
         ("rows.npy", None, "rows.npy: must be a .npy file of numbers ("),
     ],
 )  # fmt: skip
-def test_bad_rows(model, tmp_path, capsys, name, table, message):
+def test_bad_parquet_and_cut_files_are_refused(model, tmp_path, capsys, name, table, message):
     if table is None:
         (tmp_path / name).write_bytes(write_rows(tmp_path / name, numbers(1000)).read_bytes()[:2000])
     else:
@@ -125,7 +125,7 @@ def test_bad_rows(model, tmp_path, capsys, name, table, message):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_without_pyarrow(model, tmp_path, monkeypatch, capsys):
+def test_reading_csv_without_pyarrow_names_the_extra(model, tmp_path, monkeypatch, capsys):
     rows = write_rows(tmp_path / "rows.csv", numbers(5))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert main(["run", str(model), str(rows), "-o", str(tmp_path / "out.npy")]) == 2

@@ -27,7 +27,7 @@ def stack(members=3, activation="tanh", n_out=2):
     return jax.vmap(init)(jax.random.split(jax.random.key(0), members))
 
 
-def each(mlp):
+def members_of(mlp):
     return [jax.tree.map(lambda a, i=i: a[i], mlp) for i in range(len(mlp.layers[0].w))]
 
 
@@ -41,7 +41,7 @@ def chunked(rows, size=7):
 def test_every_way_gives_the_bits_of_each_member(activation, devices, as_gpus, monkeypatch):
     monkeypatch.setattr(gpus, "are", lambda devices: as_gpus)
     mlp = stack(activation=activation)
-    expected = np.stack([evaluate(one, ROWS, tile=TILE) for one in each(mlp)])
+    expected = np.stack([evaluate(one, ROWS, tile=TILE) for one in members_of(mlp)])
     kernel = activation == "tanh" and not library.missing()
     if kernel:
         assert np.array_equal(expected, Evaluator(mlp)(ROWS))
@@ -60,17 +60,17 @@ def test_every_way_gives_the_bits_of_each_member(activation, devices, as_gpus, m
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 @pytest.mark.parametrize(("members", "n"), [*itertools.product((0, 1, 3), (0, 1, 40))])
-def test_shapes_and_dtypes(x64, dtype, members, n):
+def test_stacks_of_any_shape_and_dtype_within_bound(x64, dtype, members, n):
     mlp = jax.tree.map(lambda a: np.asarray(a[:members]).astype(jnp.dtype(dtype)), stack())
     x = ROWS[:n].astype(jnp.dtype(dtype))
     y = evaluate(mlp, x)
     assert y.dtype == ("float32" if dtype == "float64" and not x64 else dtype)
     assert y.shape == (members, n, 2)
-    for one, found in zip(each(mlp), y, strict=True):
+    for one, found in zip(members_of(mlp), y, strict=True):
         assert_within_error_bound(one, x, found)
 
 
-def test_out_of_another_shape():
+def test_out_of_another_shape_is_refused():
     for out in (
         np.empty((3, 4, 2), np.float32),
         np.empty((len(ROWS), 2), np.float32),
@@ -88,6 +88,6 @@ def test_out_of_another_shape():
         evaluate(stack(), chunked(ROWS), out=np.empty((3, 4, 2), np.float32))
 
 
-def test_a_tile_holds_the_numbers_of_all_members():
+def test_a_tile_has_fewer_rows_for_more_members():
     one, many = (default_tile(stack(members, n_out=32)) for members in (1, 64))
     assert one == 64 * many

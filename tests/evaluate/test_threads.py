@@ -22,7 +22,7 @@ LONG = ((256,) * 4, 500)  # sizes and rows: takes some ms, so a second thread sa
 
 
 @pytest.mark.parametrize("rows", [1, 40, 700])
-def test_many_threads_at_once(rows):
+def test_calls_from_many_threads_have_the_same_bits(rows):
     evaluator = Evaluator(network((5, 133, 133, 3)))
     each = [numbers(rows, 5, seed=i) for i in range(8)]
     expected, found = [evaluator(x) for x in each], {}
@@ -65,7 +65,7 @@ def helpers():
 @pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one CPU"
 )
-def test_helpers_are_started_by_a_call_that_repays_them_and_as_many_as_may_be():
+def test_only_long_calls_start_helpers_up_to_the_limit():
     program = f"""
 import os, numpy as np
 from jaxneuron import Evaluator
@@ -88,7 +88,7 @@ assert helpers() == 1, "it is used again"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
 
 
-def test_long_calls_let_other_threads_run():
+def test_a_long_call_releases_the_gil():
     evaluator, x = Evaluator(network((256,) * 6), threads=1), numbers(20_000, 256)
     begun, ended, interval = threading.Event(), threading.Event(), sys.getswitchinterval()
 
@@ -111,7 +111,7 @@ def test_long_calls_let_other_threads_run():
 
 @needs_the_kernel
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="a system without fork")
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_computes_the_same_bits():
     """Forks a process that has never started JAX, because a fork loses JAX's threads."""
     program = """
 import multiprocessing, threading, warnings, numpy as np
@@ -158,7 +158,7 @@ busy.join()
         ({"proc/self/cgroup": "4:cpu:/elsewhere\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, threads.MANY),
     ],
 )  # fmt: skip
-def test_the_quota_of_control_groups(tmp_path, files, cpus):
+def test_granted_cpus_follow_the_quota_of_control_groups(tmp_path, files, cpus):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -166,7 +166,7 @@ def test_the_quota_of_control_groups(tmp_path, files, cpus):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", ""])
-def test_a_variable_that_is_no_number(monkeypatch, value):
+def test_a_bad_value_of_the_variable_is_refused(monkeypatch, value):
     monkeypatch.setenv("JAXNEURON_NUM_THREADS", value)
     with pytest.raises(
         ValueError,

@@ -11,7 +11,7 @@ from jaxneuron._evaluate.writers import PARQUET_ROWS, ParquetWriter, row_writer
 
 
 @pytest.mark.parametrize("n", [0, 1, PARQUET_ROWS, 2 * PARQUET_ROWS + 5])
-def test_parquet_is_packed_from_the_rows_that_were_kept(tmp_path, n):
+def test_parquet_is_packed_from_the_kept_rows(tmp_path, n):
     y = np.random.default_rng(0).normal(size=(n, 3))
     with open(tmp_path / "kept", "w+b") as file:
         writer = ParquetWriter(file, 3, y.dtype)
@@ -25,7 +25,7 @@ def test_parquet_is_packed_from_the_rows_that_were_kept(tmp_path, n):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv"])
-def test_a_file_that_takes_a_part_at_a_time(tmp_path, suffix):
+def test_a_file_that_accepts_7_bytes_at_a_time_gets_every_byte(tmp_path, suffix):
     class Slow(io.BytesIO):
         def write(self, content):
             return super().write(bytes(content)[:7])
@@ -38,7 +38,7 @@ def test_a_file_that_takes_a_part_at_a_time(tmp_path, suffix):
     assert files[0].getvalue() == files[1].getvalue() != b""
 
 
-def test_csv_gives_every_bit_back(tmp_path):
+def test_csv_keeps_every_bit(tmp_path):
     y = np.frombuffer(np.random.default_rng(0).bytes(8000), np.float64).reshape(-1, 4)
     y = np.where(np.isnan(y), 0, y)
     for dtype in (np.float16, np.float32, np.float64):

@@ -9,6 +9,6 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _as_users_have_it():
+def _default_jax_settings():
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         yield

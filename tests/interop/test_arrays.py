@@ -36,6 +36,8 @@ def sparse_of_pydata(path):
 
 
 def tensor(make):
+    """Returns a function of a path that calls `make` with PyTorch, or skips the test if it is missing."""
+
     def made(path):
         return make(pytest.importorskip("torch"))
 
@@ -74,7 +76,7 @@ def nested(torch):
 
 
 @tensor
-def whose_signs_are_to_be_changed(torch):
+def lazily_negated(torch):
     return torch.ones((1, 2), dtype=torch.complex64).conj().imag
 
 
@@ -90,14 +92,14 @@ def whose_signs_are_to_be_changed(torch):
         (on_meta, "on the device meta, which holds no numbers; load its numbers first"),
         (sparse, "which is sparse; pass .to_dense\\(\\)"),
         (nested, "which is nested; pass its tensors one by one"),
-        (whose_signs_are_to_be_changed, "negat.*; pass .numpy\\(force=True\\)"),
+        (lazily_negated, "negat.*; pass .numpy\\(force=True\\)"),
         (masked, "which is a subclass of Tensor; pass a plain torch.Tensor"),
         (with_gradient, "requires .*; pass .numpy\\(force=True\\)"),
         (bfloat16, "BFloat16.*; pass .float\\(\\).numpy\\(force=True\\)"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )
-def test_more_than_numbers_is_refused_by_name(make, remedy, tmp_path):
+def test_arrays_with_more_than_numbers_are_refused_with_a_remedy(make, remedy, tmp_path):
     rows = make(tmp_path / "x.nc")
     calls = {
         "mlp_forward": lambda: mlp_forward(NETWORK, rows),
@@ -110,7 +112,7 @@ def test_more_than_numbers_is_refused_by_name(make, remedy, tmp_path):
 
 
 @pytest.mark.parametrize("make", [with_gradient, bfloat16], ids=lambda each: each.__name__)
-def test_lists_of_tensors_that_numpy_does_not_take(make, tmp_path):
+def test_lists_of_tensors_that_numpy_refuses_are_refused(make, tmp_path):
     (row,) = make(tmp_path)
     for rows in ([row, row], [[0.0, 1.0], row], [[*row]]):
         for call in (lambda: mlp_forward(NETWORK, rows), lambda: evaluate(NETWORK, rows)):  # noqa: B023
@@ -125,7 +127,7 @@ def test_lists_of_tensors_that_numpy_does_not_take(make, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("make", [on_meta, sparse, masked, nested], ids=lambda each: each.__name__)
-def test_importers_take_plain_tensors_alone(make, tmp_path):
+def test_importers_refuse_tensors_that_are_not_plain(make, tmp_path):
     state, given = {"0.weight": make(tmp_path)}, {"activation": "relu", "final_activation": "identity"}
     plain = {"0.weight": np.ones((1, 2), np.float32)}
     for call in (
@@ -136,21 +138,21 @@ def test_importers_take_plain_tensors_alone(make, tmp_path):
             call()
 
 
-def test_a_tensor_that_numpy_takes_when_it_is_asked_twice(tmp_path):
-    tensor = whose_signs_are_to_be_changed(tmp_path)
+def test_from_torch_reads_lazily_negated_tensors(tmp_path):
+    tensor = lazily_negated(tmp_path)
     given = {"activation": "relu", "final_activation": "identity"}
     mlp = from_torch({"0.weight": tensor}, check=(tensor, [[0.0]]), **given)
     np.testing.assert_array_equal(mlp.layers[0].w, [[-0.0], [-0.0]])
 
 
-def test_what_is_not_rows_to_evaluate():
+def test_evaluate_refuses_shapes_and_tables():
     for rows in (jax.ShapeDtypeStruct((1, 2), np.float32), pytest.importorskip("astropy.table").Table(X)):
         with pytest.raises(TypeError, match=r"^evaluate: rows"):
             evaluate(NETWORK, rows)
     np.testing.assert_array_equal(evaluate(NETWORK, memoryview(X)), [[3.0, 3.0, 3.0]])
 
 
-def test_plain_arrays_of_other_libraries_are_taken():
+def test_plain_tensors_are_taken():
     torch = pytest.importorskip("torch")
     expected = np.asarray(mlp_forward(NETWORK, X))
     for rows in (torch.tensor(X), torch.tensor(X).double()):
@@ -159,7 +161,7 @@ def test_plain_arrays_of_other_libraries_are_taken():
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
-def test_data_frames_of_a_network_that_knows_its_inputs(library):
+def test_data_frames_must_have_the_order_of_the_named_inputs(library):
     frames = pytest.importorskip(library)
     make = frames.table if library == "pyarrow" else frames.DataFrame
     named = MLP([([[1.0], [10.0]], None)], final_activation="identity", inputs=["a", "b"])

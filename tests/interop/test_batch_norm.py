@@ -54,7 +54,7 @@ def given(activation=BEFORE, **options):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_flax(before):
+def test_flax_batch_norms_are_read(before):
     module = Normed(before)
     source = variables(module)
     check = X, module.apply(source, X)
@@ -70,7 +70,7 @@ def test_flax(before):
             from_flax(source, check=check, **wrong)
 
 
-def test_flax_within_a_sequential_before_any_layer_and_alone():
+def test_flax_batch_norms_first_last_and_alone_are_read():
     module = linen.Sequential(
         [linen.BatchNorm(True), linen.Dense(3), linen.tanh, linen.BatchNorm(True), linen.Dense(2), linen.BatchNorm(True)]
     )  # fmt: skip
@@ -92,7 +92,7 @@ def test_flax_within_a_sequential_before_any_layer_and_alone():
     assert from_flax(nested, check=(X, y), **options)
 
 
-def test_members_with_batch_norms():
+def test_members_of_an_ensemble_keep_their_batch_norms():
     many = [variables(seed=seed) for seed in range(3)]
     # Only one member has a mean so large that it is subtracted in a layer of its own.
     many[1]["batch_stats"]["BatchNorm_0"]["mean"] += 100
@@ -142,7 +142,7 @@ class Block(linen.Module):
         return linen.tanh(linen.BatchNorm(True)(x) if self.normed else x), None
 
 
-def test_layers_of_a_scan_beside_batch_norms():
+def test_scanned_layers_are_read_beside_batch_norms():
     module = Scanned(False)
     source = variables(module)
     names = ["Dense_0", "BatchNorm_0", "ScanBlock_0/Dense_0", "Dense_1"]
@@ -154,7 +154,7 @@ def test_layers_of_a_scan_beside_batch_norms():
         from_flax(variables(Scanned(True)), activation=activation, **options)
 
 
-def test_haiku():
+def test_haiku_batch_norms_are_read():
     def function(x, training=False):
         x = jnp.tanh(haiku.BatchNorm(True, True, 0.9, eps=EPSILON)(haiku.nets.MLP([5])(x), training))
         x = haiku.BatchNorm(False, True, 0.9, eps=EPSILON)(jax.nn.relu(haiku.Linear(4)(x)), training)
@@ -179,7 +179,7 @@ def test_haiku():
     np.testing.assert_allclose(Evaluator(stack)(X), y, rtol=1e-3, atol=1e-4)
 
 
-def test_batch_norms_that_are_not_named():
+def test_batch_norms_that_are_not_named_warn():
     source = variables()
     options = given(epsilon=None, layers=["Dense_0", "Dense_1", "Dense_2"], activation="tanh")
     message = r"params: 'BatchNorm_0', 'BatchNorm_1' stand beside the layers and are left out; name them"
@@ -196,7 +196,7 @@ def test_batch_norms_that_are_not_named():
         from_flax(source, check=(X, Normed().apply(source, X)), **{**options, "layers": NAMES[::2]})
 
 
-def test_nnx():
+def test_nnx_batch_norms_are_read():
     def make(key):
         rngs = nnx.Rngs(key)
         first = nnx.BatchNorm(5, epsilon=EPSILON, use_scale=False, rngs=rngs)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch
 CASES = (
     Case((4, 7, 3), "sigmoid", "softmax", 5, "a classifier"),
     Case((4, 7, 1), "sigmoid", "sigmoid", 5, "a classifier of two classes"),
-    Case(POLICY, "relu", "tanh", 1, "a final activation that scikit-learn has not"),
+    Case(POLICY, "relu", "tanh", 1, "a final activation that scikit-learn lacks"),
     Case((4, 7, 3), "silu", "identity", 5, "an activation of two operators in ONNX"),
     Case((4, 7, 3), "tanh", "identity", 5, "float64", "float64"),
     Case((4, 7, 3), "sigmoid", "sigmoid", 5, "bfloat16", "bfloat16"),
@@ -37,7 +37,7 @@ def test_peers_compute_what_the_case_says(case, name):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_flax_beside_the_gpu_kernel_computes_what_the_textbook_does(dtype):
+def test_flax_in_the_gpu_bench_is_as_exact_as_the_textbook(dtype):
     pytest.importorskip("flax")
     case = gpu.Case((4, 7, 3), "tanh", 16, dtype)
     layers, xs = gpu.network(case)

@@ -9,7 +9,7 @@ import pytest
 from jaxneuron.convert import from_brax
 from tests.interop.exact import assert_bits, assert_outputs
 
-pytest.importorskip("brax", reason="brax is installed by .ci/run alone, for MuJoCo's size")
+pytest.importorskip("brax", reason="only .ci/run installs brax, because MuJoCo is large")
 
 from brax.training.acme import running_statistics, specs
 from brax.training.agents.ppo import networks as ppo
@@ -17,7 +17,7 @@ from brax.training.agents.sac import networks as sac
 
 
 @pytest.mark.parametrize("noise", ["scalar", "log", "state"])
-def test_the_normal_head(noise):
+def test_a_policy_with_a_normal_distribution_is_read(noise):
     given = {"state_dependent_std": True} if noise == "state" else {"noise_std_type": noise}
     networks = ppo.make_ppo_networks(
         {"state": (6,), "privileged_state": (9,)}, 3, policy_hidden_layer_sizes=(8, 8),
@@ -36,7 +36,7 @@ def test_the_normal_head(noise):
 
 
 @pytest.mark.parametrize(("agent", "activation"), [(ppo, "silu"), (sac, "relu")], ids=["ppo", "sac"])
-def test_policy(agent, activation):
+def test_policies_of_ppo_and_sac_are_read(agent, activation):
     make, inference = {
         ppo: (ppo.make_ppo_networks, ppo.make_inference_fn),
         sac: (sac.make_sac_networks, sac.make_inference_fn),

@@ -45,9 +45,9 @@ READERS = {
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory):
+def intact(tmp_path_factory):
     """One intact file of each kind, by name, all of the same network."""
-    folder = tmp_path_factory.mktemp("sound")
+    folder = tmp_path_factory.mktemp("intact")
     mlp = init_mlp(jax.random.key(0), (3, 4, 4, 2), **GIVEN)
     save(folder / "ours.safetensors", mlp)
     (folder / "torch.safetensors").write_bytes(safetensors.numpy.save(torch_arrays(mlp, "net.")))
@@ -108,11 +108,11 @@ def mutated_inside(rng, content):
 )  # a changed byte may well cause it
 @settings(max_examples=1000)
 @given(name=st.sampled_from(sorted(READERS)), seed=st.integers(0, 2**32))
-def test_any_bytes_give_a_network_or_a_value_error(sound, tmp_path_factory, name, seed):
+def test_changed_bytes_give_a_network_or_a_value_error(intact, tmp_path_factory, name, seed):
     rng = random.Random(seed)
     archive = name.endswith((".keras", ".npz")) and rng.random() < 0.8
     path = tmp_path_factory.getbasetemp() / name
-    content = sound[name]
+    content = intact[name]
     path.write_bytes(mutated_inside(rng, content) if archive else mutated_or_cut(rng, name, content))
     refused = None
     try:
@@ -126,9 +126,9 @@ def test_any_bytes_give_a_network_or_a_value_error(sound, tmp_path_factory, name
     )
 
 
-def test_a_sound_program_still_runs(sound, tmp_path):
-    (tmp_path / "model.stablehlo").write_bytes(sound["model.stablehlo"])
-    (tmp_path / "ours.safetensors").write_bytes(sound["ours.safetensors"])
+def test_the_intact_program_runs(intact, tmp_path):
+    (tmp_path / "model.stablehlo").write_bytes(intact["model.stablehlo"])
+    (tmp_path / "ours.safetensors").write_bytes(intact["ours.safetensors"])
     x = np.ones((5, 3), np.float32)
     mlp = load(tmp_path / "ours.safetensors")
     assert np.array_equal(load_exported(tmp_path / "model.stablehlo")(x), mlp_forward(mlp, x))

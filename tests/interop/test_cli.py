@@ -26,7 +26,7 @@ def run(folder, *arguments):
     )  # fmt: skip
 
 
-def test_a_trained_network_through_every_kind_of_file(tmp_path, monkeypatch, capsys):
+def test_convert_through_onnx_keras_and_safetensors_keeps_the_bits(tmp_path, monkeypatch, capsys):
     done = run(tmp_path, "convert", QLKNN, "q.keras")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "node '/Mul_1' (Mul) can't be part of an MLP" in done.stderr

@@ -49,8 +49,8 @@ def outputs(case):
     return case.data_sets[0][1]
 
 
-# reason -> a condition that must be true of every case that is refused for this reason
-TRUE = {
+# For each reason, a condition that is true of every case that may be refused for it.
+REASONS = {
     "it transposes its input (transA)": lambda c: any(a.name == "transA" and a.i for a in node(c).attribute),
     "its weights must have two axes": lambda c: inputs(c)[1].ndim != 2,
     "its constant must be one number or one for each unit": lambda c: any(
@@ -129,7 +129,7 @@ def model_cases():
             yield case, model, data[:1], data[1:]
 
 
-def test_conformance(capsys):
+def test_every_case_passes_or_is_refused_for_a_true_reason(capsys):
     passed, refused = [], {}
     with jax.enable_x64(True):
         for case, *rest in (*operator_cases(), *model_cases()):
@@ -137,9 +137,9 @@ def test_conformance(capsys):
             if reason is None:
                 passed.append(case.name)
                 continue
-            known = [text for text in TRUE if text in reason]
+            known = [text for text in REASONS if text in reason]
             assert len(known) == 1, (case.name, reason)
-            assert TRUE[known[0]](case), (case.name, reason)
+            assert REASONS[known[0]](case), (case.name, reason)
             refused.setdefault(known[0], []).append(case.name)
     with capsys.disabled():
         total = len(passed) + sum(map(len, refused.values()))

@@ -31,7 +31,7 @@ def forward64(module, x):
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_mlp(scan):
+def test_an_mlp_is_read_with_its_bits(scan):
     module = fitted(nn.MLP(4, 2, 6, 3, activation=jnp.tanh, scan=scan, key=KEY))
     mlp = from_equinox(module)
     assert mlp.activations == ("tanh", "tanh", "tanh", "identity")
@@ -42,12 +42,12 @@ def test_mlp(scan):
     assert_outputs(mlp, X, forward64(module, X))
 
 
-def test_the_defaults_have_names():
+def test_default_activations_are_read_by_name():
     assert from_equinox(nn.MLP(4, 2, 6, 1, key=KEY)).activations == ("relu", "identity")
     assert from_equinox(nn.MLP("scalar", "scalar", 3, 0, use_final_bias=False, key=KEY)).layers[0].b is None
 
 
-def test_sequential():
+def test_a_sequential_is_read_with_its_bits():
     keys = jax.random.split(KEY, 3)
     module = fitted(
         nn.Sequential([
@@ -64,7 +64,7 @@ def test_sequential():
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
-def test_there_and_back(name):
+def test_to_equinox_then_from_equinox_keeps_the_bits(name):
     mlp = network(name)
     module = to_equinox(mlp)
     assert_bits(from_equinox(module), *jax.tree.leaves(mlp))
@@ -84,7 +84,7 @@ def test_refusals():
         from_equinox(nn.Sequential([nn.LayerNorm(3)]))
 
 
-# --- a module that means more than its arrays ---
+# --- modules that compute more than their arrays show ---
 
 
 def sequential(key):
@@ -105,7 +105,7 @@ ENSEMBLES = {
 @pytest.mark.parametrize(
     ("name", "members"), [*((name, 3) for name in ENSEMBLES), ("an MLP of equal widths", 1)]
 )
-def test_ensembles_are_told_from_scans(name, members):
+def test_ensembles_are_refused_unless_mapped_by_filter_vmap(name, members):
     make = ENSEMBLES[name]
     each = [make(jax.random.key(i)) for i in range(members)]
     ensemble = jax.tree.map(lambda *a: np.stack(a) if equinox.is_array(a[0]) else a[0], *each)
@@ -122,7 +122,7 @@ def test_ensembles_are_told_from_scans(name, members):
         assert np.array_equal(leaf[0], single)
 
 
-def test_an_ensemble_gives_what_its_members_give():
+def test_an_ensemble_computes_what_its_members_compute():
     ensemble = equinox.filter_vmap(ENSEMBLES["a scanned MLP"])(jax.random.split(KEY, 3))
     with pytest.raises(ValueError, match="as those of an ensemble have"):
         from_equinox(ensemble)
@@ -152,7 +152,7 @@ SUBCLASSES = {
 
 
 @pytest.mark.parametrize("kind", SUBCLASSES, ids=lambda kind: kind.__name__)
-def test_a_subclass_that_is_called_in_another_way_is_refused(kind):
+def test_a_subclass_with_another_call_is_refused(kind):
     make = SUBCLASSES[kind]
     for other in (doubled(kind), doubled(type("Inherits", (kind,), {}))):
         for module in (make(other), nn.Sequential([nn.Linear(4, 4, key=KEY), nn.Sequential([make(other)])])):
@@ -187,7 +187,7 @@ def squared(v):
 
 
 @pytest.mark.parametrize("function", [unit_length, jnp.sort, jax.nn.softmax], ids=lambda f: f.__name__)
-def test_functions_of_one_row(function):
+def test_functions_of_one_row_apply_to_each_row(function):
     one, two = jax.random.split(KEY)
     hidden = jnp.tanh if function is jax.nn.softmax else function
     module = nn.Sequential([
@@ -205,7 +205,7 @@ def test_functions_of_one_row(function):
 
 
 @pytest.mark.parametrize("out_size", [3, "scalar"])
-def test_functions_of_one_unit(out_size):
+def test_functions_of_one_unit_apply_to_each_unit(out_size):
     module = nn.MLP(4, out_size, 5, 2, activation=unit_length, final_activation=squared, key=KEY)
     mlp = from_equinox(module)
     right = jax.vmap(module)(ROWS).reshape(64, -1)  # unit_length(v) is the sign of v
@@ -235,7 +235,7 @@ def test_equal_functions_give_equal_structures():
     assert len(traced) == 1
 
 
-def test_functions_that_act_on_each_unit_keep_their_names():
+def test_elementwise_functions_are_read_by_name():
     leaky = functools.partial(jax.nn.leaky_relu, negative_slope=0.3)
     for function, name in {
         jnp.tanh: "tanh",
@@ -251,7 +251,7 @@ def test_functions_that_act_on_each_unit_keep_their_names():
 # --- check ---
 
 
-def test_a_library_that_computes_something_else_is_found(monkeypatch):
+def test_check_finds_a_patched_class(monkeypatch):
     module = nn.MLP(4, 2, 5, 1, key=KEY)
     own = nn.Linear.__call__
     monkeypatch.setattr(nn.Linear, "__call__", lambda self, x, *, key=None: own(self, x) + 0.001)
@@ -263,13 +263,13 @@ def test_a_library_that_computes_something_else_is_found(monkeypatch):
     assert from_equinox(module, check=False)
 
 
-def test_dropout_is_left_out_of_the_comparison():
+def test_dropout_is_off_in_the_comparison():
     module = nn.Sequential([nn.Linear(4, 3, key=KEY), nn.Dropout(0.5), nn.Linear(3, 2, key=KEY)])
     assert len(from_equinox(module).layers) == 2
     assert not module.layers[1].inference
 
 
-def test_a_module_that_cant_be_called_is_no_error(monkeypatch):
+def test_a_module_that_raises_when_called_is_still_read(monkeypatch):
     def fails(self, x, *, key=None):
         raise RuntimeError("needs a key")
 
@@ -281,7 +281,7 @@ def test_a_module_that_cant_be_called_is_no_error(monkeypatch):
 # --- inside a trace ---
 
 
-def test_tracers_and_concrete_arrays_inside_jit():
+def test_from_equinox_reads_tracers_and_arrays_inside_jit():
     module = nn.MLP(4, 2, 5, 3, scan=True, activation=squared, key=KEY)
     arrays, rest = equinox.partition(module, equinox.is_array)
     kept = []

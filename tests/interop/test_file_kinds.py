@@ -29,28 +29,28 @@ def advice(path, rows=False):
     return said
 
 
-def close(mlp, theirs):
+def assert_close(mlp, theirs):
     np.testing.assert_allclose(np.asarray(mlp_forward(mlp, X)), theirs, rtol=1e-5, atol=1e-6)
 
 
-def command(said, folder):
+def run_command(said, folder):
     """Runs the first command in an advice."""
     words = shlex.split(said.split("`")[1].replace("NAME", "tanh"))
     assert words[0] == "jaxneuron"
     subprocess.run([sys.executable, "-m", *words], check=True, cwd=folder, capture_output=True)
 
 
-def test_onnx(tmp_path):
+def test_advice_for_onnx_files_works(tmp_path):
     pytest.importorskip("onnx")
     to_onnx(jax.tree.map(np.float32, gates.XOR), tmp_path / "a net.onnx")
     (tmp_path / "a net").write_bytes((tmp_path / "a net.onnx").read_bytes())  # without a suffix
     said = advice(tmp_path / "a net")
     assert "jaxneuron.convert.from_onnx reads it" in said
-    command(said, tmp_path)
-    close(load(tmp_path / "a net.safetensors"), mlp_forward(from_onnx(tmp_path / "a net"), X))
+    run_command(said, tmp_path)
+    assert_close(load(tmp_path / "a net.safetensors"), mlp_forward(from_onnx(tmp_path / "a net"), X))
 
 
-def test_torch(tmp_path):
+def test_advice_for_pytorch_files_works(tmp_path):
     torch = pytest.importorskip("torch")
     tensors = pytest.importorskip("safetensors.torch")
     net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
@@ -61,36 +61,36 @@ def test_torch(tmp_path):
     for name in ("state", "old.pt", "module.ckpt"):
         assert kind_of(tmp_path / name) == "torch"
         assert "opening a pickle can run code" in advice(tmp_path / name)
-    close(from_torch(torch.load(tmp_path / "state"), **GIVEN), theirs)
-    close(from_torch(torch.load(tmp_path / "old.pt"), **GIVEN), theirs)
-    close(from_torch(torch.load(tmp_path / "module.ckpt", weights_only=False)), theirs)
+    assert_close(from_torch(torch.load(tmp_path / "state"), **GIVEN), theirs)
+    assert_close(from_torch(torch.load(tmp_path / "old.pt"), **GIVEN), theirs)
+    assert_close(from_torch(torch.load(tmp_path / "module.ckpt", weights_only=False)), theirs)
     tensors.save_file(torch.load(tmp_path / "state"), tmp_path / "net.bin")
-    close(from_torch(tmp_path / "net.bin", **GIVEN), theirs)
+    assert_close(from_torch(tmp_path / "net.bin", **GIVEN), theirs)
     with pytest.raises(ValueError, match="so does `jaxneuron convert") as caught:
         load(tmp_path / "net.bin")
-    command(str(caught.value).replace("OUT", "out"), tmp_path)
+    run_command(str(caught.value).replace("OUT", "out"), tmp_path)
     assert load(tmp_path / "out.safetensors").final_activation == "tanh"
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras's own
-def test_keras(tmp_path):
+def test_advice_for_keras_files_works(tmp_path):
     pytest.importorskip("h5py")
     keras = pytest.importorskip("keras")
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "tanh"), keras.layers.Dense(1)])
     theirs = np.asarray(model(X))
     model.save(tmp_path / "model.keras")
-    command(advice(tmp_path / "model.keras"), tmp_path)
-    close(load(tmp_path / "model.safetensors"), theirs)
+    run_command(advice(tmp_path / "model.keras"), tmp_path)
+    assert_close(load(tmp_path / "model.safetensors"), theirs)
     model.save(tmp_path / "old.h5")
     (tmp_path / "old").write_bytes((tmp_path / "old.h5").read_bytes())
-    command(advice(tmp_path / "old"), tmp_path)
-    close(load(tmp_path / "old.safetensors"), theirs)
-    close(from_keras(tmp_path / "old.h5"), theirs)
+    run_command(advice(tmp_path / "old"), tmp_path)
+    assert_close(load(tmp_path / "old.safetensors"), theirs)
+    assert_close(from_keras(tmp_path / "old.h5"), theirs)
     (tmp_path / "model.keras").rename(tmp_path / "model.h5")  # whatever its name
-    close(from_keras(tmp_path / "model.h5"), theirs)
+    assert_close(from_keras(tmp_path / "model.h5"), theirs)
 
 
-def test_flax(tmp_path):
+def test_advice_for_flax_files_works(tmp_path):
     flax = pytest.importorskip("flax")
     from flax import linen
 
@@ -102,10 +102,10 @@ def test_flax(tmp_path):
         assert said.startswith("pass flax.serialization.msgpack_restore(")
     restored = eval(said[5 : said.index(" to jaxneuron")], {"flax": flax, "Path": Path})
     del restored["step"]
-    close(from_flax(restored, **GIVEN), dense.apply(params, X))
+    assert_close(from_flax(restored, **GIVEN), dense.apply(params, X))
 
 
-def test_sklearn(tmp_path):
+def test_advice_for_sklearn_files_works(tmp_path):
     network = pytest.importorskip("sklearn.neural_network")
     import joblib
 
@@ -114,14 +114,14 @@ def test_sklearn(tmp_path):
     (tmp_path / "b").write_bytes(pickle.dumps(regressor))
     for name in ("a", "b"):
         assert "the reader of its library" in advice(tmp_path / name)
-    close(from_sklearn(joblib.load(tmp_path / "a")), regressor.predict(X)[:, None])
+    assert_close(from_sklearn(joblib.load(tmp_path / "a")), regressor.predict(X)[:, None])
 
 
 # --- rows ---
 
 
-def test_tables_that_libraries_write(tmp_path, monkeypatch, capsys):
-    """Each is refused, and read after what is advised."""
+def test_advice_for_tables_works(tmp_path, monkeypatch, capsys):
+    """Each table is refused, and is read after its advice has been followed."""
     h5py = pytest.importorskip("h5py")
     pa = pytest.importorskip("pyarrow")
     import pyarrow.feather
@@ -163,7 +163,7 @@ def test_tables_that_libraries_write(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("library", ["gzip", "bz2", "lzma"])
-def test_packed_rows_come_through_a_pipe(tmp_path, library):
+def test_advice_for_compressed_rows_works(tmp_path, library):
     packed = pytest.importorskip(library).compress(b"a,b\n0,1\n2,3\n")
     (tmp_path / "rows.csv").write_bytes(packed)
     save(tmp_path / "xor.safetensors", gates.XOR)

@@ -36,7 +36,7 @@ class Nested(linen.Module):
         return Wide(name="trunk")(x)
 
 
-def test_linen():
+def test_a_module_is_read_with_its_bits():
     params = Wide().init(jax.random.key(0), ROWS)
     params = trained(lambda p: jnp.mean((Wide().apply(p, ROWS) - TARGETS) ** 2), params)
     named = params["params"]
@@ -53,7 +53,7 @@ def test_linen():
     assert np.array_equal(y, forward64(Nested().apply, {"params": {"trunk": named}}, X))
 
 
-def test_linen_sequential_has_gaps():
+def test_a_sequential_with_gaps_in_its_numbers_is_read():
     module = linen.Sequential([linen.Dense(4), linen.relu, linen.Dense(4), linen.relu, linen.Dense(2)])
     params = module.init(jax.random.key(1), ROWS)
     assert sorted(params["params"]) == ["layers_0", "layers_2", "layers_4"]
@@ -61,7 +61,7 @@ def test_linen_sequential_has_gaps():
     assert_outputs(mlp, X, forward64(module.apply, params, X))
 
 
-def test_other_layers_are_named():
+def test_other_layers_are_refused_by_name():
     class Normed(linen.Module):
         @linen.compact
         def __call__(self, x):
@@ -75,7 +75,7 @@ def test_other_layers_are_named():
         from_flax(conv, activation="relu", final_activation="identity")
 
 
-def test_there_and_back():
+def test_to_flax_params_then_from_flax_keeps_the_bits():
     mlp = network()
 
     class Module(linen.Module):
@@ -92,7 +92,7 @@ def test_there_and_back():
     assert_bits(from_flax(params, activation="tanh", final_activation="tanh"), *jax.tree.leaves(mlp))
 
 
-# --- parameters that mean more than their arrays ---
+# --- parameters whose arrays do not show all that the module computes ---
 
 GIVEN = {"activation": "tanh", "final_activation": "identity"}
 
@@ -126,7 +126,7 @@ class Scanned(linen.Module):
         return linen.Dense(2)(x)
 
 
-def test_layers_that_are_created_in_another_order_than_they_are_called():
+def test_layers_created_in_another_order_than_called_warn():
     square, uneven = Outer((4, 4)), Outer((5, 2))
     params = square.init(jax.random.key(0), X)
     with pytest.warns(UserWarning, match=r"params: 'Dense_0', 'Dense_1' are numbered as they were created"):
@@ -146,7 +146,7 @@ def test_layers_that_are_created_in_another_order_than_they_are_called():
         from_flax(uneven.init(jax.random.key(0), X), **GIVEN)
 
 
-def test_an_actor_and_a_critic_are_two_networks():
+def test_an_actor_and_a_critic_are_not_read_as_one_network():
     class Apart(linen.Module):
         def setup(self):
             self.actor, self.critic = Outer((5, 4)), Outer((5, 1))
@@ -175,7 +175,7 @@ def test_an_actor_and_a_critic_are_two_networks():
         from_flax(named, **GIVEN)
 
 
-def test_members_of_an_ensemble():
+def test_members_of_an_ensemble_are_stacked():
     names = {"layers": ["Dense_1", "Dense_0"], **GIVEN}
     module = Outer((5, 2))
     many = linen.vmap(
@@ -200,7 +200,7 @@ def test_members_of_an_ensemble():
     assert_bits(jax.tree.map(lambda a: a[1], narrow), *jax.tree.leaves(one))
 
 
-def test_layers_of_a_scan():
+def test_scanned_layers_are_read_in_turn():
     module = Scanned()
     params = module.init(jax.random.key(0), X)
     names = ["Dense_0", "ScanBlock_0/Dense_0", "Dense_1"]
@@ -222,7 +222,7 @@ def test_layers_of_a_scan():
         from_flax(params, layers=names, stacked="layers", **GIVEN)
 
 
-def test_arrays_in_boxes():
+def test_partitioned_arrays_are_unboxed_and_other_boxes_refused():
     plain = Outer((5, 2)).init(jax.random.key(0), X)["params"]
     for partitioned in (linen.with_partitioning, linen.with_logical_partitioning):
         dense = linen.Dense(2, kernel_init=partitioned(linen.initializers.ones_init(), ("in", "out")))
@@ -240,7 +240,7 @@ def test_arrays_in_boxes():
         from_flax(boxed, **GIVEN)
 
 
-def test_what_no_parameters_say_is_found_by_outputs():
+def test_check_finds_what_parameters_do_not_record():
     """Cases: weights that are normalised when the module is called, a residual, another activation."""
 
     class Normed(linen.Module):

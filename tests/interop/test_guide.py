@@ -1,4 +1,4 @@
-"""The table of docs/guides/import.md: what it says about refusals of each library is what the readers do."""
+"""The reasons for refusals that the table of docs/guides/import.md quotes are those that the readers give."""
 
 import os
 import re
@@ -152,7 +152,7 @@ def test_every_reader_has_a_row():
 
 
 @pytest.mark.parametrize("library", ROWS)
-def test_the_reasons_are_those_of_the_refusals(library):
+def test_quoted_reasons_equal_those_of_the_refusals(library):
     quoted = re.findall(r'"([^"]+)"', ROWS[library])
     for reason, call in zip(quoted, REFUSED[library](), strict=True):
         with pytest.raises((ValueError, TypeError), match=re.escape(reason)):

@@ -25,7 +25,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_haiku(name):
+def test_networks_are_read_with_their_bits(name):
     function, names, biased = NETWORKS[name]
     module = haiku.without_apply_rng(haiku.transform(function))
     params = module.init(jax.random.key(0), ROWS)
@@ -47,7 +47,7 @@ def module(function):
     return haiku.without_apply_rng(haiku.transform(function))
 
 
-def test_layers_that_are_created_in_another_order_than_they_are_called():
+def test_layers_created_in_another_order_than_called_warn():
     net = module(lambda x: haiku.Linear(4)(jnp.tanh(haiku.Linear(4)(x))))
     params = net.init(jax.random.key(0), X)
     check = X, net.apply(params, X)
@@ -60,7 +60,7 @@ def test_layers_that_are_created_in_another_order_than_they_are_called():
     assert from_haiku(params, layers=["linear_1", "linear"], check=check, **GIVEN)
 
 
-def test_an_actor_and_a_critic_are_two_networks():
+def test_an_actor_and_a_critic_are_not_read_as_one_network():
     net = module(
         lambda x: (haiku.nets.MLP((5, 2), name="actor")(x), haiku.nets.MLP((5, 1), name="critic")(x))
     )
@@ -73,7 +73,7 @@ def test_an_actor_and_a_critic_are_two_networks():
     assert_bits(actor, *(params[f"actor/~/linear_{i}"][n] for i in range(2) for n in ("w", "b")))
 
 
-def test_members_and_layers():
+def test_stacked_members_and_layers_are_read():
     def scanned(x):
         x = jnp.tanh(haiku.Linear(5)(x))
         x = haiku.experimental.layer_stack(3)(lambda x: jnp.tanh(haiku.Linear(5)(x)))(x)

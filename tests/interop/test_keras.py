@@ -73,7 +73,7 @@ def _widened(config):
     return [_widened(v) for v in config] if isinstance(config, list) else config
 
 
-def test_sequential(read):
+def test_a_sequential_is_read_with_its_bits(read):
     model = fitted(
         keras.Sequential([
             keras.Input((4,)), layers.Dense(5, "sigmoid"), layers.Dropout(0.2), layers.Dense(5, use_bias=False),
@@ -87,7 +87,7 @@ def test_sequential(read):
     assert read(model, dtype="float16").layers[0].w.dtype == np.float16
 
 
-def test_functional_chain_in_the_order_of_its_edges(read):
+def test_a_functional_chain_is_read_in_the_order_of_its_edges(read):
     last = layers.Dense(2, "softmax", name="a")
     first = layers.Dense(2, "relu", name="z")
     x = keras.Input((4,))
@@ -112,7 +112,7 @@ def test_normalizations_are_folded(read):
     assert_outputs(mlp, X, forward64(model, X), folded=True)
 
 
-def test_normalization_given_and_inverted(read):
+def test_given_and_inverted_normalizations_are_folded(read):
     model = keras.Sequential([
         keras.Input((4,)), layers.Normalization(mean=[1.0, 2.0, 3.0, 4.0], variance=[1.0, 4.0, 0.0, 9.0]),
         layers.Dense(3, "sigmoid"), layers.Dense(1), layers.Normalization(mean=2.0, variance=9.0, invert=True),
@@ -123,7 +123,7 @@ def test_normalization_given_and_inverted(read):
     assert_outputs(mlp, x, forward64(model, x), folded=True)
 
 
-def test_models_in_models_and_images(read):
+def test_nested_models_and_images_are_read(read):
     inner = keras.Sequential([layers.Dense(3, "sigmoid"), layers.Dense(3, "sigmoid")])
     model = keras.Sequential(
         [keras.Input((2, 2)), layers.Flatten(), inner, layers.Flatten(), layers.Dense(1)]
@@ -149,7 +149,7 @@ def test_dtypes_are_kept(read, dtype):
     layers.ReLU(max_value=3.0), layers.ReLU(6), layers.LeakyReLU(), layers.LeakyReLU(0.01), layers.ReLU(negative_slope=0.5),
     layers.ELU(), layers.ELU(0.5), layers.Softmax(),
 ])  # fmt: skip
-def test_activations_are_keras_s(name):
+def test_activations_equal_those_of_keras(name):
     layer = layers.Activation(name) if isinstance(name, str) else name
     mlp = from_keras(keras.Sequential([keras.Input((4,)), layers.Dense(4), layer]), check=False)
     z = np.linspace(-6, 6, 48).reshape(12, 4)
@@ -160,13 +160,13 @@ def test_activations_are_keras_s(name):
     np.testing.assert_allclose(np.asarray(found, np.float64), theirs, rtol=40 * 2**-24, atol=40 * 2**-24)
 
 
-NOT_KERAS_S = ["cr_sigmoid", "cr_tanh", Softplus(2.0), Sin(30.0)]
+NOT_IN_KERAS = ["cr_sigmoid", "cr_tanh", Softplus(2.0), Sin(30.0)]
 
 
 @pytest.mark.parametrize("name", [
-    *sorted(set(BY_NAME) - set(NOT_KERAS_S[:2])), LeakyReLU(0.3), ELU(0.5), HardTanh(0, 2), HardTanh(-1, 3), CELU(0.5),
+    *sorted(set(BY_NAME) - set(NOT_IN_KERAS[:2])), LeakyReLU(0.3), ELU(0.5), HardTanh(0, 2), HardTanh(-1, 3), CELU(0.5),
 ], ids=str)  # fmt: skip
-def test_there_and_back(name, tmp_path):
+def test_to_keras_then_from_keras_keeps_the_bits(name, tmp_path):
     mlp = network(name)
     model = to_keras(mlp)
     model.save(tmp_path / "model.keras")
@@ -178,8 +178,8 @@ def test_there_and_back(name, tmp_path):
     np.testing.assert_allclose(model(X), jaxneuron.mlp_forward(mlp, X), rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("activation", NOT_KERAS_S, ids=str)
-def test_an_activation_that_keras_has_not(activation):
+@pytest.mark.parametrize("activation", NOT_IN_KERAS, ids=str)
+def test_an_activation_that_keras_lacks_is_refused(activation):
     reason = (
         ""
         if isinstance(activation, str)
@@ -194,7 +194,7 @@ def test_an_activation_that_keras_has_not(activation):
 
 
 @pytest.mark.parametrize("activation", ["tanh", "celu", "square"])
-def test_operations_make_a_functional_model(activation):
+def test_activations_that_are_operations_make_the_model_functional(activation):
     model = to_keras(network(CELU(0.3) if activation == "celu" else activation))
     assert isinstance(model, keras.Sequential) == (activation == "tanh")
 
@@ -221,7 +221,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
         from_keras(tmp_path / "lambda.keras")
 
 
-def test_a_model_without_weights_yet():
+def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(
         ValueError,
         match=r"from_keras: source must be a built model; begin it with keras.Input, or call it once",
@@ -307,7 +307,7 @@ def patched():
     (lambda: chain(Residual([layers.Dense(4)])), "the layer 'Residual' is not one of Keras's own"),
     (lambda: chain(layers.SpectralNormalization(layers.Dense(4))), "the layer 'SpectralNormalization' can't be part of an MLP"),
 ])  # fmt: skip
-def test_layers_that_compute_something_else(read, model, message):
+def test_layers_that_compute_something_else_are_refused(read, model, message):
     if read.is_h5:  # it does not name modules
         message = (
             message.split(";")[0]
@@ -349,12 +349,12 @@ def registered(x):
     (lambda: chain(layers.Dense(4), layers.Activation(relu)), "got another function named 'relu' in Activation "),
     (lambda: chain(keras.Sequential([layers.Dense(4, relu)])), "got another function named 'relu' in Dense "),
 ])  # fmt: skip
-def test_what_a_configuration_does_not_say(model, message):
+def test_models_that_differ_from_their_configuration_are_refused(model, message):
     with pytest.raises(ValueError, match=f"^from_keras: source: .*{message}"):
         from_keras(model())
 
 
-def test_a_model_that_keras_can_not_save():
+def test_a_model_that_keras_cannot_save_is_refused():
     model = chain(layers.Dense(4, functools.partial(keras.activations.relu, negative_slope=0.3)))
     with pytest.raises(
         ValueError, match=r"^from_keras: source must be a model that Keras can save, got Seq.*partial"
@@ -362,7 +362,7 @@ def test_a_model_that_keras_can_not_save():
         from_keras(model)
 
 
-def test_the_check_finds_what_nothing_records(monkeypatch, tmp_path):
+def test_check_finds_a_patched_class(monkeypatch, tmp_path):
     model = chain(layers.Dense(3))
     call = layers.Dense.call
     monkeypatch.setattr(layers.Dense, "call", lambda self, x, training=None: 2 * call(self, x))
@@ -382,7 +382,7 @@ def test_the_check_finds_what_nothing_records(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_the_check_allows_what_a_policy_rounds(policy):
+def test_check_allows_the_roundings_of_a_mixed_precision_policy(policy):
     """The policy keeps weights and the last layer in float32, and computes other products in 16 bits."""
     model = chain(
         layers.Normalization(mean=300.0, variance=4.0, dtype=policy),
@@ -392,7 +392,7 @@ def test_the_check_allows_what_a_policy_rounds(policy):
     assert from_keras(model).layers[0].w.dtype == np.float32
 
 
-def test_dictionaries_at_the_ends(read):
+def test_dictionaries_of_one_input_and_one_output_are_read(read):
     x = keras.Input((4,), name="x")
     y = layers.Dense(2)(x)
     assert_bits(read(keras.Model({"x": x}, {"y": y})), *keras.Model(x, y).get_weights())

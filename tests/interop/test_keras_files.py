@@ -36,7 +36,7 @@ def dense(*widths, **options):
 
 
 @pytest.mark.parametrize("name", ["2_13_model.keras", "2_15_model.keras", "2_15_model.h5"])
-def test_models_of_keras_2(name):
+def test_models_of_keras_2_are_read(name):
     """Nested, partly frozen models, with Keras 2's own hard_sigmoid, and BatchNormalization over axis 1."""
     truth = np.load(FOLDER / f"{name[:4]}.npz")
     mlp = from_keras(FOLDER / name, check=(truth["rows"], truth["model"]))
@@ -46,7 +46,7 @@ def test_models_of_keras_2(name):
 
 
 @pytest.mark.parametrize("name", ["2_13.weights.h5", "2_15.weights.h5", "2_15_weights.h5"])
-def test_weights_of_keras_2(name):
+def test_weights_of_keras_2_are_read(name):
     truth = np.load(FOLDER / f"{name[:4]}.npz")
     mlp = from_keras(FOLDER / name, **GIVEN, check=(truth["rows"], truth["weights"]))
     assert [layer.w.shape for layer in mlp.layers] == [(4, 8), (8, 8), (8, 2)]
@@ -55,7 +55,7 @@ def test_weights_of_keras_2(name):
 # --- weights of Keras 3 ---
 
 
-def test_weights_in_the_order_of_their_numbers(tmp_path):
+def test_weights_are_read_in_the_order_of_their_numbers(tmp_path):
     model = dense(*(4,) * 12, use_bias=False)  # dense_10 comes after dense_9
     model.compile("adam", "mse")
     model.fit(X, X, verbose=0)  # the optimizer's state is in the file too
@@ -77,7 +77,7 @@ class Own(keras.Model):
         return self.out(self.drop(keras.ops.tanh(self.fc2(keras.ops.tanh(self.fc1(x))))))
 
 
-def test_weights_of_a_subclassed_model(tmp_path):
+def test_weights_of_a_subclassed_model_need_the_argument_layers(tmp_path):
     model = Own()
     outputs = model(X)
     model.save_weights(tmp_path / "m.weights.h5")
@@ -94,7 +94,7 @@ def test_weights_of_a_subclassed_model(tmp_path):
     layers.BatchNormalization(), layers.BatchNormalization(center=False, scale=False), layers.LayerNormalization(), layers.PReLU(),
     layers.EinsumDense("ab,bc->ac", 4, bias_axes="c"), layers.Normalization(),
 ], ids=lambda part: type(part).__name__)  # fmt: skip
-def test_weights_of_which_the_file_does_not_say_what_they_do(tmp_path, part):
+def test_weights_of_layers_other_than_dense_are_refused(tmp_path, part):
     model = chain(layers.Dense(4), part, layers.Dense(2))
     model.save_weights(tmp_path / "m.weights.h5")
     with pytest.raises(
@@ -106,7 +106,7 @@ def test_weights_of_which_the_file_does_not_say_what_they_do(tmp_path, part):
 
 @pytest.mark.parametrize("mode", ["int8", "float8"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_quantised_weights(tmp_path, mode):
+def test_quantised_weights_are_refused(tmp_path, mode):
     model = dense(4, 2)
     model.quantize(mode)
     model.save_weights(tmp_path / "m.weights.h5")
@@ -116,7 +116,7 @@ def test_quantised_weights(tmp_path, mode):
         from_keras(tmp_path / "m.weights.h5", **GIVEN)
 
 
-def test_models_in_models_have_no_order_of_weights(tmp_path):
+def test_weights_of_nested_models_need_the_argument_layers(tmp_path):
     model = chain(layers.Dense(4), keras.Sequential([layers.Dense(4)]))
     model.save_weights(tmp_path / "m.weights.h5")
     with pytest.raises(
@@ -125,7 +125,7 @@ def test_models_in_models_have_no_order_of_weights(tmp_path):
         from_keras(tmp_path / "m.weights.h5", **GIVEN)
 
 
-def test_what_is_given_and_what_is_missing(tmp_path):
+def test_activations_are_refused_for_models_and_required_for_weights(tmp_path):
     model = dense(3, 2)
     for name in ("m.keras", "m.h5"):
         model.save(tmp_path / name)
@@ -156,7 +156,7 @@ def test_wrong_arguments_for_weights_are_named(tmp_path, argument, wrong):
         from_keras(tmp_path / "m.weights.h5", **GIVEN | {argument: wrong})
 
 
-def test_hdf5_files_of_others(tmp_path):
+def test_files_that_keras_did_not_write_are_refused(tmp_path):
     with h5py.File(tmp_path / "rows.h5", "w") as file:
         file["a/rows"] = np.ones((3, 4))
     with pytest.raises(
@@ -171,7 +171,7 @@ def test_hdf5_files_of_others(tmp_path):
         from_keras(tmp_path / "rows.npy")
 
 
-def test_the_command_line(tmp_path, monkeypatch, capsys):
+def test_convert_and_info_read_h5_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     model = dense(3, 2, activation="tanh")
     model.save("m.h5")
@@ -210,7 +210,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     layers.ActivityRegularization(0.1, 0.1), layers.Identity(), layers.Flatten(), layers.Reshape((4,)), layers.Reshape((-1,)),
 ], ids=lambda part: type(part).__name__)  # fmt: skip
 @pytest.mark.parametrize("suffix", [None, "keras", "h5"])
-def test_layers_that_do_nothing_in_inference(part, suffix, tmp_path):
+def test_layers_that_do_nothing_in_inference_are_left_out(part, suffix, tmp_path):
     wide = isinstance(part, layers.SpatialDropout1D)
     model = (
         chain(part, layers.Flatten(), layers.Dense(2), shape=(2, 2))
@@ -225,7 +225,7 @@ def test_layers_that_do_nothing_in_inference(part, suffix, tmp_path):
 
 
 @pytest.mark.parametrize(("part", "shape"), [(layers.Reshape((4,)), (2, 2)), (layers.Flatten(), (2, 2, 1)), (layers.Reshape((-1,)), (4, 1))])  # fmt: skip
-def test_rows_are_flattened_in_front_also_behind_a_rescaling(part, shape):
+def test_rows_may_be_flattened_after_a_rescaling(part, shape):
     model = chain(layers.Rescaling(1 / 255), layers.Dropout(0.1), part, layers.Dense(2), shape=shape)
     mlp = from_keras(model)
     np.testing.assert_allclose(
@@ -243,7 +243,7 @@ def test_rows_are_flattened_in_front_also_behind_a_rescaling(part, shape):
     ((layers.Dense(4, layers.PReLU()),), (4,), "activations must be one of .*, got 'PReLU'"),
     ((layers.Dense(4), layers.PReLU()), (4,), "the layer 'PReLU' can't be part of an MLP"),
 ])  # fmt: skip
-def test_layers_that_do_something_else(parts, shape, message):
+def test_layers_that_are_not_read_are_refused(parts, shape, message):
     with pytest.raises(ValueError, match=f"^from_keras: source: {message}"):
         from_keras(chain(*parts, shape=shape))
 
@@ -255,7 +255,7 @@ NOT_OURS = {
 }  # fmt: skip
 
 
-def test_every_name_of_keras_activations_is_read_or_not_ours():
+def test_every_keras_activation_is_read_or_refused():
     names = {name for name, value in inspect.getmembers(keras.activations, inspect.isfunction)}
     names -= {"get", "serialize", "deserialize"}
     assert names - set(READ) <= NOT_OURS
@@ -271,7 +271,7 @@ def test_every_name_of_keras_activations_is_read_or_not_ours():
     (lambda: layers.LeakyReLU(0.25), LeakyReLU(0.25)), (lambda: layers.ELU(0.5), ELU(0.5)), (lambda: layers.ReLU(4.0), HardTanh(0, 4)),
     (lambda: layers.Softmax(), "softmax"),
 ], ids=["leaky", "elu", "relu", "softmax"])  # fmt: skip
-def test_a_layer_as_the_activation_of_another(suffix, layer, name, tmp_path):
+def test_a_layer_may_be_the_activation_of_another(suffix, layer, name, tmp_path):
     model = chain(layers.Dense(3, activation=layer()))
     source = model
     if suffix:
@@ -290,7 +290,7 @@ OPERATIONS = {
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_operations_in_functional_models(name, tmp_path):
+def test_operations_in_functional_models_are_read(name, tmp_path):
     parameters, ours = OPERATIONS[name]
     x = keras.Input((4,))
     y = layers.Dense(3)(x)
@@ -299,7 +299,7 @@ def test_operations_in_functional_models(name, tmp_path):
     assert from_keras(model).activations == from_keras(tmp_path / "m.keras").activations == (ours,)
 
 
-def test_operations_that_are_not_activations():
+def test_operations_that_are_not_activations_are_refused():
     x = keras.Input((4,))
     for operation, message in (
         (

@@ -16,7 +16,7 @@ from flax import nnx
 from tests.interop.nnx_modules import GIVEN, forward64
 
 
-def test_a_sequential_says_its_activations():
+def test_a_sequential_is_read_with_its_activations():
     module = nnx.Sequential(
         nnx.Linear(4, 6, rngs=nnx.Rngs(0)),
         nnx.gelu,
@@ -47,7 +47,7 @@ class Custom(nnx.Module):
         return self.linear10(nnx.relu(self.linear2(nnx.relu(self.linear1(x)))))
 
 
-def test_module_and_state():
+def test_modules_and_states_give_the_same_network():
     module = Custom(nnx.Rngs(0))
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     y = forward64(lambda p, x: nnx.merge(graph, p, rest)(x), params, X)
@@ -93,7 +93,7 @@ class Scanned(nnx.Module):
         return self.c(block(self.b, nnx.relu(self.a(x))))
 
 
-def test_members_of_an_ensemble():
+def test_members_of_an_ensemble_are_stacked():
     ensemble = nnx.vmap(make)(jax.random.split(jax.random.key(0), 3))
     y = nnx.vmap(lambda module, x: module(x), in_axes=(0, None))(ensemble, X)
     for source, given in (
@@ -113,7 +113,7 @@ def test_members_of_an_ensemble():
     np.testing.assert_allclose(mlp_forward(in_turn, X), x, rtol=1e-5, atol=1e-6)
 
 
-def test_layers_of_a_scan():
+def test_scanned_layers_are_read_in_turn():
     module = Scanned()
     given = {"layers": ["a", "b", "c"], **GIVEN}
     with pytest.raises(
@@ -128,7 +128,7 @@ def test_layers_of_a_scan():
 # --- inside a trace ---
 
 
-def test_tracers_and_concrete_arrays_inside_jit():
+def test_from_nnx_reads_tracers_and_arrays_inside_jit():
     module = make(jax.random.key(0))
     graph, state = nnx.split(module)
     kept = []
@@ -153,7 +153,7 @@ class ActorCritic(nnx.Module):
         return jnp.concatenate([self.mean(hidden), self.value(hidden)], axis=-1)
 
 
-def test_the_layers_that_are_named_are_read_and_no_others():
+def test_only_named_layers_are_read():
     module, given = ActorCritic(nnx.Rngs(0)), {"activation": "tanh", "final_activation": "identity"}
     check = X, module(X)[:, :2]
     for source in (module, nnx.state(module)):

@@ -51,7 +51,7 @@ OVERRIDDEN = {
 
 
 @pytest.mark.parametrize("kind", OVERRIDDEN)
-def test_a_subclass_that_is_called_in_another_way_is_refused(kind):
+def test_a_subclass_with_another_call_is_refused(kind):
     module = OVERRIDDEN[kind]()
     name = type(module).__name__
     sources = [(nnx.Sequential(nnx.Linear(4, 4, rngs=RNGS), nnx.Sequential(module)), {})]
@@ -102,7 +102,7 @@ def quantised():
     return layer
 
 
-def test_a_variable_that_computes_its_value_is_read_as_the_layer_reads_it():
+def test_a_computed_variable_is_read_as_the_layer_reads_it():
     class Halved(nnx.Param):
         def get_value(self, *, index=...):
             return super().get_value(index=index) / 2
@@ -199,7 +199,7 @@ def test_layers_that_compute_in_a_narrower_dtype_are_compared_in_it():
     assert from_nnx(module).layers[0].w.dtype == np.float32
 
 
-def test_a_module_that_gives_no_outputs_for_rows_alone():
+def test_a_module_without_outputs_for_rows_alone_warns():
     class Two(Pair):
         def __call__(self, x, y):
             return super().__call__(x) + y

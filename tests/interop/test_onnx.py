@@ -1,4 +1,4 @@
-"""To ONNX and back, with the installed onnx, its reference evaluator in float64, and ONNX Runtime."""
+"""Networks read from ONNX, compared with ONNX's reference evaluator in float64 and with ONNX Runtime."""
 
 from pathlib import Path
 
@@ -7,14 +7,10 @@ import numpy as np
 import pytest
 
 import jaxneuron
-from jaxneuron import CELU, ELU, MLP, Affine, Softplus, init_mlp, mlp_forward
-from jaxneuron._math.activations import OF_ROWS, facts_of
-from jaxneuron._names import BY_NAME
-from jaxneuron.convert import from_onnx, to_onnx
+from jaxneuron import CELU, ELU, MLP, Softplus, mlp_forward
+from jaxneuron.convert import from_onnx
 from tests import make_qlknn
-from tests.draws import generator
 from tests.interop.exact import X, assert_bits, assert_outputs
-from tests.pools import VALUES
 
 onnx = pytest.importorskip("onnx", reason="onnx is in the extra interop")
 runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra interop")
@@ -22,56 +18,15 @@ runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
+from tests.interop.onnx_models import forward64, model, normal  # noqa: E402
+
 QLKNN = Path(__file__).parents[1] / "data" / "qlknn_7_11.onnx"
-RNG = generator()
-
-
-def model(nodes, constants, n_in=4, kind=TensorProto.FLOAT, opset=20, shape=None):
-    ends = [
-        helper.make_tensor_value_info("x", kind, shape or ["batch", n_in]),
-        helper.make_empty_tensor_value_info("y"),
-    ]
-    graph = helper.make_graph(
-        [helper.make_node(op, i, o, **a) for op, i, o, a in nodes], "g", ends[:1], ends[1:],
-        [numpy_helper.from_array(array, name) for name, array in constants.items()],
-    )  # fmt: skip
-    return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", opset)])
-
-
-def widened(proto):
-    """The model in float64."""
-    wide = onnx.ModelProto()
-    wide.CopyFrom(proto)
-    for node in wide.graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
-                attribute.i = TensorProto.DOUBLE
-            if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT:
-                attribute.t.CopyFrom(
-                    numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float64))
-                )
-    for tensor in wide.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            tensor.CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name)
-            )
-    for value in (*wide.graph.input, *wide.graph.output):
-        value.type.tensor_type.elem_type = TensorProto.DOUBLE
-    return wide
-
-
-def forward64(proto, x):
-    return ReferenceEvaluator(widened(proto)).run(None, {"x": x.astype(np.float64)})[0]
-
-
-def normal(*shape):
-    return RNG.normal(size=shape).astype(np.float32)
 
 
 # --- truth ---
 
 
-def test_qlknn_up_to_its_last_layer():
+def test_qlknn_is_read_up_to_its_last_layer():
     mlp = from_onnx(QLKNN, output="/Add_output_0")
     assert mlp.activations == ("tanh",) * 5 + ("identity",)
     with np.load(make_qlknn.WEIGHTS) as file:
@@ -97,7 +52,7 @@ def test_qlknn_up_to_its_last_layer():
     np.testing.assert_allclose(y, published, atol=2e-12)
 
 
-def test_qlknn_whole_is_no_mlp():
+def test_the_whole_qlknn_is_refused_with_a_hint():
     message = r"from_onnx: source: node '/Mul_1' \(Mul\) can't be part of an MLP: it multiplies two values .*; pass output='/Add_output_0' to end before it$"
     with pytest.raises(ValueError, match=message):
         from_onnx(QLKNN)
@@ -106,7 +61,7 @@ def test_qlknn_whole_is_no_mlp():
 
 
 @pytest.mark.parametrize(("name", "unit"), [("efiITG", 0), ("efeTEM", 2), ("efeETG", 5), ("gamma_max", 7)])
-def test_qlknn_one_flux(name, unit):
+def test_one_flux_of_qlknn_keeps_one_column(name, unit):
     """A Gather of one unit and a Clip fold into the last layer, which keeps one column."""
     whole, mlp = from_onnx(QLKNN, output="/Add_output_0"), from_onnx(QLKNN, output=name)
     assert mlp.final_activation == "relu"
@@ -118,7 +73,7 @@ def test_qlknn_one_flux(name, unit):
     assert_bits(MLP(part.layers[5:]), *mlp.layers[5])
 
 
-def test_gemm_with_all_its_attributes():
+def test_gemm_with_all_its_attributes_is_read():
     constants = {"w": normal(6, 4), "c": normal(1, 6), "v": normal(6, 3), "d": normal(3)}
     proto = model(
         [("Gemm", ["x", "w", "c"], ["h"], {"alpha": 0.3, "beta": 1.7, "transB": 1}), ("Relu", ["h"], ["a"], {}),
@@ -129,7 +84,7 @@ def test_gemm_with_all_its_attributes():
     assert_outputs(mlp, X, forward64(proto, X), folded=True)
 
 
-def test_matmul_and_add_are_a_layer():
+def test_matmul_and_add_are_read_as_a_layer():
     constants = {"w": normal(4, 4), "b": normal(4), "v": normal(4, 4)}
     proto = model(
         [("MatMul", ["x", "w"], ["h"], {}), ("Add", ["b", "h"], ["z"], {}), ("Tanh", ["z"], ["a"], {}),
@@ -140,7 +95,7 @@ def test_matmul_and_add_are_a_layer():
     assert_outputs(mlp, X, forward64(proto, X))
 
 
-def test_scalings_batch_norm_and_what_does_nothing():
+def test_scalings_and_batch_norms_are_folded():
     constants = {
         "m": normal(4), "s": 1 + normal(4) ** 2, "w": normal(4, 5), "c": normal(5), "k": np.float32(0.5),
         "scale": normal(5), "shift": normal(5), "mean": normal(5), "var": normal(5) ** 2, "v": normal(5, 2), "t": normal(2),
@@ -163,7 +118,7 @@ def test_scalings_batch_norm_and_what_does_nothing():
     np.testing.assert_allclose(mlp_forward(mlp, X), theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_activations_without_layers():
+def test_activations_without_layers_get_identity_weights():
     proto = model([("Tanh", ["x"], ["h"], {}), ("Relu", ["h"], ["y"], {})], {})
     mlp = from_onnx(proto)
     assert mlp.activations == ("tanh", "relu")
@@ -171,7 +126,7 @@ def test_activations_without_layers():
     assert_outputs(mlp, X, forward64(proto, X))
 
 
-def test_an_inner_output_and_constants_as_they_come():
+def test_the_argument_output_may_name_an_inner_value():
     weights = numpy_helper.from_array(normal(3, 4))
     proto = model(
         [("Constant", [], ["w"], {"value": weights}), ("Transpose", ["w"], ["wt"], {"perm": [1, 0]}),
@@ -199,43 +154,6 @@ def test_dtypes_are_kept(size):
     assert_bits(from_onnx(proto), w)
 
 
-# --- there and back ---
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *(n for n in sorted(BY_NAME) if not n.startswith("cr_")),
-        *VALUES,
-    ],
-    ids=lambda each: getattr(each, "__name__", str(each)),  # the same in every process of xdist
-)
-def test_to_onnx_runs_in_onnx_runtime(tmp_path, name):
-    hidden = "relu" if name in OF_ROWS or facts_of(name).slope == np.inf else name
-    mlp = init_mlp(jax.random.key(0), (4, 6, 6, 2), activation=hidden, final_activation=name)
-    mlp = MLP([mlp.layers[0], Affine(mlp.layers[1].w), mlp.layers[2]], hidden, name)
-    to_onnx(mlp, tmp_path / "m.onnx")
-    onnx.checker.check_model(tmp_path / "m.onnx", full_check=True)
-    again = from_onnx(tmp_path / "m.onnx")
-    assert jax.tree.structure(again) == jax.tree.structure(mlp)
-    assert_bits(again, *jax.tree.leaves(mlp))
-    session = runtime.InferenceSession(tmp_path / "m.onnx")
-    for rows in (1, 7):
-        x = RNG.normal(size=(rows, 4)).astype(np.float32)
-        (theirs,) = session.run(None, {"input": x})
-        assert_outputs_of(theirs, mlp, x)
-        if facts_of(name).slope < 2:
-            np.testing.assert_allclose(theirs, mlp_forward(mlp, x), rtol=2e-5, atol=2e-6)
-
-
-def assert_outputs_of(theirs, mlp, x):
-    """Asserts ONNX Runtime's outputs within three times the rounding bound: its exp is coarser than XLA's."""
-    from jaxneuron._math import oracle
-
-    exact, error = oracle.mlp(mlp.layers, mlp.activations, x, "float32")
-    assert (np.abs(theirs - exact) <= 3 * error).all()
-
-
 @pytest.mark.parametrize(
     ("nodes", "constants", "activations"),
     [
@@ -251,48 +169,13 @@ def assert_outputs_of(theirs, mlp, x):
     ],
     ids=lambda each: each[0][0] if isinstance(each, list) else None,
 )  # fmt: skip
-def test_what_exporters_write_for_an_activation(nodes, constants, activations):
+def test_activations_in_several_nodes_are_recognised(nodes, constants, activations):
     proto = model(nodes, constants)
     mlp = from_onnx(proto)
     assert mlp.activations == activations
-    x = RNG.normal(size=(7, 4)).astype(np.float32)
+    x = normal(7, 4)
     (theirs,) = runtime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})
     np.testing.assert_allclose(theirs, mlp_forward(mlp, x), rtol=2e-5, atol=2e-6)
-
-
-def test_float64_runs_in_float64(tmp_path):
-    mlp = jax.tree.map(
-        lambda a: np.asarray(a, np.float64), init_mlp(jax.random.key(0), (4, 6, 2), activation="tanh")
-    )
-    to_onnx(mlp, tmp_path / "m.onnx")
-    (theirs,) = runtime.InferenceSession(tmp_path / "m.onnx").run(None, {"input": X.astype(np.float64)})
-    assert_outputs(mlp, X, theirs)
-    for name in ("leaky_relu", "selu", "hard_sigmoid"):
-        with pytest.raises(
-            ValueError, match=f"to_onnx: {name!r} must be in a network of float32 or less, got float64"
-        ):
-            to_onnx(MLP(mlp.layers, name, "identity"), tmp_path / "n.onnx")
-    for unknown in (jax.numpy.cos, "cr_tanh"):  # ONNX's tanh isn't correctly rounded
-        with pytest.raises(
-            ValueError,
-            match=r"to_onnx: activations must be one of elu, .*, or a value .*, got .*; export writes",
-        ):
-            to_onnx(MLP(mlp.layers, unknown), tmp_path / "n.onnx")
-    with pytest.raises(
-        ValueError, match=r"to_onnx: layers must be of one dtype of .*, got float32, float64; convert"
-    ):
-        to_onnx(MLP([mlp.layers[0], [a.astype(np.float32) for a in mlp.layers[1]]]), tmp_path / "n.onnx")
-    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_every_dtype_comes_back(tmp_path, dtype):
-    mlp = jax.tree.map(
-        lambda a: np.asarray(a).astype(dtype), init_mlp(jax.random.key(0), (4, 6, 2), activation="silu")
-    )
-    to_onnx(mlp, tmp_path / "m.onnx")
-    assert_bits(from_onnx(tmp_path / "m.onnx"), *jax.tree.leaves(mlp))
-    assert from_onnx(tmp_path / "m.onnx").activations == mlp.activations
 
 
 # --- refusals ---
@@ -321,7 +204,7 @@ def test_refusals(nodes, constants, message):
 
 LAYER = [("Gemm", ["x", "w", "b"], ["z"], {}), ("Relu", ["z"], ["a"], {})]
 SECOND = [*LAYER, ("Gemm", ["a", "w", "b"], ["s"], {})]
-ENDS = {
+HINTS = {
     # An activation in several nodes, of which the first are scalings and activations that jaxneuron has.
     "x - tanh x": ([*SECOND, ("Tanh", ["s"], ["t"], {}), ("Sub", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
     "x tanh(c x)": ([*SECOND, ("Mul", ["s", "c"], ["m"], {}), ("Tanh", ["m"], ["t"], {}), ("Mul", ["s", "t"], ["y"], {})], "'s' to end before it, at layer 2 without its activation"),
@@ -341,9 +224,9 @@ ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ENDS)
-def test_a_hint_ends_the_network_where_it_means_something(name):
-    nodes, hint = ENDS[name]
+@pytest.mark.parametrize("name", HINTS)
+def test_the_hint_names_the_last_value_of_the_mlp(name):
+    nodes, hint = HINTS[name]
     constants = {"w": normal(4, 4), "b": normal(4), "c": np.float32(1.5), "rows": normal(len(X), 4)}
     proto = model(nodes, constants)
     with pytest.raises(ValueError, match="can't be part of an MLP") as caught:
@@ -359,7 +242,7 @@ def test_a_hint_ends_the_network_where_it_means_something(name):
     np.testing.assert_allclose(np.asarray(mlp_forward(mlp, X)), theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_of_old_models_says_that_it_is_in_use():
+def test_dropout_in_training_mode_of_old_opsets_is_refused():
     for attributes, training in (({}, True), ({"is_test": 0}, True), ({"is_test": 1}, False)):
         proto = model([("Dropout", ["x"], ["h"], attributes), ("Tanh", ["h"], ["y"], {})], {}, opset=6)
         if training:
@@ -371,7 +254,7 @@ def test_dropout_of_old_models_says_that_it_is_in_use():
             assert from_onnx(proto).final_activation == "tanh"
 
 
-def test_several_ends_need_a_choice():
+def test_several_outputs_need_a_choice():
     proto = model([("Tanh", ["x"], ["y"], {}), ("Relu", ["x"], ["z"], {})], {})
     proto.graph.output.append(helper.make_empty_tensor_value_info("z"))
     with pytest.raises(
@@ -382,20 +265,8 @@ def test_several_ends_need_a_choice():
     assert from_onnx(proto, output="z").final_activation == "relu"
 
 
-def test_what_is_no_model():
+def test_a_dict_is_refused():
     with pytest.raises(
         TypeError, match=r"from_onnx: source must be a path or an onnx.ModelProto, got dict; pass the path"
     ):
         from_onnx({})
-
-
-def test_outputs_of_onnx_runtime_are_compared(tmp_path):
-    mlp = init_mlp(jax.random.key(0), (4, 16, 2), activation="gelu", final_activation="softmax")
-    to_onnx(mlp, tmp_path / "m.onnx")
-    session = runtime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
-    outputs = session.run(None, {session.get_inputs()[0].name: X})[0]
-    assert_bits(from_onnx(tmp_path / "m.onnx", check=(X, outputs)), *jax.tree.leaves(mlp))
-    with pytest.raises(
-        ValueError, match=r"^from_onnx: check must hold what the network gives, got outputs that"
-    ):
-        from_onnx(tmp_path / "m.onnx", check=(X, outputs[::-1]))

@@ -18,8 +18,10 @@ from tests.interop.exact import assert_bits, assert_outputs
 
 onnx = pytest.importorskip("onnx", reason="onnx is in the extra interop")
 
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
 from tests import make_exporters  # noqa: E402
-from tests.interop.test_onnx import ReferenceEvaluator, forward64, model, widened  # noqa: E402
+from tests.interop.onnx_models import forward64, model, widened  # noqa: E402
 
 RNG = generator()
 X = RNG.normal(size=(40, 4)).astype(np.float32) * 3
@@ -83,7 +85,7 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation(name):
+def test_every_exported_activation_is_recognised(name):
     proto = onnx.load(make_exporters.FOLDER / f"{name}.onnx")
     ends = [node.input[0] for node in proto.graph.node if node.op_type == "Gemm"][1:]
     ends.append(proto.graph.output[0].name)
@@ -111,7 +113,7 @@ def test_every_activation(name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_the_exporters_of_today(name):
+def test_installed_exporters_give_the_same_activations(name):
     for library in ("onnxscript", "torch") if name.startswith("torch") else ("jax2onnx",):
         pytest.importorskip(library, reason="tests/make_exporters.py says which libraries it needs")
     with warnings.catch_warnings():
@@ -122,7 +124,7 @@ def test_the_exporters_of_today(name):
 
 
 @pytest.mark.parametrize(("dynamo", "opset"), [(False, 17), (True, 18)])
-def test_a_policy_of_pytorch(dynamo, opset):
+def test_a_policy_of_pytorch_is_read(dynamo, opset):
     """Rows of several axes, a shape computed from the batch size, a BatchNorm, and a part of the outputs."""
     torch = pytest.importorskip("torch", reason="torch is in the extra bench")
     if dynamo:
@@ -157,7 +159,7 @@ def test_a_policy_of_pytorch(dynamo, opset):
     assert_bits(part, *jax.tree.leaves(mlp.layers[:-1]), last.w[:, ::2], last.b[::2])
 
 
-def test_a_policy_of_mujoco_playground():
+def test_a_policy_of_mujoco_playground_is_read():
     """The nodes of go1_policy.onnx in google-deepmind/mujoco_playground, by tf2onnx, with random weights."""
     sizes, constants = (6, 8, 8, 6), {"m": normal(6), "s": 1 + normal(6) ** 2}
     nodes = [("Sub", ["x", "m"], ["sub"], {}), ("Mul", ["sub", "s"], ["a0"], {})]
@@ -205,7 +207,7 @@ def pipelines():
 
 
 @pytest.mark.filterwarnings("ignore")  # scikit-learn warns that 20 steps are few
-def test_pipelines_of_scikit_learn():
+def test_pipelines_of_scikit_learn_are_read():
     skl2onnx = pytest.importorskip("skl2onnx", reason="skl2onnx writes ONNX from scikit-learn")
     x = RNG.normal(size=(60, 5)) * (1, 2, 3, 0.5, 1) + (0, 1, 0, -2, 0)
     x = x.astype(np.float32).astype(np.float64)

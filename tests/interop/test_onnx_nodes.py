@@ -11,22 +11,22 @@ from tests.interop.exact import X, assert_bits, assert_outputs
 
 onnx = pytest.importorskip("onnx", reason="onnx is in the extra interop")
 
-from tests.interop.test_onnx import forward64, model, normal  # noqa: E402
+from tests.interop.onnx_models import forward64, model, normal  # noqa: E402
 
 INT = np.int64
 W, B, V = normal(4, 6), normal(6), normal(6, 3)
 LAYER = ("Gemm", ["x", "w", "b"], ["z"], {})
-AND_ONE_MORE = ("MatMul", ["h", "v"], ["y"], {})
+NEXT_LAYER = ("MatMul", ["h", "v"], ["y"], {})
 
 
 def sizes(*numbers):
     return np.array(numbers, INT)
 
 
-# --- rows that are kept apart ---
+# --- nodes that keep rows ---
 
 # Nodes from z (batch, 6) to h with the same rows; their constants; an opset that has them in this form.
-KEPT = {
+SAME_ROWS = {
     "Flatten": ([("Flatten", ["z"], ["h"], {})], {}, 20),
     "Flatten, axis -1": ([("Flatten", ["z"], ["h"], {"axis": -1})], {}, 20),
     "Reshape": ([("Reshape", ["z", "s"], ["h"], {})], {"s": sizes(-1, 6)}, 20),
@@ -50,10 +50,10 @@ KEPT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", KEPT)
-def test_rows_that_stay_rows(name):
-    nodes, constants, opset = KEPT[name]
-    proto = model([LAYER, *nodes, AND_ONE_MORE], {"w": W, "b": B, "v": V, **constants}, opset=opset)
+@pytest.mark.parametrize("name", SAME_ROWS)
+def test_nodes_that_keep_rows_are_folded_away(name):
+    nodes, constants, opset = SAME_ROWS[name]
+    proto = model([LAYER, *nodes, NEXT_LAYER], {"w": W, "b": B, "v": V, **constants}, opset=opset)
     mlp = from_onnx(proto)
     assert_bits(mlp, W, B, V)
     if opset > 6 and "Cast" not in name:  # ONNX's own evaluator reads these
@@ -180,7 +180,7 @@ def test_chosen_inputs_are_rows_of_the_layer_after():
 
 
 @pytest.mark.parametrize("outputs", [slice(0, 2), slice(None, None, -1), slice(-1, None), slice(None)])
-def test_outputs_are_columns_of_the_last_layer(outputs):
+def test_the_argument_outputs_keeps_columns_of_the_last_layer(outputs):
     proto = model([LAYER, ("Tanh", ["z"], ["y"], {})], {"w": W, "b": B})
     check = X, np.tanh(X @ W + B)[:, outputs]
     mlp = from_onnx(proto, outputs=outputs, check=check)
@@ -190,7 +190,7 @@ def test_outputs_are_columns_of_the_last_layer(outputs):
         from_onnx(proto, outputs=slice(0, 1), check=(X, check[1][:, :1] + 1))
 
 
-def test_outputs_that_can_not_be_chosen():
+def test_bad_outputs_are_refused():
     proto = model([LAYER, ("Softmax", ["z"], ["y"], {})], {"w": W, "b": B})
     with pytest.raises(
         ValueError, match="from_onnx: outputs must be None for a network that ends with softmax, got "
@@ -208,7 +208,7 @@ def test_outputs_that_can_not_be_chosen():
         from_onnx(proto, output="z", outputs=[0])
 
 
-# --- what is computed from constants ---
+# --- constants ---
 
 
 def test_constants_are_computed_in_advance():
@@ -246,7 +246,7 @@ def test_constants_that_grow_are_refused(doubling):
 # --- activations in several nodes ---
 
 
-def test_numbers_of_another_function_are_not_taken_for_ours():
+def test_gelu_with_wrong_constants_is_refused():
     """GELU with 1 / sqrt(2) off by 1e-5, and with 0.0447 for 0.044715."""
     for root, wrong in ((0.70711, True), (0.70710678, False)):
         nodes = [
@@ -271,7 +271,7 @@ def test_numbers_of_another_function_are_not_taken_for_ours():
             assert from_onnx(proto).final_activation == "gelu"
 
 
-def test_a_threshold_that_shows_is_not_softplus():
+def test_softplus_with_a_low_threshold_is_refused():
     nodes = [
         ("Softplus", ["z"], ["s"], {}),
         ("Greater", ["z", "t"], ["g"], {}),
@@ -286,7 +286,7 @@ def test_a_threshold_that_shows_is_not_softplus():
         from_onnx(model([LAYER, *nodes], {"w": W, "b": B, "t": np.float32(5)}))
 
 
-def test_an_activation_of_a_scaled_value_and_of_another_activation():
+def test_silu_of_a_scaled_or_activated_value_is_recognised():
     for first in (("Mul", ["z", "c"], ["h"], {}), ("Tanh", ["z"], ["h"], {}), ("Neg", ["z"], ["h"], {})):
         nodes = [first, ("Sigmoid", ["h"], ["s"], {}), ("Mul", ["s", "h"], ["y"], {})]
         proto = model([LAYER, *nodes], {"w": W, "b": B, "c": np.float32(1.7)})
@@ -296,9 +296,9 @@ def test_an_activation_of_a_scaled_value_and_of_another_activation():
 
 
 @pytest.mark.parametrize(("operation", "end"), [("Max", 0.3), ("Min", 0.3), ("Max", 0.0)])
-def test_a_bound_on_one_side(operation, end):
+def test_max_and_min_with_a_constant_are_read_as_relu(operation, end):
     proto = model(
-        [LAYER, (operation, ["c", "z"], ["h"], {}), AND_ONE_MORE],
+        [LAYER, (operation, ["c", "z"], ["h"], {}), NEXT_LAYER],
         {"w": W, "b": B, "v": V, "c": np.float32(end)},
     )
     assert from_onnx(proto).activation == "relu"
@@ -306,7 +306,7 @@ def test_a_bound_on_one_side(operation, end):
 
 
 @pytest.mark.parametrize("chosen", [[0, 3], [3, 1], [1, 1], [-1, 0]])
-def test_units_chosen_after_an_activation_of_the_inputs(chosen):
+def test_units_may_be_chosen_after_an_activation_of_the_inputs(chosen):
     """The first layer does not show how many inputs there are."""
     nodes = [
         ("Tanh", ["x"], ["s"], {}),
@@ -317,7 +317,7 @@ def test_units_chosen_after_an_activation_of_the_inputs(chosen):
     assert_outputs(from_onnx(proto), rows, forward64(proto, rows))
 
 
-def test_a_choice_that_does_not_fit_the_next_layer():
+def test_a_choice_that_does_not_fit_the_next_layer_is_refused():
     for stop in (0, 1):
         nodes = [("Slice", ["x", "a", "b", "one"], ["s"], {}), ("MatMul", ["s", "w"], ["y"], {})]
         constants = {"a": sizes(0), "b": sizes(stop), "one": sizes(1), "w": normal(2, 3)}
@@ -327,7 +327,7 @@ def test_a_choice_that_does_not_fit_the_next_layer():
 
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize("shape", [["n", 1, 4], ["n", 1, 1, 4], ["n", 4]])
-def test_a_softmax_of_all_units(operator, shape):
+def test_softmax_over_all_units_is_read(operator, shape):
     proto = model([(operator, ["x"], ["s"], {}), ("Flatten", ["s"], ["y"], {})], {}, shape=shape)
     rows = normal(5, *shape[1:])
     assert_outputs(from_onnx(proto), rows.reshape(5, 4), forward64(proto, rows))

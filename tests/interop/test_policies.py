@@ -1,4 +1,4 @@
-"""State dicts in the form of collections of trained policies: an actor beside a critic and deviations.
+"""State dicts as collections of trained policies have them: an actor beside a critic and standard deviations.
 
 The modules have the names and shapes of stable-baselines3's, CleanRL's and RSL-RL's. Their own actors, called
 by PyTorch, compute the actions that the network must compute too.
@@ -124,7 +124,7 @@ POLICIES = [StableBaselinesPPO, StableBaselinesSAC, CleanRLPPO, CleanRLSAC, RSLR
 
 
 @pytest.mark.parametrize("kind", POLICIES, ids=lambda kind: kind.__name__)
-def test_the_actor_of_a_policy(kind, tmp_path, capsys):
+def test_the_actor_of_a_policy_is_read(kind, tmp_path, capsys):
     torch.manual_seed(0)
     policy, path = kind(), tmp_path / "policy.safetensors"
     hidden, final = kind.activations
@@ -156,7 +156,7 @@ def test_the_actor_of_a_policy(kind, tmp_path, capsys):
     assert "from_torch: outputs must keep some of 2 units" in capsys.readouterr().err
 
 
-def test_only_the_layers_that_are_named_are_read(tmp_path):
+def test_only_named_layers_are_read(tmp_path):
     """The others may be of another kind: weights that a call makes, eight-bit floats, convolutions."""
     state = StableBaselinesPPO().state_dict()
     others = {
@@ -176,7 +176,7 @@ def test_only_the_layers_that_are_named_are_read(tmp_path):
             from_torch(source, **given | {"layers": ["encoder"]})
 
 
-def test_means_beside_deviations():
+def test_the_argument_outputs_keeps_means_without_deviations():
     """RSL-RL's HeteroscedasticGaussianDistribution: the last layer gives all means, then all deviations."""
     net = mlp(N_OBS, N, 2 * N_ACT, activation=nn.ELU)
     with torch.no_grad():
@@ -186,7 +186,7 @@ def test_means_beside_deviations():
     assert from_torch(state, outputs=slice(N_ACT), check=(ROWS, means), **given)
 
 
-def test_outputs_of_a_module():
+def test_the_argument_outputs_keeps_units_of_a_module():
     net = nn.Sequential(nn.Linear(N_OBS, N), nn.BatchNorm1d(N), nn.Tanh(), nn.Linear(N, 4), nn.BatchNorm1d(4))
     net(torch.from_numpy(ROWS))
     net.eval()

@@ -62,7 +62,7 @@ def fitted():
     return MLPRegressor(hidden_layer_sizes=(2,), max_iter=1000, tol=1.0).fit(np.ones((9, 2)), np.ones(9))
 
 
-def refuses(name, argument, *arguments, **options):
+def assert_refuses(name, argument, *arguments, **options):
     with pytest.raises((ValueError, TypeError)) as caught:
         getattr(convert, name)(*arguments, **options)
     function, _, refusal = str(caught.value).partition(": ")
@@ -78,11 +78,11 @@ def test_every_wrong_argument_is_named(calls):
         first = next(iter(parameters))
         if source is None:
             for wrong in NOT_PATHS:
-                refuses(name, first, wrong)
+                assert_refuses(name, first, wrong)
             continue
         getattr(convert, name)(source, **options)
         for wrong in SOURCES:
-            refuses(name, first, wrong, **options)
+            assert_refuses(name, first, wrong, **options)
         for argument, wrongs in {
             "activation": [*NOT_NAMES[:3], "tahn", "softmax"], "final_activation": [*NOT_NAMES, "tahn"], "layers": NOT_NAMES,
             "dtype": [*NOT_NAMES, "int8"], "prefix": NOT_NAMES, "output": [*NOT_NAMES, "nowhere"], "path": NOT_PATHS,
@@ -91,4 +91,4 @@ def test_every_wrong_argument_is_named(calls):
             "check": [*NOT_NAMES, ([1.0], "x"), (np.ones((1, 9)), np.ones(1)), ([[]], [])],
         }.items():  # fmt: skip
             for wrong in wrongs if argument in parameters else ():
-                refuses(name, argument, source, **{**options, argument: wrong})
+                assert_refuses(name, argument, source, **{**options, argument: wrong})

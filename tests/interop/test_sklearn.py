@@ -28,24 +28,24 @@ def fitted(estimator, x, y):
         return estimator.fit(x, y)
 
 
-def raw(network):
+def arrays_of(network):
     return [a for layer in zip(network.coefs_, network.intercepts_, strict=True) for a in layer]
 
 
-def test_multiclass():
+def test_a_multiclass_classifier_is_read_with_its_bits():
     model = fitted(MLPClassifier((32, 32), max_iter=40, random_state=0), IMAGES, DIGITS)
     assert model.score(IMAGES, DIGITS) > 0.99
     mlp = from_sklearn(model)
     assert mlp.activations == ("relu", "relu", "softmax")
-    assert_bits(mlp, *raw(model))
+    assert_bits(mlp, *arrays_of(model))
     assert_outputs(mlp, IMAGES[ROWS], model.predict_proba(IMAGES[ROWS]))
     narrow = fitted(MLPClassifier((16,), max_iter=5, random_state=0), IMAGES.astype(np.float32), DIGITS)
     assert from_sklearn(narrow).layers[0].w.dtype == np.float32
-    assert_bits(from_sklearn(narrow), *raw(narrow))
+    assert_bits(from_sklearn(narrow), *arrays_of(narrow))
     assert from_sklearn(model, dtype="float32").layers[0].w.dtype == np.float32
 
 
-def test_binary_has_both_columns():
+def test_a_binary_classifier_gives_both_columns():
     model = fitted(
         MLPClassifier((9,), activation="logistic", max_iter=40, random_state=0), IMAGES, DIGITS > 4
     )
@@ -56,15 +56,15 @@ def test_binary_has_both_columns():
     assert_outputs(mlp, IMAGES[ROWS], model.predict_proba(IMAGES[ROWS]))
 
 
-def test_multilabel():
+def test_a_multilabel_classifier_is_read_with_its_bits():
     labels = np.stack([DIGITS > 4, DIGITS % 2 == 0, DIGITS < 2], axis=1)
     model = fitted(MLPClassifier((9,), activation="tanh", max_iter=20, random_state=0), IMAGES, labels)
     mlp = from_sklearn(model)
-    assert_bits(mlp, *raw(model))
+    assert_bits(mlp, *arrays_of(model))
     assert_outputs(mlp, IMAGES[ROWS], model.predict_proba(IMAGES[ROWS]))
 
 
-def test_pipeline_and_target():
+def test_a_pipeline_with_a_scaled_target_is_folded():
     network = MLPRegressor(hidden_layer_sizes=(10, 10), activation="tanh", max_iter=60, random_state=0)
     model = fitted(
         TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler()),
@@ -83,7 +83,7 @@ def test_pipeline_and_target():
         assert_outputs(from_sklearn(model), X[ROWS] / 100, model.predict(X[ROWS] / 100)[:, None], folded=True)
 
 
-def test_a_mean_of_many_deviations_is_a_layer_of_its_own():
+def test_a_mean_of_many_deviations_gets_its_own_layer():
     far = (X + 1e5).astype(np.float32)
     model = fitted(
         make_pipeline(
@@ -123,12 +123,12 @@ def test_a_mean_of_many_deviations_is_a_layer_of_its_own():
     assert kept < lost / 100
 
 
-def test_poisson():
+def test_a_poisson_regressor_ends_with_exp():
     model = fitted(
         MLPRegressor(hidden_layer_sizes=(5,), loss="poisson", max_iter=20, random_state=0), X / 100, Y / 100
     )
     mlp = from_sklearn(model)
-    assert_bits(mlp, *raw(model))
+    assert_bits(mlp, *arrays_of(model))
     assert mlp.activations[1] == "exp"
 
 
@@ -154,7 +154,7 @@ def test_refusals():
 
 
 @pytest.mark.parametrize("place", ["network", "scaler", "pipeline", "target"])
-def test_subclasses_with_the_name_of_their_class(place):
+def test_subclasses_with_the_name_of_their_class_are_refused(place):
     """For example, imblearn's Pipeline is a subclass of scikit-learn's with the same name."""
 
     def same_name(estimator):
@@ -174,7 +174,7 @@ def test_subclasses_with_the_name_of_their_class(place):
 
 @pytest.mark.parametrize("activation", ["identity", "logistic", "tanh", "relu"])
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_the_check_allows_what_scikit_learn_rounds(activation, kind):
+def test_check_allows_the_roundings_of_scikit_learn(activation, kind):
     """Cases: means of many deviations, sums up to a thousand, 1 - p."""
     x, labels = (X + 1e4).astype(kind), np.stack([Y > 100, Y > 150], axis=1)
     options = {"hidden_layer_sizes": (9, 9), "activation": activation, "max_iter": 20, "random_state": 0}
@@ -188,7 +188,7 @@ def test_the_check_allows_what_scikit_learn_rounds(activation, kind):
     from_sklearn(fitted(make_pipeline(StandardScaler(), StandardScaler(with_std=False)), x, None))
 
 
-def test_the_check_finds_a_prediction_of_one_s_own():
+def test_check_finds_a_patched_predict():
     model = fitted(MLPRegressor(hidden_layer_sizes=(5,), max_iter=20, random_state=0), X / 100, Y / 100)
     truth = model.predict(X[:4] / 100)
     from_sklearn(model, check=(X[:4] / 100, truth))

@@ -68,7 +68,7 @@ def net(**options):
     return MLPRegressor(hidden_layer_sizes=(5,), activation="tanh", max_iter=20, random_state=0, **options)
 
 
-def before(*parts):
+def before_network(*parts):
     return make_pipeline(*parts, net())
 
 
@@ -109,8 +109,8 @@ SELECTIONS = [
 
 
 @pytest.mark.parametrize("part", [*SCALERS, *PROJECTIONS, *SELECTIONS], ids=kind)
-def test_before_the_network(part):
-    mlp = assert_same(before(part))
+def test_transformers_before_the_network_are_folded(part):
+    mlp = assert_same(before_network(part))
     assert len(mlp.layers) in (2, 3)  # a projection and far means have a layer of their own
     assert mlp.inputs is mlp.outputs is None
 
@@ -119,36 +119,38 @@ def test_before_the_network(part):
     *SCALERS, PCA(1), PCA(2), PCA(2, whiten=True), IncrementalPCA(2, whiten=True), TruncatedSVD(2), VarianceThreshold(),
     make_pipeline(StandardScaler(), PCA(1), MinMaxScaler()),
 ], ids=kind)  # fmt: skip
-def test_after_the_network(part):
+def test_transformers_of_the_target_are_folded(part):
     y = np.stack(
         [Y, X[:, 2], np.full(len(Y), 7.0)][: 3 if isinstance(part, VarianceThreshold) else 2], axis=1
     )
     part = None if part == "passthrough" else part
-    model = TransformedTargetRegressor(before(StandardScaler()), transformer=part, check_inverse=False)
+    model = TransformedTargetRegressor(
+        before_network(StandardScaler()), transformer=part, check_inverse=False
+    )
     assert_same(model, y=y)
 
 
 @pytest.mark.parametrize(("function", "inverse"), [(np.log, np.exp), (np.log1p, np.expm1), (None, None)])
-def test_functions_of_the_target(function, inverse):
-    model = TransformedTargetRegressor(before(StandardScaler()), func=function, inverse_func=inverse)
+def test_functions_of_the_target_are_undone(function, inverse):
+    model = TransformedTargetRegressor(before_network(StandardScaler()), func=function, inverse_func=inverse)
     mlp = assert_same(model)
     assert mlp.activations[1] == ("exp" if function else "identity")
 
 
 def test_a_projection_is_a_layer_with_the_bits_of_its_components():
-    model = fit(before(PCA(3)))
+    model = fit(before_network(PCA(3)))
     mlp = from_sklearn(model)
     assert np.array_equal(np.asarray(mlp.layers[0].w)[:, :], model[0].components_.T)
     assert [layer.w.shape for layer in mlp.layers] == [(10, 3), (3, 5), (5, 1)]
-    single = fit(before(PCA(3)), X.astype(np.float32))
+    single = fit(before_network(PCA(3)), X.astype(np.float32))
     assert from_sklearn(single).layers[0].w.dtype == np.float32
 
 
 @pytest.mark.parametrize("scaler", [MinMaxScaler(), RobustScaler(), StandardScaler(), PCA(4)], ids=kind)
-def test_what_is_far_from_0_is_subtracted_first(scaler):
+def test_large_means_are_subtracted_in_a_layer_of_their_own(scaler):
     """Inputs are near 1e5: if the mean were folded, float32 would lose 5 of its 7 decimal digits."""
     far = X + 1e5
-    model = fit(before(scaler), far)
+    model = fit(before_network(scaler), far)
     single = from_sklearn(model, dtype="float32")
     assert single.layers[0].w.shape == (10, 10)
     rows = far[:50]  # float32 rounds their numbers by 2^-8, which is small beside their deviations
@@ -160,7 +162,7 @@ def test_what_is_far_from_0_is_subtracted_first(scaler):
 
 @pytest.mark.parametrize(("low", "high", "name"), [(0, 1, HardTanh(0, 1)), (-1, 1, "hard_tanh"), (0, 6, "relu6")])  # fmt: skip
 def test_clipping_is_an_activation(low, high, name):
-    model = fit(before(MinMaxScaler((low, high), clip=True)))
+    model = fit(before_network(MinMaxScaler((low, high), clip=True)))
     mlp = from_sklearn(model)
     assert mlp.activations == (name, "tanh", "identity")
     beyond = 3 * X[200:204] - 2 * X.mean(axis=0)
@@ -173,7 +175,7 @@ def test_clipping_is_an_activation(low, high, name):
 def test_max_abs_scaler_may_clip():
     if "clip" not in MaxAbsScaler().get_params():
         pytest.skip("MaxAbsScaler clips from scikit-learn 1.9 on")
-    assert from_sklearn(fit(before(MaxAbsScaler(clip=True)))).activations[0] == "hard_tanh"
+    assert from_sklearn(fit(before_network(MaxAbsScaler(clip=True)))).activations[0] == "hard_tanh"
 
 
 # --- columns ---
@@ -204,10 +206,10 @@ COLUMNS = {
 
 @pytest.mark.parametrize("remainder", ["drop", "passthrough", RobustScaler()], ids=kind)
 @pytest.mark.parametrize("columns", COLUMNS.values(), ids=COLUMNS)
-def test_columns(columns, remainder):
+def test_column_transformers_are_read(columns, remainder):
     if columns is COLUMNS["a clip of all"] and remainder != "drop":
         pytest.skip("refused, below")
-    model = before(ColumnTransformer(columns, remainder=remainder))
+    model = before_network(ColumnTransformer(columns, remainder=remainder))
     mlp = assert_same(model, FRAME)
     assert mlp.inputs == NAMES
     if columns is COLUMNS["names"] and remainder == "drop":
@@ -215,25 +217,25 @@ def test_columns(columns, remainder):
         assert mlp.layers[0].w.shape == (10, 5)
 
 
-def test_weights_of_transformers():
+def test_transformer_weights_are_folded():
     parts = [("s", StandardScaler(), [0, 1]), ("m", MinMaxScaler(), [2])]
-    assert_same(before(ColumnTransformer(parts, transformer_weights={"s": 0.25, "other": 3})))
+    assert_same(before_network(ColumnTransformer(parts, transformer_weights={"s": 0.25, "other": 3})))
     assert_same(
-        before(FeatureUnion([("s", StandardScaler()), ("p", PCA(2))], transformer_weights={"p": 4.0}))
+        before_network(FeatureUnion([("s", StandardScaler()), ("p", PCA(2))], transformer_weights={"p": 4.0}))
     )
 
 
-def test_unions():
+def test_feature_unions_are_read():
     for parts in (
         [("s", StandardScaler()), ("m", MinMaxScaler())],
         [("all", "passthrough"), ("d", "drop"), ("p", PCA(2)), ("k", SelectKBest(f_regression, k=2))],
     ):
-        assert_same(before(FeatureUnion(parts)))
-    assert_same(before(StandardScaler(), FeatureUnion(parts), MinMaxScaler()))
+        assert_same(before_network(FeatureUnion(parts)))
+    assert_same(before_network(StandardScaler(), FeatureUnion(parts), MinMaxScaler()))
 
 
-def test_data_frames_between_the_steps():
-    model = before(StandardScaler(), ColumnTransformer([("m", MinMaxScaler(), ["bmi", "s5"])]))
+def test_data_frames_between_steps_are_read():
+    model = before_network(StandardScaler(), ColumnTransformer([("m", MinMaxScaler(), ["bmi", "s5"])]))
     model.set_output(transform="pandas")
     assert_same(model, FRAME)
 
@@ -242,17 +244,17 @@ def test_data_frames_between_the_steps():
 
 
 @pytest.mark.parametrize("search", [
-    GridSearchCV(before(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, cv=2),
-    RandomizedSearchCV(before(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, n_iter=2, cv=2, random_state=0),
-    HalvingGridSearchCV(before(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, cv=2, random_state=0),
-    HalvingRandomSearchCV(before(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, n_candidates=2, cv=2, random_state=0),
+    GridSearchCV(before_network(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, cv=2),
+    RandomizedSearchCV(before_network(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, n_iter=2, cv=2, random_state=0),
+    HalvingGridSearchCV(before_network(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, cv=2, random_state=0),
+    HalvingRandomSearchCV(before_network(StandardScaler()), {"mlpregressor__alpha": [1e-4, 1.0]}, n_candidates=2, cv=2, random_state=0),
 ], ids=kind)  # fmt: skip
-def test_the_best_of_a_search(search):
+def test_the_best_estimator_of_a_search_is_read(search):
     assert assert_same(search, FRAME).inputs == NAMES
     assert_same(TransformedTargetRegressor(search, transformer=MinMaxScaler()))
 
 
-def test_names_of_columns_and_classes():
+def test_names_of_columns_and_classes_are_kept():
     frame, kinds = load_iris(return_X_y=True, as_frame=True)
     words = np.array(["setosa", "versicolor", "virginica"])[kinds]
     model = make_pipeline(StandardScaler(), MLPClassifier((4,), max_iter=5, random_state=0))
@@ -273,7 +275,7 @@ def test_names_of_columns_and_classes():
     assert from_sklearn(model).inputs is None  # not distinct
 
 
-def test_transformers_alone():
+def test_transformers_without_a_network_are_read():
     for part, x in (
         (StandardScaler(), FRAME),
         (ColumnTransformer([("p", PCA(2), [1, 2, 3])]), FRAME),
@@ -299,11 +301,11 @@ def test_transformers_alone():
 ])  # fmt: skip
 def test_refusals(part, message):
     with pytest.raises(ValueError, match=f"^from_sklearn: estimator: {message}"):
-        from_sklearn(fit(before(part)))
+        from_sklearn(fit(before_network(part)))
 
 
 @pytest.mark.parametrize("part", [*SCALERS[:-3], *PROJECTIONS, *SELECTIONS, ColumnTransformer([]), GridSearchCV(net(), {})], ids=kind)  # fmt: skip
-def test_what_is_not_fitted(part):
+def test_parts_that_are_not_fitted_are_refused(part):
     part = sklearn.base.clone(part)
     model = part if isinstance(part, GridSearchCV) else make_pipeline(part, net())
     with pytest.raises(
@@ -317,15 +319,15 @@ def test_what_is_not_fitted(part):
 
 
 @pytest.mark.parametrize("part", [*SCALERS[:-3], *PROJECTIONS, SELECTIONS[0], ColumnTransformer([("s", StandardScaler(), [0])])], ids=kind)  # fmt: skip
-def test_subclasses(part):
-    model = fit(before(sklearn.base.clone(part)))
+def test_subclasses_are_refused(part):
+    model = fit(before_network(sklearn.base.clone(part)))
     model[0].__class__ = type(type(part).__name__, (type(part),), {"__module__": __name__})
     with pytest.raises(ValueError, match=rf"got {__name__}.{type(part).__name__}; convert the part"):
         from_sklearn(model)
 
 
-def test_a_search_that_keeps_no_estimator():
-    search = fit(GridSearchCV(before(StandardScaler()), {}, cv=2, refit=False))
+def test_a_search_without_refit_is_refused():
+    search = fit(GridSearchCV(before_network(StandardScaler()), {}, cv=2, refit=False))
     with pytest.raises(
         ValueError,
         match=r"^from_sklearn: estimator: GridSearchCV must have refit=True to keep a fitted estimator, got False; pass an estimator",
@@ -333,7 +335,7 @@ def test_a_search_that_keeps_no_estimator():
         from_sklearn(search)
 
 
-def test_targets_that_nothing_undoes():
+def test_targets_without_an_inverse_are_refused():
     model = TransformedTargetRegressor(net(), transformer=GaussianRandomProjection(1), check_inverse=False)
     with pytest.raises(
         ValueError, match=r"estimator: the target must be scaled by StandardScaler, .*, got Gauss.*; convert"
@@ -341,16 +343,18 @@ def test_targets_that_nothing_undoes():
         from_sklearn(fit(model, y=np.stack([Y, Y], axis=1)))
 
 
-def test_a_scaling_that_was_changed_to_0():
-    model = fit(before(MinMaxScaler()))
+def test_a_scaling_by_0_is_refused():
+    model = fit(before_network(MinMaxScaler()))
     model[0].scale_ = model[0].scale_ * 0
     with pytest.raises(ValueError, match="a scaling by 0, infinity or NaN can't be folded"):
         from_sklearn(model)
 
 
-def test_both_settings_of_x64():
+def test_x64_does_not_change_the_network():
     model = fit(
-        before(ColumnTransformer([("s", StandardScaler(), ["bmi"]), ("p", PCA(2), ["s1", "s2", "s3"])])),
+        before_network(
+            ColumnTransformer([("s", StandardScaler(), ["bmi"]), ("p", PCA(2), ["s1", "s2", "s3"])])
+        ),
         FRAME,
     )
     with jax.enable_x64(True):

@@ -45,7 +45,7 @@ NET = fitted(
 )
 
 
-def test_sequential_state_dict_and_file(tmp_path):
+def test_modules_state_dicts_and_files_give_the_same_bits(tmp_path):
     class Agent(nn.Module):
         def __init__(self):
             super().__init__()
@@ -77,7 +77,7 @@ def test_batch_norm_is_folded():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_out_and_back(dtype):
+def test_to_torch_then_from_torch_keeps_the_bits(dtype):
     mlp = from_torch(NET, dtype=dtype)
     module = nn.Sequential(
         nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 5, bias=False), nn.Tanh(), nn.Linear(5, 2)
@@ -101,7 +101,7 @@ def test_dtypes_are_kept(dtype):
     nn.CELU(), nn.CELU(0.4), nn.Hardtanh(), nn.Hardtanh(-0.5, 2.0), nn.ReLU6(), nn.Mish(), nn.Hardswish(), nn.LogSigmoid(),
     nn.LogSoftmax(-1),
 ], ids=str)  # fmt: skip
-def test_activations_are_pytorchs(module):
+def test_activations_equal_those_of_pytorch(module):
     z = np.linspace(-6, 6, 48, dtype=np.float32).reshape(12, 4)
     mlp = from_torch(nn.Sequential(nn.Linear(4, 4), module))
     assert len(mlp.layers) == 1  # not folded: a value has the parameters
@@ -117,7 +117,7 @@ def old_weight_norm(layer, **options):
         return utils.weight_norm(layer, **options)
 
 
-MADE = {
+REPARAMETRISED = {
     "weight_norm": old_weight_norm,
     "weight_norm of all": lambda layer: old_weight_norm(layer, dim=None),
     "spectral_norm": utils.spectral_norm,
@@ -131,13 +131,13 @@ MADE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
-def test_weights_that_a_call_makes(made):
+@pytest.mark.parametrize("reparametrised", REPARAMETRISED.values(), ids=REPARAMETRISED)
+def test_reparametrised_weights_are_read_as_a_call_computes_them(reparametrised):
     """A fresh module with a trained state: until it is called, `weight` still holds the fresh weights."""
 
     def net(seed):
         torch.manual_seed(seed)
-        return nn.Sequential(made(nn.Linear(4, 5)), nn.Tanh(), made(nn.Linear(5, 2)))
+        return nn.Sequential(reparametrised(nn.Linear(4, 5)), nn.Tanh(), reparametrised(nn.Linear(5, 2)))
 
     trained, module = net(0), net(1)
     trained(torch.tensor(ROWS))
@@ -155,7 +155,7 @@ def test_weights_that_a_call_makes(made):
     )
 
 
-def test_weights_that_change_from_call_to_call():
+def test_weights_that_change_with_each_call_are_refused():
     """If weight_norm runs before pruning, it uses the mask from the call before."""
     torch.manual_seed(0)
     trained = nn.Sequential(old_weight_norm(nn.Linear(3, 3)))
@@ -233,7 +233,7 @@ REFUSED = {
     "a module of one's own": (Agent, f"got tests.interop.test_torch.Agent; {STATE_DICT}"),
     "one with a hook": (lambda: hooked(Agent()), "got tests.interop.test_torch.Agent; convert the part without it"),
     "one with a hook inside": (lambda: nn.DataParallel(changed(pre_hook)), "got DataParallel(); convert the part without it"),
-    "one with weights that are made": (lambda: nn.DataParallel(nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2)))), "got DataParallel(); convert the part without it"),
+    "one with reparametrised weights": (lambda: nn.DataParallel(nn.Sequential(parametrizations.weight_norm(nn.Linear(2, 2)))), "got DataParallel(); convert the part without it"),
     "DataParallel": (lambda: nn.DataParallel(nn.Sequential(nn.Linear(2, 2))), f"got DataParallel(); {STATE_DICT}"),
     "a compiled module": (lambda: torch.compile(nn.Sequential(nn.Linear(2, 2))), "OptimizedModule; pass the module that was compiled, module._orig_mod"),
     "a script": (lambda: torch.jit.script(nn.Sequential(nn.Linear(2, 2))), "got torch.jit._script.RecursiveScriptModule; convert the part without it"),
@@ -250,13 +250,13 @@ REFUSED = {
 
 @pytest.mark.parametrize(("module", "message"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_modules_that_compute_something_else(module, message):
+def test_modules_that_compute_something_else_are_refused(module, message):
     with pytest.raises(ValueError, match=r"^from_torch: source: layers must .*" + re.escape(message)):
         from_torch(module())
 
 
 @pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
-def test_hooks_of_all_modules(register):
+def test_global_hooks_are_refused(register):
     handle = getattr(nn.modules.module, register)(lambda *arguments: None)
     try:
         with pytest.raises(ValueError, match=r"got a forward (pre-)?hook on Sequential"):
@@ -272,7 +272,7 @@ def test_hooks_of_all_modules(register):
     (lambda: torch.ones(2, 2).to(torch.float8_e4m3fn), "floats, got torch.float8_e4m3fn; pass tensor.float()"),
 ])  # fmt: skip
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_tensors_without_plain_numbers(tensor, message):
+def test_tensors_without_plain_numbers_are_refused(tensor, message):
     with pytest.raises(TypeError, match="^from_torch: source: '0.weight' must hold .*" + re.escape(message)):
         from_torch({"0.weight": tensor()}, activation="relu", final_activation="relu")
     module = nn.Sequential(nn.Linear(2, 2))
@@ -281,27 +281,29 @@ def test_tensors_without_plain_numbers(tensor, message):
         from_torch(module)
 
 
-def test_a_lazy_layer_s_state_dict():
+def test_the_state_dict_of_a_lazy_layer_is_refused():
     with pytest.raises(
         ValueError, match=r"'0.weight' must hold numbers, got none yet; call the module on rows"
     ):
         from_torch(nn.Sequential(nn.LazyLinear(3)).state_dict(), activation="relu", final_activation="relu")
 
 
-@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
-def test_the_state_dict_of_weights_that_a_call_makes(made):
+@pytest.mark.parametrize("reparametrised", REPARAMETRISED.values(), ids=REPARAMETRISED)
+def test_a_state_dict_of_reparametrised_weights_is_refused(reparametrised):
     with pytest.raises(
         ValueError, match=r"^from_torch: source must hold weights as they are used, got '0\..*'"
     ):
         from_torch(
-            nn.Sequential(made(nn.Linear(4, 4))).state_dict(), activation="relu", final_activation="relu"
+            nn.Sequential(reparametrised(nn.Linear(4, 4))).state_dict(),
+            activation="relu",
+            final_activation="relu",
         )
 
 
 @pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning"
 )  # torch raises it when compile is first used
-def test_what_does_not_change_a_call_is_read():
+def test_modules_with_backward_hooks_compile_and_autocast_are_read():
     """Cases: hooks of gradients, a layer that occurs twice, compilation by module.compile(), autocast."""
     layer = nn.Linear(4, 4)
     module = nn.Sequential(layer, nn.Tanh(), layer)
@@ -315,7 +317,7 @@ def test_what_does_not_change_a_call_is_read():
     assert_bits(mlp, w, b, w, b)
 
 
-def test_the_check_finds_what_nothing_records(monkeypatch):
+def test_check_finds_a_patched_class(monkeypatch):
     module = nn.Sequential(nn.Linear(4, 3), nn.Tanh())
     monkeypatch.setattr(nn.Tanh, "forward", lambda self, x: torch.sin(x))
     with pytest.raises(
@@ -332,7 +334,7 @@ def test_the_check_finds_what_nothing_records(monkeypatch):
     from_torch(module)
 
 
-def test_the_check_allows_pytorch_s_softplus_and_its_precision():
+def test_check_allows_the_roundings_of_pytorch():
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 64), nn.Softplus(), nn.Linear(64, 2)).double()
     with torch.no_grad():
@@ -353,7 +355,7 @@ def test_the_check_allows_pytorch_s_softplus_and_its_precision():
             torch.set_float32_matmul_precision(before)
 
 
-def test_outputs_that_are_given(tmp_path):
+def test_check_compares_given_outputs(tmp_path):
     agent = Agent()
     rows = torch.tensor(X)
     given = {"activation": "tanh", "final_activation": "identity", "check": (rows, agent(rows))}

@@ -69,7 +69,7 @@ def take_rows_from_registers() -> None:
     interpreter.wgmma = wgmma
 
 
-def worst(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-def]
+def largest_error(widths, activations, rows, dtype, biases):  # type: ignore[no-untyped-def]
     """The largest error over its bound, of any layer. Every layer is compared on the kernel's own rows."""
     rng = np.random.default_rng(rows)
     layers = [
@@ -128,7 +128,7 @@ if __name__ == "__main__":
     for widths, final, rows, dtype, biases in CASES:
         hidden = itertools.islice(HIDDEN, len(widths) - 1 - bool(final))
         case = widths, (*hidden, *([final] if final else [])), rows, dtype, biases
-        of_bound = worst(*case)
+        of_bound = largest_error(*case)
         failed += not of_bound <= 1
         print(f"{case}: {of_bound:.2f} of the bound", flush=True)
     for widths in ((10, 33, 20, 8), (10, 133, 20, 8)):

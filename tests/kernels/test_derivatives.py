@@ -12,11 +12,11 @@ from jaxneuron._kernels import library, xla
 from jaxneuron._names import resolve
 
 pytestmark = pytest.mark.cpu
-kernel = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
+needs_the_kernel = pytest.mark.skipif(library.missing() is not None, reason=str(library.missing()))
 
 
 @pytest.fixture(autouse=True)
-def wide():
+def _x64():
     with jax.enable_x64(True):
         yield
 
@@ -34,7 +34,7 @@ def on_xla(mlp, x):
 X = np.random.default_rng(1).normal(size=(7, 5))
 
 
-def test_first_derivatives_are_those_of_xlas_path():
+def test_first_derivatives_equal_those_of_xla():
     mlp = network()
     for transform in (jax.grad, jax.value_and_grad):
         found = transform(lambda mlp, x: mlp_forward(mlp, x).sum(), (0, 1))(mlp, X)
@@ -46,7 +46,7 @@ def test_first_derivatives_are_those_of_xlas_path():
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
-def test_linear_transpose_of_a_bias_free_affine(wrap):
+def test_linear_transpose_of_an_affine_without_bias_is_right(wrap):
     w = np.random.default_rng(0).normal(size=(5, 4))
     y = np.random.default_rng(2).normal(size=(7, 4))
     (x,) = jax.linear_transpose(wrap(lambda x: affine(Affine(w), x)), X)(y)
@@ -55,8 +55,8 @@ def test_linear_transpose_of_a_bias_free_affine(wrap):
     np.testing.assert_allclose(dw, X.T @ y, rtol=1e-13, atol=1e-13)
 
 
-@kernel
-def test_linear_transpose_of_what_is_not_linear_says_so():
+@needs_the_kernel
+def test_linear_transpose_of_a_nonlinear_function_raises():
     for function in (
         lambda x: mlp_forward(network(), x),
         lambda x: affine(Affine(np.ones((5, 3)), np.ones(3)), x),
@@ -81,7 +81,7 @@ def by_hand(mlp):
     return forward
 
 
-@kernel
+@needs_the_kernel
 @pytest.mark.parametrize(
     ("activation", "wrap"),
     [("tanh", jax.jit), ("tanh", jax.vmap), ("sigmoid", lambda f: f), ("softplus", jax.jit)],
@@ -96,9 +96,9 @@ def test_taylor_mode_is_right(activation, wrap):
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-10, atol=1e-12)
 
 
-@kernel
+@needs_the_kernel
 @pytest.mark.parametrize("wrap", [lambda f: jax.grad(lambda x: f(x).sum()), jax.jacfwd])
-def test_taylor_mode_of_derivatives(wrap):
+def test_taylor_mode_of_derivatives_is_right(wrap):
     mlp = network()
     series = tuple(np.random.default_rng(k).normal(size=X.shape) for k in range(2))
     y, terms = jet(wrap(lambda x: mlp_forward(mlp, x)), (X,), (series,))
@@ -107,7 +107,7 @@ def test_taylor_mode_of_derivatives(wrap):
     np.testing.assert_allclose(terms, expected_terms, rtol=1e-10, atol=1e-12)
 
 
-def test_taylor_mode_where_it_has_no_rule_names_the_way_out():
+def test_taylor_mode_without_a_rule_raises_with_a_remedy():
     ones = (np.ones_like(X), np.zeros_like(X))
     mlp = network(final=lambda z: tanh(z))
     calls = {

@@ -69,11 +69,12 @@ def ulps(function, z, y, dtype):
     """The error of y in ULP, beyond TINY and the error from `of_argument`."""
     info, exact = ml_dtypes.finfo(dtype), exact_of(function, z)
     exponent = np.floor(np.log2(np.maximum(np.abs(exact), float(info.smallest_normal))))
-    held = np.abs(exact) < float(info.max)
-    held &= 2.0**22 * of_argument(function, z) < np.finfo(np.float32).max  # a sine's product overflows to NaN
-    off = np.abs(np.asarray(y, np.float64)[held] - exact[held]) - TINY[dtype]
-    return (off - np.broadcast_to(of_argument(function, z), z.shape)[held]) / 2.0 ** (
-        exponent[held] - info.nmant
+    finite = np.abs(exact) < float(info.max)
+    # A sine of a product that overflows is NaN.
+    finite &= 2.0**22 * of_argument(function, z) < np.finfo(np.float32).max
+    off = np.abs(np.asarray(y, np.float64)[finite] - exact[finite]) - TINY[dtype]
+    return (off - np.broadcast_to(of_argument(function, z), z.shape)[finite]) / 2.0 ** (
+        exponent[finite] - info.nmant
     )
 
 
@@ -82,14 +83,14 @@ def ulps(function, z, y, dtype):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("function", ELEMENTWISE)
-def test_formulas_of_every_16_bit_number(function, dtype):
+def test_formulas_within_bound_for_every_16_bit_number(function, dtype):
     z = numbers(dtype)
     y = jax.jit(formula_of(resolve(function)))(z).astype(dtype)
     assert ulps(function, z.astype(np.float64), y, dtype).max() <= 0.51
 
 
 @pytest.mark.parametrize("function", ELEMENTWISE)
-def test_formulas_at_the_ends(function):
+def test_formulas_are_right_at_0_infinities_and_nan(function):
     z = np.float32([-np.inf, np.nan, np.inf, 0])
     exact = np.where(np.isinf(z) & facts_of(function).gates, np.maximum(z, 0), exact_of(function, z))
     # a GPU keeps subnormal results
@@ -99,7 +100,7 @@ def test_formulas_at_the_ends(function):
 
 
 @NEW
-def test_interpreted_with_races_detected():
+def test_the_interpreted_kernel_has_no_races_and_is_within_bound():
     """Every activation, uneven widths and ragged rows, through both kernels: see interpreted.py."""
     command = [sys.executable, "-m", "tests.kernels.interpreted"]
     environment = os.environ | {"NPROC": "32", "JAX_PLATFORMS": "cpu"}
@@ -108,7 +109,7 @@ def test_interpreted_with_races_detected():
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_sigmoid_in_a_network_is_the_nearest_on_xla_too(dtype):
+def test_16_bit_sigmoid_in_a_network_has_the_bits_of_sigmoid(dtype):
     """Networks use its 16-bit form too: they apply it to float32 sums, which don't show the dtype."""
     z = jnp.asarray(numbers(dtype), dtype)
     y = xla.forward([(jnp.ones((1, 1), dtype), None)], [BY_NAME["sigmoid"]], z[:, None])
@@ -116,7 +117,7 @@ def test_sigmoid_in_a_network_is_the_nearest_on_xla_too(dtype):
 
 
 @pytest.mark.parametrize("function", [*ELEMENTWISE, "softmax", "log_softmax"])
-def test_the_form_for_gpus_within_its_bound(function):
+def test_xlas_form_for_gpus_within_its_bound(function):
     """XLA's form for GPUs rounds each sum before and after adding its bias."""
     w, b = network((50, 40)).layers[0]
     x = jnp.asarray(np.random.default_rng(1).normal(size=(200, 50)), "bfloat16")
@@ -134,7 +135,7 @@ def test_the_form_for_gpus_within_its_bound(function):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize(("shape", "units", "sums"), [((50,), 40, "float32"), ((1, 50), 40, "float32"), ((7, 50), 1, "float32"), ((7, 50), 40, None)])  # fmt: skip
-def test_the_form_for_gpus_never_rounds_a_product(shape, units, sums, dtype):
+def test_xlas_form_for_gpus_rounds_no_product(shape, units, sums, dtype):
     """XLA multiplies a vector element by element, in the sum's dtype: 300 x 300 overflows float16."""
     layers = network((50, units), dtype=dtype).layers
     traced = jax.make_jaxpr(lambda x: xla.forward(layers, [BY_NAME["relu"]], x, on_gpu=True))
@@ -201,7 +202,7 @@ def test_transformations_are_lowered_for_cuda(hopper):
 
 @NEW
 @pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 133, 8)])
-def test_kernels_are_lowered_where_jax_computes_constants_at_once(hopper, widths):
+def test_kernels_are_lowered_under_ensure_compile_time_eval(hopper, widths):
     """`evaluate` makes JAX do so, because it must work inside a trace too."""
     mlp, x = network(widths), jax.ShapeDtypeStruct((100, widths[0]), jnp.bfloat16)
     gpu._moved.cache_clear()
@@ -210,7 +211,7 @@ def test_kernels_are_lowered_where_jax_computes_constants_at_once(hopper, widths
         assert "mosaic_gpu" in _for_cuda(mlp_forward, mlp, x)
 
 
-def test_exported_programs_have_xlas_path(hopper):
+def test_exported_programs_do_not_call_the_kernel(hopper):
     mlp, x = network((64, 64, 64)), jax.ShapeDtypeStruct((100, 64), jnp.bfloat16)
     exported = jax.export.export(jax.jit(lambda x: mlp_forward(mlp, x)), platforms=["cuda", "cpu"])(x)
     assert "custom_call" not in exported.mlir_module()
@@ -224,7 +225,7 @@ def _for_cuda(function, *arguments):
 
 
 @NEW
-def test_what_the_kernel_refuses(hopper, monkeypatch):
+def test_reason_against_names_what_the_kernel_lacks(hopper, monkeypatch):
     bfloat16 = np.dtype(jnp.bfloat16)
 
     def because(widths, dtype=bfloat16, function="relu"):
@@ -246,7 +247,7 @@ def test_what_the_kernel_refuses(hopper, monkeypatch):
     assert because((256,) * 400) == "399 layers of up to 256 units don't fit into the GPU's shared memory"
 
 
-def test_without_a_gpu_there_is_a_reason(monkeypatch):
+def test_missing_names_a_jax_that_is_too_old(monkeypatch):
     gpu.missing.cache_clear()
     monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
     monkeypatch.setattr(jax, "__version__", "0.10.2")
@@ -255,7 +256,7 @@ def test_without_a_gpu_there_is_a_reason(monkeypatch):
 
 
 @NEW
-def test_a_pallas_that_has_moved_is_told_once(hopper, monkeypatch):
+def test_a_pallas_that_has_moved_warns_once(hopper, monkeypatch):
     from jaxneuron._kernels.gpu import resident
 
     gpu._moved.cache_clear()
@@ -271,7 +272,7 @@ def test_a_pallas_that_has_moved_is_told_once(hopper, monkeypatch):
 
 @GPU
 @pytest.mark.parametrize("function", ELEMENTWISE)
-def test_compiled_within_its_bound(function):
+def test_the_compiled_kernel_within_its_bound(function):
     """The first layer is the identity, so that the sums of the second layer are 16-bit numbers."""
     for dtype in ("bfloat16", "float16"):
         z, one = numbers(dtype), jnp.eye(64, dtype=dtype)
@@ -297,7 +298,7 @@ def test_rows_of_any_number_are_read_and_written_whole(widths, dtype):
 @GPU
 @pytest.mark.skipif(len(GPUS) < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("widths", [(64, 64, 64), (10, 133, 8)])
-def test_divided_rows_are_evaluated_where_they_are(widths):
+def test_divided_rows_are_evaluated_without_an_all_gather(widths):
     mlp, x = network(widths, "tanh"), jnp.asarray(np.random.default_rng(0).normal(size=(2006, widths[0])))
     x = x.astype(jnp.bfloat16)
     mesh = jax.sharding.Mesh(GPUS[:2], ("rows",))

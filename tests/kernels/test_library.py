@@ -16,8 +16,8 @@ needs_the_library = pytest.mark.skipif(library.missing() is not None, reason=str
 
 
 @pytest.fixture
-def anew(monkeypatch):
-    """Makes the library be loaded again, in the test and after it."""
+def patch_and_reload(monkeypatch):
+    """Returns monkeypatch. The library is loaded again in the test, and again after it."""
     library._load.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
@@ -25,7 +25,7 @@ def anew(monkeypatch):
 
 
 @needs_the_library
-def test_it_has_every_activation():
+def test_the_library_has_every_activation():
     assert list(library.codes()) == list(FORMULAS)
     assert list(library.codes().values()) == list(range(len(FORMULAS)))
 
@@ -39,9 +39,9 @@ def test_the_header_has_the_interface_that_python_expects():
 
 
 @needs_the_library
-def test_a_library_of_other_sources_is_refused(anew):
+def test_a_library_of_other_sources_is_refused(patch_and_reload):
     found = library.expected_interface()
-    anew.setattr(library, "fingerprint", lambda: "0123456789abcdef")
+    patch_and_reload.setattr(library, "fingerprint", lambda: "0123456789abcdef")
     assert library.missing().endswith(
         "libjaxneuron_cpu.so was compiled from other sources than the Python beside it "
         f"(interface {found}, not {library.INTERFACE} 0123456789abcdef); install jaxneuron again"
@@ -58,17 +58,17 @@ def test_a_library_without_an_interface_is_refused():
     )
 
 
-def test_an_installation_without_it(anew, tmp_path):
-    anew.setattr("jaxneuron._kernels.__path__", [str(tmp_path)])
-    anew.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+def test_an_installation_without_the_library_gives_the_reason(patch_and_reload, tmp_path):
+    patch_and_reload.setattr("jaxneuron._kernels.__path__", [str(tmp_path)])
+    patch_and_reload.setattr("sysconfig.get_path", lambda _: str(tmp_path))
     assert library.missing() == (
         "jaxneuron was installed without its compiled kernel: no C++17 compiler, or it failed"
     )
 
 
-def test_a_file_that_is_no_library(anew, tmp_path):
+def test_a_file_that_is_not_a_library_gives_the_reason(patch_and_reload, tmp_path):
     (tmp_path / "libjaxneuron_cpu.so").write_text("nothing")
-    anew.setattr("jaxneuron._kernels.__path__", [str(tmp_path)])
+    patch_and_reload.setattr("jaxneuron._kernels.__path__", [str(tmp_path)])
     assert library.missing().startswith(f"{tmp_path / 'libjaxneuron_cpu.so'} can't be used: ")
 
 

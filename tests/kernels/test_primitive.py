@@ -64,7 +64,7 @@ def assert_same(found, expected):
 # --- truth ---
 
 
-# The sets between have the bits of the best one, as test_the_same_bits_in_any_batch tests.
+# The sets between them give the bits of the best one, which test_the_same_bits_in_any_batch checks.
 least_and_best = pytest.mark.parametrize("instruction_set", dict.fromkeys((0, len(SETS) - 1)))
 
 
@@ -115,7 +115,7 @@ def test_the_same_bits_by_every_number_of_threads():
         assert_same(mlp_forward(mlp, x[first : first + 20]), y[first : first + 20])
 
 
-def test_several_threads_of_python_at_once():
+def test_calls_from_several_python_threads_are_right():
     cpu = jax.local_devices(backend="cpu")[0]  # the default device belongs to one thread
     mlps = [network((n, 64, 3)) for n in (3, 16, 40)]
     inputs = [jax.device_put(rows(700, n), cpu) for n in (3, 16, 40)]
@@ -136,7 +136,7 @@ def test_several_threads_of_python_at_once():
     assert not wrong
 
 
-# --- in JAX's world ---
+# --- JAX's transforms ---
 
 
 def program(f, *arguments):
@@ -171,7 +171,7 @@ def test_vmap_is_one_call(bias):
         assert calls(program(f, *arguments)) == 1
 
 
-def test_nested_members():
+def test_nested_vmap_over_members_is_right():
     populations = network((5, 20, 3), members=(2, 4))
     x = rows(7, 5)
     expected = jnp.stack(
@@ -180,14 +180,14 @@ def test_nested_members():
     assert_same(jax.vmap(jax.vmap(mlp_forward, (0, None)), (0, None))(populations, x), expected)
 
 
-def test_weights_mapped_and_bias_shared():
+def test_vmap_over_weights_with_a_shared_bias_is_right():
     w, b, x = rows(4 * 5, 3).reshape(4, 5, 3), jnp.ones(3, jnp.float32), rows(7, 5)
     expected = jnp.stack([neuron(Affine(each, b), x) for each in w])
     assert_same(jax.vmap(lambda w: neuron(Affine(w, b), x))(w), expected)
     assert_same(jax.vmap(lambda w: neuron(Affine(w, b), x), 2)(jnp.moveaxis(w, 0, 2)), expected)
 
 
-def test_scan_and_donation_and_no_jit():
+def test_scan_donation_and_disabled_jit_have_the_same_bits():
     mlp, x = network((5, 20, 5)), rows(7, 5)
     y = mlp_forward(mlp, x)
     assert_same(jax.lax.scan(lambda _, row: (0, mlp_forward(mlp, row)), 0, x)[1], y)
@@ -218,7 +218,7 @@ def test_rows_and_members_stay_divided_among_devices():
         assert_same(y, expected)
 
 
-def test_exported_programs_have_none_of_it():
+def test_exported_programs_do_not_call_the_kernel():
     text = jax.export.export(jax.jit(mlp_forward))(network((5, 3)), rows(7, 5)).mlir_module()
     assert "custom_call" not in text
     assert "dot_general" in text
@@ -230,7 +230,7 @@ def test_a_hundred_layers_are_one_call():
     assert_within_error_bound(mlp, x, mlp_forward(mlp, x))
 
 
-def test_subnormal_numbers_count_and_xla_is_left_as_it_was():
+def test_subnormal_numbers_are_kept_and_xlas_mode_is_restored():
     tiny = jax.jit(lambda x: x * jnp.float32(0.5))
     before = np.asarray(tiny(jnp.float32(1e-38)))
     assert neuron(Affine(jnp.ones((1, 1), jnp.float32)), jnp.float32([-100.0])) == np.float32(3.7835059e-44)
@@ -247,7 +247,7 @@ def test_bfloat16_sums_take_subnormal_numbers_for_0(count):
         assert_same(y, jnp.asarray([[2.0**-126, 2.0**100]] * count, jnp.bfloat16))
 
 
-def test_bfloat16_sums_go_by_pairs_the_second_first():
+def test_bfloat16_sums_add_pairs_with_the_second_input_first():
     # ((1 + 2^30) - 2^30) + 1 in 24 bits; summed in the order of the inputs it is 0
     w = jnp.asarray([[2.0**30], [1], [1], [-(2.0**30)]], jnp.bfloat16)
     for instruction_set in range(len(SETS)):
@@ -260,7 +260,7 @@ def test_bfloat16_sums_go_by_pairs_the_second_first():
 # --- when the kernel is chosen ---
 
 
-def test_explain_goes_by_the_default_device(monkeypatch):
+def test_explain_follows_the_default_device(monkeypatch):
     mlp, x = network((5, 20, 3)), rows(7, 5)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with jax.default_device(jax.devices("cpu")[0]):
@@ -269,7 +269,7 @@ def test_explain_goes_by_the_default_device(monkeypatch):
         assert explain(mlp, x).startswith("XLA, layer by layer: the fused GPU kernel")
 
 
-def test_explain():
+def test_explain_names_the_kernel_or_the_reason_against_it():
     mlp, x = network((5, 20, 3)), rows(7, 5)
     fused = f"fused CPU kernel, {SETS[-1]}: all 2 layers in one call"
     assert explain(mlp, x) == fused

@@ -107,7 +107,7 @@ def test_values_jacobians_and_laplacians_are_right(instruction_set, drawn):
 
 @settings(max_examples=6)
 @given(networks, st.sampled_from((1, 2, 11)))
-def test_products_are_those_with_the_jacobian(drawn, directions):
+def test_products_equal_those_with_the_jacobian(drawn, directions):
     with jax.enable_x64(True):
         mlp, x = drawn_network(drawn)
         sizes, count = drawn[0], len(x)
@@ -127,7 +127,7 @@ def test_products_are_those_with_the_jacobian(drawn, directions):
 
 @least_and_best
 @pytest.mark.parametrize("final", ["tanh", *OF_ROWS])
-def test_directions_go_through_a_tile_of_rows_in_several_passes(instruction_set, final):
+def test_many_directions_in_several_passes_are_right(instruction_set, final):
     """64 rows of 65 units have room for 14 of 300 directions at a time (tuning.h), one row for all of them."""
     with jax.enable_x64(True):
         mlp, x = drawn_network(([300, 64, 65, 3], "sin", final, True, 65))
@@ -177,13 +177,13 @@ def test_the_same_bits_by_every_number_of_threads():
 
 
 def handlers(f, *arguments):
-    """The kernel's calls in the compiled program, and whether XLA multiplies by the weights in it."""
+    """The names of the kernel's calls in the program of `f`, in alphabetical order."""
     text = jax.jit(f).lower(*arguments).as_text()
     return sorted(re.findall(r"@jaxneuron_(\w+)\(", text))
 
 
 X, TANGENT = (np.random.default_rng(i).normal(size=(7, 5)) for i in (1, 2))
-LOSS = {
+TRANSFORMS = {
     "jvp": lambda f: lambda x: jax.jvp(f, (x,), (TANGENT,)),
     "linearize": lambda f: lambda x: jax.linearize(f, x)[1](TANGENT),
     "grad": lambda f: jax.grad(lambda x: jnp.sin(f(x)).sum()),
@@ -204,24 +204,24 @@ LOSS = {
     "jacfwd of grad": lambda f: jax.vmap(jax.jacfwd(jax.grad(lambda x: f(x).sum()))),
     "grad of grad": lambda f: jax.grad(lambda x: jax.grad(lambda x: f(x).sum())(x).sum() ** 2),
 }
-SECOND = ("hessian", "jacfwd of grad", "grad of grad")  # these stay on XLA's path
+SECOND_DERIVATIVES = ("hessian", "jacfwd of grad", "grad of grad")  # these stay on XLA's path
 
 
 @pytest.mark.parametrize(("n_out", "final"), [(3, "softmax"), (1, "identity")])
-@pytest.mark.parametrize("transform", LOSS)
-def test_transforms_are_right_and_land_in_the_kernel(transform, n_out, final):
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_are_right_and_use_the_kernel(transform, n_out, final):
     with jax.enable_x64(True):
         mlp = network((5, 20, n_out), "float64")
         mlp = MLP(mlp.layers, "tanh", final)
-        of_kernel, of_xla = (LOSS[transform](functools.partial(f, mlp)) for f in (mlp_forward, on_xla))
+        of_kernel, of_xla = (TRANSFORMS[transform](functools.partial(f, mlp)) for f in (mlp_forward, on_xla))
         for found, expected in zip(
             jax.tree.leaves(jax.jit(of_kernel)(X)), jax.tree.leaves(jax.jit(of_xla)(X)), strict=True
         ):
             np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
-        assert transform in SECOND or handlers(of_kernel, X)
+        assert transform in SECOND_DERIVATIVES or handlers(of_kernel, X)
 
 
-def test_where_they_land():
+def test_transforms_use_the_expected_kernel_calls():
     scalar, mlp = network((5, 20, 20, 1)), network((5, 20, 20, 3))
     x = jnp.asarray(X, jnp.float32)
     assert handlers(jax.grad(lambda x: mlp_forward(scalar, x).sum()), x) == ["jacobian"]
@@ -242,7 +242,7 @@ def test_where_they_land():
     assert "custom_call" not in text
 
 
-def test_the_value_under_differentiation_has_its_bits():
+def test_the_value_has_the_same_bits_under_differentiation():
     x = jnp.asarray(X, jnp.float32)
     for n_out in (1, 3):
         f = functools.partial(mlp_forward, network((5, 20, 20, n_out)))
@@ -253,7 +253,7 @@ def test_the_value_under_differentiation_has_its_bits():
         assert_same(evaluate(network((5, 20, 20, n_out)), x)[0], y)
 
 
-def test_affine_and_neuron_land_there_too():
+def test_derivatives_of_affine_and_neuron_are_right():
     w, b = np.float32(np.random.default_rng(0).normal(size=(5, 4))), np.ones(4, np.float32)
     x = jnp.asarray(X, jnp.float32)
     np.testing.assert_array_equal(jax.vmap(jax.jacfwd(lambda x: affine(Affine(w, b), x)))(x)[3], w.T)
@@ -276,7 +276,7 @@ MEMBERS = {
 
 
 @pytest.mark.parametrize("transform", MEMBERS)
-def test_members(transform):
+def test_transforms_of_members_are_right(transform):
     with jax.enable_x64(True):
         population = network((5, 20, 3), "float64", members=(4,))
         found, expected = (jax.jit(MEMBERS[transform](f))(population, X) for f in (mlp_forward, on_xla))
@@ -312,7 +312,7 @@ def test_rows_and_members_stay_divided_among_devices():
         assert_same(found, expected)
 
 
-def test_layers_without_units_go_to_xla():
+def test_layers_and_batches_of_size_0_have_jacobians():
     for sizes in ((5, 0, 3), (0, 4, 2), (5, 4, 0)):
         mlp, x = network(sizes), rows(7, sizes[0])
         j = jax.vmap(jax.jacfwd(mlp_forward, 1), (None, 0))(mlp, x)
@@ -353,7 +353,7 @@ def test_the_handlers_refuse(target, operands, results, backward, message):
     assert f"{target}: {message}" in str(error.value)
 
 
-def test_16_bit_numbers_are_refused():
+def test_the_handler_refuses_16_bit_numbers():
     call = jax.ffi.ffi_call(
         library.JACOBIAN, [jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((7, 3), (7, 3, 5))]
     )

@@ -36,12 +36,12 @@ def network(members=None):
     )
 
 
-def on_two(function, in_specs, out_specs):
+def on_two_devices(function, in_specs, out_specs):
     mesh = Mesh(np.array(jax.devices("cpu")[:2]), ("d",))
     return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs))
 
 
-def close(found, expected):
+def assert_close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
@@ -58,16 +58,16 @@ def test_results_of_divided_arguments_are_divided(function, divided):
         arguments, specs = (network(), ROWS), (WHOLE, DIVIDED)
     else:
         function, arguments, specs = jax.vmap(function, (0, None)), (network(2), ROWS), (DIVIDED, WHOLE)
-    close(on_two(function, specs, DIVIDED)(*arguments), function(*arguments))
+    assert_close(on_two_devices(function, specs, DIVIDED)(*arguments), function(*arguments))
     with pytest.raises(ValueError, match="require replication"):  # not the outputs of one device
-        on_two(function, specs, WHOLE)(*arguments)
+        on_two_devices(function, specs, WHOLE)(*arguments)
 
 
 @pytest.mark.parametrize(
     ("function", "divided"),
     [(mlp_forward, "rows"), (mlp_forward, "members"), (mlp_value_and_jacobian, "members")],
 )
-def test_derivatives_with_respect_to_what_all_devices_have(function, divided):
+def test_derivatives_of_replicated_arguments_are_summed_over_devices(function, divided):
     def loss(mlp, x):
         return sum(jnp.sum(a**2) for a in jax.tree.leaves(function(mlp, x)))
 
@@ -79,16 +79,17 @@ def test_derivatives_with_respect_to_what_all_devices_have(function, divided):
     else:
         loss_of, specs, arguments, argnum = of_members, (DIVIDED, WHOLE), (network(2), ROWS), 1
     expected = jax.grad(loss_of, argnum)(*arguments)
-    total = on_two(lambda *a: jax.lax.psum(loss_of(*a), "d"), specs, WHOLE)
-    close(jax.grad(total, argnum)(*arguments), expected)
-    close(on_two(jax.grad(loss_of, argnum), specs, WHOLE)(*arguments), expected)  # JAX sums over the devices
+    total = on_two_devices(lambda *a: jax.lax.psum(loss_of(*a), "d"), specs, WHOLE)
+    assert_close(jax.grad(total, argnum)(*arguments), expected)
+    summed_by_jax = on_two_devices(jax.grad(loss_of, argnum), specs, WHOLE)
+    assert_close(summed_by_jax(*arguments), expected)
 
 
-def test_some_axes_of_the_mesh_alone():
+def test_shard_map_over_some_axes_of_the_mesh_is_right():
     mesh = Mesh(np.array(jax.devices("cpu")[:2]).reshape(1, 2), ("d", "other"))
     divided = jax.shard_map(
         functools.partial(mlp_forward, network()), mesh=mesh, axis_names={"d"}, in_specs=DIVIDED, out_specs=DIVIDED
     )  # fmt: skip
     for spec in (DIVIDED, PartitionSpec(("d", "other"))):
         x = jax.device_put(ROWS, NamedSharding(mesh, spec))
-        close(jax.jit(divided)(x), mlp_forward(network(), ROWS))
+        assert_close(jax.jit(divided)(x), mlp_forward(network(), ROWS))

@@ -34,7 +34,7 @@ FAR = [0.0, -0.0, 89.0, -89.0, 1000.0, -1000.0, np.inf, -np.inf, np.nan]
 
 @pytest.mark.parametrize("dtype", WIDE)
 @pytest.mark.parametrize("name", [*SMOOTH, *KINKED, *VALUES], ids=str)
-def test_far_out_and_at_kinks_they_are_those_of_jaxs_rules(name, dtype):
+def test_slopes_for_large_z_and_at_kinks_equal_those_of_xla(name, dtype):
     with jax.enable_x64(True):
         mlp = MLP([(jnp.ones((1, 1), dtype), None)], "identity", name)
         x = jnp.asarray([*FAR, -3.0, 3.0, 1.0, -1.0, 6.0, 2.0, -0.3], dtype)[:, None]

@@ -102,7 +102,7 @@ def test_rows_independent_names_the_rows():
             assert_rows_independent(lambda x: np.full_like(x, (x == 1).sum()), rows)
 
 
-def test_vmap_and_jit_consistency():
+def test_vmap_and_jit_consistency_name_the_wrong_output():
     w, x = np.array([[1, 2], [3, 4]], np.float32), np.array([[1, 0], [2, 1]], np.float32)
     assert_vmap_consistent(lambda w, x: x @ w, w, x)
     with pytest.raises(AssertionError, match="f on the batch must give row 0 what f gives it alone: unit"):
@@ -121,7 +121,7 @@ def test_vmap_and_jit_consistency():
         assert_jit_consistent(impure, np.ones(1, np.float32))
 
 
-def test_compiles_once():
+def test_compiles_once_names_the_call_that_compiles():
     f = jax.jit(lambda x: x + 1)
     row = np.ones(3, np.float32)
     assert_compiles_once(f, (row,), (row + 1,))

@@ -14,7 +14,7 @@ def test_everything_public_is_documented_with_an_example():
 
 
 @pytest.mark.parametrize("absent", ["hypothesis", "mpmath"])
-def test_without_the_extra(absent):
+def test_importing_without_the_extra_names_it(absent):
     program = f"import sys; sys.modules[{absent!r}] = None; import jaxneuron; import jaxneuron.testing"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (

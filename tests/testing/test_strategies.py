@@ -1,4 +1,4 @@
-"""What the strategies draw, and how their examples shrink."""
+"""The examples that strategies draw, and how they shrink."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 @given(st.data(), st.sampled_from(DTYPES))
-def test_numbers_are_ordinary_unless_switched_on(data, dtype):
+def test_numbers_are_0_or_of_ordinary_size_by_default(data, dtype):
     v = data.draw(numbers(dtype))
     assert v == 0 or 2**-14 <= abs(v) <= 8
 
@@ -45,7 +45,7 @@ def test_numbers_are_ordinary_unless_switched_on(data, dtype):
         ("tiny", lambda v, info: 0 < abs(v) <= 4 * float(info.smallest_normal)),
     ],
 )
-def test_kinds_are_drawn_when_on_and_only_then(kind, has, dtype):
+def test_nan_and_other_kinds_are_drawn_only_if_asked_for(kind, has, dtype):
     info = jnp.finfo(dtype)
     layer = find(layers(1, 1, dtype=dtype, bias=False, **{kind: True}), lambda p: has(float(p.w[0, 0]), info))
     assert layer.w.dtype == jnp.dtype(dtype)
@@ -57,7 +57,7 @@ def test_kinds_are_drawn_when_on_and_only_then(kind, has, dtype):
 
 @pytest.mark.usefixtures("x64")
 @given(mlps())
-def test_mlps_are_of_their_pools(mlp):
+def test_mlps_are_drawn_from_the_default_sizes_and_activations(mlp):
     sizes = (mlp.layers[0].w.shape[0], *(layer.w.shape[1] for layer in mlp.layers))
     assert sizes in NETWORKS
     assert set(mlp.activations) <= {"identity", "sigmoid", "relu", "tanh"}
@@ -65,7 +65,7 @@ def test_mlps_are_of_their_pools(mlp):
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(mlp))
 
 
-def test_dtypes_are_those_that_jax_holds_when_drawing(x64):
+def test_dtypes_depend_on_x64_at_the_time_of_drawing(x64):
     drawn = set()
 
     @settings(max_examples=200, database=None, derandomize=True, suppress_health_check=list(HealthCheck))

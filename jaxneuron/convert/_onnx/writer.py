@@ -39,7 +39,7 @@ def to_onnx(mlp: MLP, path: str | os.PathLike[str]) -> None:
       ImportError: the extra `onnx` is not installed.
 
     Numerics: the weights are the network's, bit for bit, and `from_onnx` returns the same network. Tested by
-    tests/interop/test_onnx.py, which runs the files in ONNX Runtime.
+    tests/interop/test_to_onnx.py, which runs the files in ONNX Runtime.
 
     Example:
       `to_onnx(jaxneuron.gates.XOR, "xor.onnx")`

@@ -229,7 +229,7 @@ def directory(count):
 PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
-import h5py, onnx, safetensors.numpy  # what a reader has loaded already in the process of who reads twice
+import h5py, onnx, safetensors.numpy  # loaded here, so that the first file is not charged for them
 from jaxneuron.convert._files import described, kind_of
 from jaxneuron.convert import from_keras, from_torch, from_pairs
 from jaxneuron.convert._npz import read_pairs
@@ -253,7 +253,7 @@ for path in map(Path, sys.argv[1:]):
 """
 
 
-def test_harmful_files_are_refused_soon_and_cheaply(tmp_path):
+def test_harmful_files_are_refused_quickly_and_in_little_memory(tmp_path):
     (tmp_path / "secret").write_bytes(bytes(64))
     with h5py.File(tmp_path / "secret.h5", "w") as file:
         file["w"] = np.ones((4, 4), np.float32)
@@ -290,7 +290,7 @@ def test_nan_is_kept_with_a_warning(tmp_path):
     assert np.array_equal(mlp.layers[0].w, w.T, equal_nan=True)
 
 
-def test_data_beside_the_model_is_read(tmp_path):
+def test_external_data_beside_the_model_is_read(tmp_path):
     w = np.arange(16, dtype=np.float32).reshape(4, 4)
     (tmp_path / "weights").write_bytes(bytes(8) + w.tobytes())
     (tmp_path / "model.onnx").write_bytes(external("weights", offset=8, length=64))
