@@ -164,7 +164,7 @@ def test_nothing_compiles_after_the_first_call(activation):
     assert (len(first), len(later)) == (int(by_xla), 0)
 
 
-def test_the_program_for_several_devices_has_no_collectives():
+def test_the_program_for_several_devices_exchanges_nothing():
     mlp, mesh = network(), Mesh(np.array(jax.devices("cpu")), ("rows",))
     assert mesh.size == 2
     text = _program(mesh).lower(mlp, numbers(2 * TILE)).compile().as_text()
