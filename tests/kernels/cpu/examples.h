@@ -166,5 +166,30 @@ void add_to_hash(std::uint64_t& hash, Dtype dtype, std::int64_t bytes, const Byt
   }
 }
 
+// Returns the outputs for all rows of all members, evaluated in tiles of `rows` rows, or of random sizes if
+// that is 0. If in_place, 16-bit weights are read in place, where the kernel can do that.
+Bytes evaluate(const Kernel& kernel, const Example& example, std::int64_t rows, bool in_place = false) {
+  const Network& network = example.network;
+  Bytes y(new char[example.bytes()]);
+  Batch batch = example.batch;
+  batch.y = y.get();
+  std::uint64_t state = 1;
+  const auto weights = aligned(kernel.packed_bytes(network));
+  void* const packed = in_place && kernel.reads_in_place(network, 1) ? nullptr : weights.get();
+  for (std::int64_t member = 0; member < network.members; ++member) {
+    for (std::int64_t layer = 0; packed && layer < network.depth; ++layer)
+      kernel.pack(network, member, layer, packed);
+    Tile tile{member, 0, 0};
+    for (; tile.first < batch.rows; tile.first += tile.count) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      tile.count = rows ? rows : 1 + std::int64_t(state >> 33) % tile_rows(network);
+      tile.count = std::min(tile.count, batch.rows - tile.first);
+      const auto memory = aligned(kernel.scratch(network, tile.count, packed));
+      kernel.run(network, batch, tile, memory.get(), packed);
+    }
+  }
+  return y;
+}
+
 }  // namespace
 }  // namespace jaxneuron

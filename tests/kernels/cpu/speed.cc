@@ -6,7 +6,8 @@
 // a row, and GFLOP/s of the products, from the fastest of 15 rounds. The first line is the upper limit of
 // GFLOP/s: fused multiply-adds in registers, by AVX-512. Full tiles have TILE_ROWS rows (tuning.h). For
 // float32, a second line has the times with the Jacobian, if the Jacobian has few rows or few columns. DTYPE
-// may also be bfloat16 or float16; the line then ends in the time to pack the weights.
+// may also be bfloat16 or float16; the line then ends in the time to pack the weights, and the time of a tile
+// that reads them in place.
 
 #include <algorithm>
 #include <chrono>
@@ -133,7 +134,12 @@ int main(int arguments, char** values) {
     for (std::int64_t size : c.sizes) name += (name.empty() ? "" : "-") + std::to_string(size);
     std::printf("%-30s x %-4lld %9.2f us %9.1f ns a row %7.1f GFLOP/s", name.c_str(), (long long)c.rows,
                 time * 1e6, time * 1e9 / c.rows, products / time * 1e-9);
-    if (kernel->packed_bytes(network)) std::printf(", packed in %.2f us", pack * 1e6);
+    if (kernel->packed_bytes(network)) {
+      const auto in_place = aligned(kernel->scratch(network, c.rows, false));
+      const double without = seconds(1 + 4e7 / (products + 1e4),
+                                     [&] { kernel->run(network, batch, tile, in_place.get(), nullptr); });
+      std::printf(", packed in %.2f us, in place %.2f us", pack * 1e6, without * 1e6);
+    }
     std::printf("\n");
     if (dtype != Dtype::float32 || std::min(c.sizes.back(), c.sizes.front()) > 16) continue;
     Derivatives wanted{};
