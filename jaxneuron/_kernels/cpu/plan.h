@@ -45,8 +45,8 @@ struct Plan {
   const Kernel* kernel;
   std::int64_t tile_rows;  // the most rows of a tile
   double row_work;         // work for one row, in the unit of tuning.h
-  const void* packed;  // a single network's packed weights (Kernel::pack); if null, each run packs them or
-                       // reads them in place
+  const void*
+      packed;  // a single network's packed weights (Kernel::pack); if null, each run packs or reads them
 };
 
 // Checks the network and fills `plan`, which keeps the pointer network.layers. Allocates nothing.
