@@ -64,6 +64,7 @@ template <class S>
 bool reads_in_place(const Network& network, std::int64_t rows) {
   if (flushes<S> && flushes_before_rounding) return false;
   const Cost<S> cost(network, min(rows, PACKED_TILE_ROWS));
+  if (cost.rows_are_long) return rows < PACK_ROWS;
   return cost.by_units + cost.by_units / IN_PLACE_COST <
          (cost.rows_are_cheaper() ? cost.by_rows : cost.by_units) + cost.packing;
 }

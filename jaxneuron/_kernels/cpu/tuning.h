@@ -33,7 +33,7 @@ constexpr int ROW_VECTORS = 8;
 // place and 102 to 107 copied; 1024 units 55 to 86 in place and 101 copied.
 constexpr std::int64_t LONG_ROW = 2048;
 
-// Rows of x from which copying long rows of weights is worthwhile.
+// Rows of x from which copying or packing long rows of weights is worthwhile.
 constexpr std::int64_t PACK_ROWS = 24;
 
 // Rows of weights in a copied or packed panel, which is to stay in L2. 1024 units and 256 rows of x: 97, 101
