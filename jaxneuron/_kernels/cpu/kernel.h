@@ -166,8 +166,8 @@ bool ends_in_relu(const Network& network, std::int64_t layer) {
 // Evaluates a tile of bfloat16 or float16 rows with rows in lanes. `packed` has the weights of all layers. y
 // has room for the sums of the widest layer; x has room for as many inputs, packed to factors (stored.h).
 template <class S, class Factor = typename S::Factor>
-void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
-                                   Factor* x, const Factor* packed) {
+void run_16_bits_with_rows_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
+                                    Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
   const std::int64_t width = padded<float>(tile.count);
   if constexpr (S::GROUP == 1) {
@@ -214,8 +214,8 @@ void run_packed_with_rows_in_lanes(const Network& network, const Batch& batch, c
 
 // The same with units in lanes. If `packed` is null, weights are read in place.
 template <class S, class Factor = typename S::Factor>
-void run_packed_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
-                                    Factor* x, const Factor* packed) {
+void run_16_bits_with_units_in_lanes(const Network& network, const Batch& batch, const Tile& tile, float* y,
+                                     Factor* x, const Factor* packed) {
   const Ends<typename S::Stored> ends(network, batch, tile);
   const std::int64_t in_stride = factors<S>(padded<float>(ends.n_in));
   for (std::int64_t r = 0; r < tile.count; ++r)
@@ -315,7 +315,7 @@ void run_of(const Network& network, const Batch& batch, const Tile& tile, void* 
     const std::int64_t size =
         by_rows ? widest(network) * padded<T>(tile.count) : tile.count * padded<T>(widest(network));
     auto* const x = reinterpret_cast<Factor*>(scratch + size);
-    const auto run = by_rows ? run_packed_with_rows_in_lanes<S> : run_packed_with_units_in_lanes<S>;
+    const auto run = by_rows ? run_16_bits_with_rows_in_lanes<S> : run_16_bits_with_units_in_lanes<S>;
     run(network, batch, tile, scratch, x, static_cast<const Factor*>(packed));
   } else {
     const auto run = by_rows ? run_with_rows_in_lanes<T> : run_with_units_in_lanes<T>;

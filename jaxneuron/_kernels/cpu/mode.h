@@ -15,7 +15,7 @@ namespace jaxneuron {
 
 // Whether the calling thread computes with subnormal numbers (count = true), or treats them as 0, both
 // operands and results (count = false). The destructor restores the mode that was there before. Writing the
-// mode takes some 10 ns, so it is only written if it changes.
+// mode makes the CPU wait for all earlier instructions, so it is only written if it changes.
 class Subnormals {
  public:
   Subnormals() = default;
