@@ -8,7 +8,7 @@
 //   rows in lanes    a vector holds the same unit of neighbouring rows. A tile is transposed at both
 //                    ends, and all lanes are used however narrow the layers are.
 //
-// rows_are_cheaper() counts the instructions of both and chooses. Each sum is added up in the same order
+// has_rows_in_lanes() counts the instructions of both and chooses. Each sum is added up in the same order
 // either way, so a row's output has the same bits. Between two layers, a tile is an array: (rows, units) with
 // units in lanes, (units, rows) with rows in lanes. Its last axis is padded to whole vectors; the numbers in
 // the padding are never used.
@@ -51,10 +51,11 @@ struct Cost {
   bool rows_are_long = false;
 };
 
-// Returns whether a tile of so many rows has rows in lanes. A single row always has units in lanes.
+// Returns whether a tile of so many rows has rows in lanes. A single row always has units in lanes, and so
+// has a tile that reads 16-bit weights in place.
 template <class S>
-bool rows_are_cheaper(const Network& network, std::int64_t rows) {
-  return rows > 1 && Cost<S>(network, rows).rows_are_cheaper();
+bool has_rows_in_lanes(const Network& network, std::int64_t rows, bool packed) {
+  return rows > 1 && (packed || !S::is_16_bit) && Cost<S>(network, rows).rows_are_cheaper();
 }
 
 // Returns whether a call with so many rows reads 16-bit weights in place, with units in lanes, instead of
@@ -185,11 +186,12 @@ void run_16_bits_with_rows_in_lanes(const Network& network, const Batch& batch, 
   Subnormals mode;
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
+    const bool is_activated = ends_in_relu<S>(network, i);
     if constexpr (flushes<S>) mode.count(false);
-    packed_rows_in_lanes<S>(layer, packed, width, x, y, ends_in_relu<S>(network, i));
+    packed_rows_in_lanes<S>(layer, packed, width, x, y, is_activated);
     packed += packed_factors<S>(layer);
     if constexpr (S::GROUP == 1)
-      if (ends_in_relu<S>(network, i)) {
+      if (is_activated) {
         exchange(x, y);
         continue;
       }
@@ -224,15 +226,16 @@ void run_16_bits_with_units_in_lanes(const Network& network, const Batch& batch,
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
     const std::int64_t width = padded<float>(layer.n_out);
+    const bool is_activated = ends_in_relu<S>(network, i);
     if constexpr (flushes<S>) mode.count(false);
     if (packed) {
-      packed_units_in_lanes<S>(layer, packed, tile.count, x, y, ends_in_relu<S>(network, i));
+      packed_units_in_lanes<S>(layer, packed, tile.count, x, y, is_activated);
       packed += packed_factors<S>(layer);
     } else {
-      units_in_place<S>(layer, tile.member, tile.count, x, y, ends_in_relu<S>(network, i));
+      units_in_place<S>(layer, tile.member, tile.count, x, y, is_activated);
     }
     if constexpr (S::GROUP == 1)
-      if (ends_in_relu<S>(network, i)) {
+      if (is_activated) {
         exchange(x, y);
         continue;
       }
@@ -274,7 +277,7 @@ void run_16_bits_with_units_in_lanes(const Network& network, const Batch& batch,
 
 template <class S, class T = typename S::Number>
 std::size_t scratch_of(const Network& network, std::int64_t rows, bool packed) {
-  const bool by_rows = (packed || !S::is_16_bit) && rows_are_cheaper<S>(network, rows);
+  const bool by_rows = has_rows_in_lanes<S>(network, rows, packed);
   // Room for a layer's inputs and its sums.
   const std::int64_t width = widest(network);
   std::int64_t numbers = 2 * (by_rows ? width * padded<T>(rows) : rows * padded<T>(width));
@@ -309,7 +312,7 @@ template <class S, class T = typename S::Number>
 void run_of(const Network& network, const Batch& batch, const Tile& tile, void* memory,
             [[maybe_unused]] const void* packed) {
   T* const scratch = static_cast<T*>(memory);
-  const bool by_rows = (packed || !S::is_16_bit) && rows_are_cheaper<S>(network, tile.count);
+  const bool by_rows = has_rows_in_lanes<S>(network, tile.count, packed);
   if constexpr (S::is_16_bit) {
     using Factor = typename S::Factor;
     const std::int64_t size =

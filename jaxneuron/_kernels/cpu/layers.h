@@ -107,6 +107,14 @@ void units_below_one_vector(const Layer& layer, Weights<T> of, std::int64_t rows
   });
 }
 
+// Sets the padding of y (rows, padded n_out) to 0, where products don't write it. The last vector of each row
+// is cleared if it has padding.
+template <class T>
+void clear_padding(T* y, std::int64_t rows, std::int64_t n_out) {
+  if (n_out % lanes<T> == 0) return;
+  for (std::int64_t r = 1; r <= rows; ++r) store<T>(y + r * padded<T>(n_out) - lanes<T>, Vector<T>{});
+}
+
 // Units in lanes: x is (rows, n_in), y is (rows, padded n_out). The first `biased` rows have biases. If
 // packs(n_out, rows), `panel` has room for panel_numbers(n_out) numbers.
 template <class T>
@@ -118,8 +126,7 @@ void units_in_lanes(const Layer& layer, std::int64_t member, std::int64_t rows, 
   const Weights<T> of(layer, member);
   const bool packed = packs<T>(n_out, rows);
   if (n_out < lanes<T>) return units_below_one_vector<T>(layer, of, rows, biased, x, x_stride, y);
-  if (y_stride > n_out && !packed)  // the padding, which products don't write
-    for (std::int64_t r = 0; r < rows; ++r) store<T>(y + (r + 1) * y_stride - lanes<T>, Vector<T>{});
+  if (!packed) clear_padding(y, rows, n_out);
 
   in_stretches(vectors<T>(n_out), most_vectors(rows), [&](std::int64_t v, std::int64_t count) {
     std::int64_t j = v * lanes<T>;  // the first unit

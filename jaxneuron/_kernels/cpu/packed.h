@@ -189,8 +189,7 @@ void units_in_place(const Layer& layer, std::int64_t member, std::int64_t rows, 
   const std::int64_t last = is_narrow ? (lanes<float> - 1) / n_out : n_in % S::GROUP;
   const std::int64_t in_place = last ? max(n_in - last, 0) / 2 * 2 : n_in;  // no pair is divided
   const std::int64_t copied = n_in - in_place;
-  for (std::int64_t r = 0; y_stride > n_out && r < rows; ++r)  // the padding
-    store<float>(y + (r + 1) * y_stride - lanes<float>, Vector<float>{});
+  clear_padding(y, rows, n_out);
 
   in_stretches(vectors<float>(n_out), most_vectors(rows), [&](std::int64_t v, std::int64_t count) {
     std::int64_t j = v * lanes<float>;
