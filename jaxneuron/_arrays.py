@@ -43,6 +43,25 @@ def is_jax_array(kind: type[Any]) -> bool:
     return issubclass(kind, jax.Array)
 
 
+def holds_numpy(*arrays: Any) -> bool:
+    """Whether one of them is a NumPy array."""
+    return any(isinstance(array, np.ndarray) for array in arrays)
+
+
+def complete(y: R, of_numpy: bool) -> R:
+    """`y`, an array or a tuple of them, computed to its end if it is a function of NumPy arrays.
+
+    XLA reads NumPy arrays where they are, and it may go on after the call that started it. Their owner may
+    write to them as soon as that call returns.
+    """
+    if of_numpy:
+        arrays: Any = y if isinstance(y, tuple) else (y,)
+        for array in arrays:
+            if not isinstance(array, jax.core.Tracer):
+                array.block_until_ready()
+    return y
+
+
 def concrete(function: Callable[P, R]) -> Callable[P, R]:
     """Decorates a function that builds or writes a network, so that a trace around it has no effect.
 

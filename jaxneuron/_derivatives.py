@@ -7,18 +7,22 @@ L = a'(z) (w^T L_before) + a''(z) (sum_i (dz/dx_i)^2)     for each layer, from t
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxneuron import _kernels
-from jaxneuron._arrays import ArrayLike, as_array, as_operand
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, complete
 from jaxneuron._errors import public
 from jaxneuron._forward import checked
 from jaxneuron._names import resolve
 from jaxneuron._params import MLP, check_columns, check_mlp
+
+R = TypeVar("R")
 
 
 @public
@@ -59,7 +63,7 @@ def mlp_value_and_jacobian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array]:
       (Array([ 9., 36.], dtype=float32), Array([[ 6.],
              [24.]], dtype=float32))
     """
-    return _value_and_jacobian(*_arguments(mlp, x))
+    return _evaluated(_value_and_jacobian, mlp, x)
 
 
 @public
@@ -95,13 +99,14 @@ def mlp_laplacian(mlp: MLP, x: ArrayLike) -> tuple[Array, Array, Array]:
       >>> mlp_laplacian(square, [3.0, 0.5])
       (Array([16.], dtype=float32), Array([[ 8., 16.]], dtype=float32), Array([10.], dtype=float32))
     """
-    return _laplacian(*_arguments(mlp, x))
+    return _evaluated(_laplacian, mlp, x)
 
 
-def _arguments(mlp: MLP, x: ArrayLike) -> tuple[MLP, Any]:
+def _evaluated(function: Callable[[MLP, Any], R], mlp: MLP, x: ArrayLike) -> R:
     check_mlp(mlp, "pass MLP(layers), parameters first")
     check_columns(mlp, x, "x")
-    return mlp, as_operand(x, "x")
+    x = as_operand(x, "x")
+    return complete(function(mlp, x), mlp._holds_numpy or isinstance(x, np.ndarray))  # type: ignore[attr-defined]
 
 
 def _network(mlp: MLP, x: ArrayLike) -> tuple[Any, Any, Array]:

@@ -126,10 +126,17 @@ def load(path: str | os.PathLike[str]) -> MLP:
 
 
 def on_device(mlp: MLP) -> MLP:
-    """The network as JAX arrays; arrays whose dtype JAX would narrow at the moment stay NumPy arrays."""
-    return jax.tree.map(
-        lambda a: jnp.asarray(a) if jax.dtypes.canonicalize_dtype(a.dtype) == a.dtype else a, mlp
-    )
+    """The network as JAX arrays; arrays whose dtype JAX would narrow at the moment become NumPy arrays.
+
+    NumPy arrays are copied, because their owner may go on to change them.
+    """
+
+    def own(array: Any) -> Any:
+        if isinstance(array, jax.Array):
+            return array
+        return (jnp if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype else np).array(array)
+
+    return jax.tree.map(own, mlp)
 
 
 def read(path: str | os.PathLike[str]) -> MLP:

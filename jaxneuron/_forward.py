@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxneuron import _kernels
 from jaxneuron._activations import identity, log_softmax, sigmoid, softmax
-from jaxneuron._arrays import ArrayLike, as_array, as_operand, is_jax_array
+from jaxneuron._arrays import ArrayLike, as_array, as_operand, complete, holds_numpy, is_jax_array
 from jaxneuron._errors import REFUSALS, BadType, BadValue, check_transform, public, with_name
 from jaxneuron._names import Activation, resolve
 from jaxneuron._params import MLP, Affine, AffineLike, as_affine, check_columns, check_mlp
@@ -56,7 +56,8 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
       >>> affine(Affine([1, 1], -1.5), [0, 1])
       Array(-0.5, dtype=float32)
     """
-    return _affine(_operands(params), as_operand(x, "x"))
+    params, x = _operands(params), as_operand(x, "x")
+    return complete(_affine(params, x), holds_numpy(x, *params))
 
 
 @public
@@ -89,7 +90,8 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
       Array(0.5744425, dtype=float32)
     """
     function = resolve(activation)
-    return _neuron(_operands(params), as_operand(x, "x"), function)
+    params, x = _operands(params), as_operand(x, "x")
+    return complete(_neuron(params, x, function), holds_numpy(x, *params))
 
 
 def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
@@ -124,10 +126,10 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
     try:  # does what `public` does, without its 0.2 us: a call with one row takes 6 us
         if not isinstance(mlp, MLP):
             check_mlp(mlp, "pass MLP(layers), parameters first")
-        if is_jax_array(type(x)):  # type: ignore[arg-type] # mypy takes types for unhashable
+        if is_jax_array(type(x)) and not mlp._holds_numpy:  # type: ignore[arg-type,attr-defined]
             return _mlp_forward(mlp, x)
         check_columns(mlp, x, "x")
-        return _mlp_forward(mlp, as_operand(x, "x"))
+        return complete(_mlp_forward(mlp, as_operand(x, "x")), of_numpy=True)
     except REFUSALS as error:
         raise with_name("mlp_forward", error) from None
     except Exception as error:

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxneuron._arrays import ArrayLike, as_operand, result_dtype, sum_dtype
+from jaxneuron._arrays import ArrayLike, as_operand, complete, result_dtype, sum_dtype
 from jaxneuron._errors import REFUSALS, BadType, BadValue, public, with_name
 from jaxneuron._math.activations import FAMILIES
 
@@ -44,7 +45,8 @@ def activation(
     @public
     @functools.wraps(formula)
     def named(z: ArrayLike) -> Array:
-        return evaluate(as_operand(z, "z"))
+        z = as_operand(z, "z")
+        return complete(evaluate(z), isinstance(z, np.ndarray))
 
     BY_NAME[name], NAMES[named] = named, name
     if narrow:
@@ -87,7 +89,8 @@ class Parametric:
         if function is not self:
             return function(z)  # type: ignore[arg-type] # a named activation takes the same z
         try:
-            return _evaluate(self, as_operand(z, "z"))
+            z = as_operand(z, "z")
+            return complete(_evaluate(self, z), isinstance(z, np.ndarray))
         except REFUSALS as error:
             raise with_name(type(self).__name__, error) from None
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxneuron._arrays import ArrayLike, as_array, concrete
+from jaxneuron._arrays import ArrayLike, as_array, concrete, holds_numpy
 from jaxneuron._errors import BadType, BadValue, listed, public
 from jaxneuron._math.activations import OF_ROWS
 from jaxneuron._names import Activation, canonical
@@ -108,12 +108,14 @@ class MLP:
 
 
 def _set(mlp: MLP, layers: Any, *structure: Any) -> MLP:
+    leaves = tuple(leaf for layer in layers for leaf in layer)
     for name, value in (
         ("layers", layers),
         *zip(("activation", "final_activation", "inputs", "outputs"), structure, strict=True),
         # The leaves and the structure. They are stored, in one flat tuple, because JAX asks for them in every
         # call. A tree node for each layer would cost 4 % of a call.
-        ("_flat", (tuple(leaf for layer in layers for leaf in layer), structure)),
+        ("_flat", (leaves, structure)),
+        ("_holds_numpy", holds_numpy(*leaves)),
     ):
         object.__setattr__(mlp, name, value)
     return mlp

@@ -63,7 +63,7 @@ class RowEvaluator:
             raise BadType(f"column must be a name or a sequence of names, got {column!r}; pass strings")
         if not isinstance(output, str):
             raise BadType(f"output must be a name, got {output!r}; pass a string")
-        mlp = model if isinstance(model, MLP) else on_device(read(model))
+        mlp = on_device(model if isinstance(model, MLP) else read(model))
         fitting(mlp)
         if mlp.inputs and set(names) == set(mlp.inputs) and tuple(names) != mlp.inputs:
             raise BadValue(

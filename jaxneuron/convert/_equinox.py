@@ -211,7 +211,7 @@ def to_equinox(mlp: MLP) -> Any:
     functions: dict[Any, Any] = {name: f for f, name in reversed(JAX_FUNCTIONS.items())}
     parts = []
     for layer, activation in zip(network(mlp).layers, mlp.activations, strict=True):
-        w, b = jnp.asarray(layer.w), None if layer.b is None else jnp.asarray(layer.b)
+        w, b = jnp.array(layer.w), None if layer.b is None else jnp.array(layer.b)
         linear = equinox.nn.Linear(*w.shape, use_bias=b is not None, dtype=w.dtype, key=jax.random.key(0))
         parts.append(
             equinox.tree_at(lambda m: (m.weight, m.bias), linear, (w.T, b), is_leaf=lambda leaf: leaf is None)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jax import export as jax_export
 
-from jaxneuron._arrays import as_operand, result_dtype
+from jaxneuron._arrays import as_operand, complete, holds_numpy, result_dtype
 from jaxneuron._atomic import replacing
 from jaxneuron._errors import BadType, BadValue, missing, public
 from jaxneuron._file_kinds import check_kind
@@ -142,7 +142,8 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
                 if arrays
                 else []
             )
-            return program.call(*cast, jnp.asarray(x, inputs.dtype))
+            y = program.call(*cast, jnp.asarray(x, inputs.dtype))
+            return complete(y, holds_numpy(x, *(arrays[0] if arrays else ())))
 
     run.__qualname__ = "load_exported"  # its error messages begin with this name
     return public(run)

@@ -83,8 +83,7 @@ def assemble(
         networks = [with_outputs(network, outputs) for network in networks]
     mlp = stack(networks) if stacked == "members" else networks[0]
     _warn_of_nan(mlp)
-    # NumPy arrays may be the source's own, and training may go on to change them.
-    return jax.tree.map(lambda a: a.copy() if isinstance(a, np.ndarray) else a, on_device(mlp))
+    return on_device(mlp)
 
 
 def _joined(
