@@ -54,7 +54,7 @@ constexpr std::uint16_t EDGES[] = {0,      0x0001, 0x007f, 0x0080, 0x0081, 0x00f
 // Adds the products of the pairs a and b to the sums, by two fused multiply-adds.
 __attribute__((noinline)) void add_in_two_steps(const Pair* a, const Pair* b, float* sums) {
   using namespace ISA;
-  const Subnormals count(false);
+  const Mode mode(Mode::FLUSH);
   const Vector<Pair> x = load(a);
   const Vector<Pair> y = load(b);
   const Pair second = 0xffff0000;

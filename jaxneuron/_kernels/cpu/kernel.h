@@ -183,11 +183,11 @@ void run_16_bits_with_rows_in_lanes(const Network& network, const Batch& batch, 
     to_columns(rows, tile.count, ends.n_in, y, width);
     pack_rows<S>(ends.n_in, width, y, x);
   }
-  Subnormals mode;
+  Mode mode;
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
     const bool is_activated = ends_in_relu<S>(network, i);
-    if constexpr (flushes<S>) mode.count(false);
+    if constexpr (flushes<S>) mode.set(Mode::FLUSH);
     packed_rows_in_lanes<S>(layer, packed, width, x, y, is_activated);
     packed += packed_factors<S>(layer);
     if constexpr (S::GROUP == 1)
@@ -222,12 +222,12 @@ void run_16_bits_with_units_in_lanes(const Network& network, const Batch& batch,
   const std::int64_t in_stride = factors<S>(padded<float>(ends.n_in));
   for (std::int64_t r = 0; r < tile.count; ++r)
     pack_stored_row<S>(ends.x + r * ends.n_in, ends.n_in, x + r * in_stride);
-  Subnormals mode;
+  Mode mode;
   for (std::int64_t i = 0; i < network.depth; ++i) {
     const Layer& layer = network.layers[i];
     const std::int64_t width = padded<float>(layer.n_out);
     const bool is_activated = ends_in_relu<S>(network, i);
-    if constexpr (flushes<S>) mode.count(false);
+    if constexpr (flushes<S>) mode.set(Mode::FLUSH);
     if (packed) {
       packed_units_in_lanes<S>(layer, packed, tile.count, x, y, is_activated);
       packed += packed_factors<S>(layer);

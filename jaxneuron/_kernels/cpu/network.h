@@ -119,7 +119,7 @@ struct Kernel {
   bool (*reads_in_place)(const Network&, std::int64_t rows);
 
   // Packs one layer of one member into `packed`, the memory for all layers of that member, aligned to 64
-  // bytes. The thread's floating-point mode must not treat subnormal numbers as 0.
+  // bytes. The thread's floating-point mode must be Mode::IEEE.
   void (*pack)(const Network&, std::int64_t member, std::int64_t layer, void* packed);
 
   // Evaluates a tile of at most tile_rows(network) rows. `memory` has scratch(network, tile.count,

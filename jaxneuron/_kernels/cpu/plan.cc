@@ -52,8 +52,8 @@ void pack_layers(const Plan& plan, std::int64_t member, std::int64_t first, std:
     plan.kernel->pack(plan.network, member, layer, packed);
 }
 
-// Runs tiles on one thread. It sets the thread's floating-point mode, so that subnormal numbers are not
-// treated as 0 (XLA's threads do treat them so). It holds memory for a tile and, if the plan has no packed
+// Runs tiles on one thread. It sets the thread's floating-point mode: callers may round in another way, and
+// XLA's threads treat subnormal numbers as 0. It holds memory for a tile and, if the plan has no packed
 // weights, memory for the packed weights of one member.
 class Worker {
  public:
@@ -108,7 +108,7 @@ class Worker {
   const Batch& batch_;
   const Derivatives* const wanted_;
   const std::int64_t tile_rows_;
-  const Subnormals count_{true};
+  const Mode mode_{Mode::IEEE};
   Memory large_;
   void* memory_;
   const void* packed_;
@@ -150,7 +150,7 @@ class Packer {
  private:
   const Plan& plan_;
   void* const packed_;
-  const Subnormals count_{true};
+  const Mode mode_{Mode::IEEE};
 };
 
 // Returns the packed weights of a single network, for all threads to use. Up to `helpers` threads help to

@@ -6,6 +6,7 @@
 //
 //     driver [NETWORKS [SEED]]    how many networks (200), and the seed of the first (1)
 #include <atomic>
+#include <cfenv>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -168,9 +169,26 @@ void check_in_place(const Plan& plan, const Example& example, const Threads& thr
   if (!same(example, y, rows)) fail(*plan.kernel, example, "in place the bits are not the same");
 }
 
+constexpr int ROUNDINGS[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+
+// Gives this thread the mode of a program that rounds in another way, and stops at a division by 0, an
+// overflow or NaN.
+void change_mode(int rounding) {
+  std::fesetround(rounding);
+#ifdef __GLIBC__
+  feenableexcept(FE_DIVBYZERO | FE_OVERFLOW | FE_INVALID);
+#endif
+}
+
+// Its last bit depends on the thread's rounding.
+float third() {
+  volatile float one = 1;
+  return one / 3;
+}
+
 // Checks that eight threads can run one plan at the same time: one without helpers, three with helpers from
-// `pool`, four with helpers from the shared pool. The callers treat subnormal numbers as 0, as XLA's threads
-// do.
+// `pool`, four with helpers from the shared pool. Callers treat subnormal numbers as 0, as XLA's threads do,
+// round to all sides, and stop at a division by 0, an overflow or NaN.
 void check_plan(const Example& example, Pool& pool) {
   Error error;
   Helpers helpers{pool, 2};
@@ -180,20 +198,25 @@ void check_plan(const Example& example, Pool& pool) {
   for (int set = 0; set < kernel_count(); ++set) {
     const Bytes y = evaluate(kernel_of(set), example, tile_rows(example.network));
     Plan* plan = nullptr;
-    const Subnormals count(false);
+    const Mode mode(Mode::FLUSH);
     if (jaxneuron_plan_make(&example.network, set, random(0, 1), &plan, &error))
       fail(kernel_of(set), example, error.text);
     plan->row_work = 1e9;  // so large that helpers are worth their cost
     std::vector<std::thread> callers;
     for (int c = 0; c < 8; ++c) {
       const Threads* const threads = c == 0 ? nullptr : c < 4 ? &given : &shared;
-      callers.emplace_back([&, threads] {
-        const Subnormals count(false);
+      callers.emplace_back([&, c, threads] {
         const Bytes found(new char[example.bytes()]);
         Batch batch = example.batch;
         batch.y = found.get();
         Error of_run;
-        if (jaxneuron_plan_run(plan, &batch, threads, &of_run)) fail(kernel_of(set), example, of_run.text);
+        const Mode mode(c < 4 ? Mode::FLUSH : Mode::IEEE);
+        change_mode(ROUNDINGS[c % 4]);
+        const float before = third();
+        const std::int32_t code = jaxneuron_plan_run(plan, &batch, threads, &of_run);
+        if (third() != before) fail(kernel_of(set), example, "the thread rounds in another way afterwards");
+        std::fesetenv(FE_DFL_ENV);
+        if (code) fail(kernel_of(set), example, of_run.text);
         if (!same(example, y, found)) fail(kernel_of(set), example, "a plan's bits are not the kernel's");
       });
     }
