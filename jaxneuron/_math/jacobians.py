@@ -70,17 +70,16 @@ FAMILY_KINKS: dict[str, Callable[..., Kinks]] = {
 
 @dataclass(frozen=True)
 class Off:
-    """v +- e, with the unit roundoff and the smallest normal number of the arithmetic."""
+    """v +- e, computed in `dtype`. If a number may overflow, e is not finite, and v' may be anything."""
 
     v: Array
     e: Array
-    u: float
-    s: float
+    dtype: str
 
     def _rounded(self, v: Array, e: Array, times: float = 1.0, size: Array | None = None) -> Off:
-        return Off(
-            v, e + times * (self.u * ((np.abs(v) if size is None else size) + e) + self.s), self.u, self.s
-        )
+        largest = (np.abs(v) if size is None else size) + e
+        e = e + times * (oracle.U[self.dtype] * largest + oracle.SMALLEST_NORMAL[self.dtype])
+        return Off(v, np.where(largest <= oracle.LARGEST[self.dtype], e, np.inf), self.dtype)
 
     def __mul__(self, other: Off) -> Off:
         e = np.abs(self.v) * other.e + self.e * (np.abs(other.v) + other.e)
@@ -102,11 +101,11 @@ class Off:
         return self._rounded(self.v @ w, self.e @ np.abs(w), len(w) + 2, np.abs(self.v) @ np.abs(w))
 
     def __getitem__(self, key: Any) -> Off:
-        return Off(self.v[key], self.e[key], self.u, self.s)
+        return Off(self.v[key], self.e[key], self.dtype)
 
     def exchanged(self) -> Off:
         """The same numbers with the last two axes exchanged."""
-        return Off(np.swapaxes(self.v, -1, -2), np.swapaxes(self.e, -1, -2), self.u, self.s)
+        return Off(np.swapaxes(self.v, -1, -2), np.swapaxes(self.e, -1, -2), self.dtype)
 
 
 class Layer(NamedTuple):
@@ -116,6 +115,7 @@ class Layer(NamedTuple):
     name: str | Member
 
 
+@np.errstate(all="ignore")
 def jacobian(layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype: str) -> tuple[Array, Array]:
     """The exact J, and how far off a J may be that is computed in `dtype`."""
     done, own = (_layers(layers, names, x, each, False) for each in (dtype, "float64"))
@@ -123,6 +123,7 @@ def jacobian(layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype
     return exact.v, np.maximum(forward.e, backward.e) + exact.e
 
 
+@np.errstate(all="ignore")
 def laplacian(
     layers: Sequence[Any], names: Sequence[str | Member], x: Any, dtype: str
 ) -> tuple[Array, Array]:
@@ -164,7 +165,7 @@ def _derivative(name: str | Member, z: Array, z_error: Array, order: int, dtype:
     )
     # 4 ULP are at most 8 u of the result, and 4 u of the terms, which change with z by less than 4 `change`.
     own = 8 * u * (size + 4 * change + jumps) + s
-    return Off(v, change + jumps + own, u, s)
+    return Off(v, change + jumps + own, dtype)
 
 
 def _changes(name: str | Member) -> tuple[tuple[float, float], Kinks]:
@@ -180,7 +181,7 @@ def _softmax(z: Array, z_error: Array, dtype: str) -> Off:
     y = oracle.activation("softmax", z)
     change = np.expm1(2 * np.max(z_error, axis=-1, keepdims=True, initial=0))
     u, s = oracle.U[dtype], oracle.SMALLEST_NORMAL[dtype]
-    return Off(y, y * (change + (z.shape[-1] + 4) * u * (1 + change)) + s, u, s)
+    return Off(y, y * (change + (z.shape[-1] + 4) * u * (1 + change)) + s, dtype)
 
 
 def _rows(slope: Off) -> Off:
@@ -213,7 +214,7 @@ def _bent(layer: Layer, tangents: Off, second: Off) -> Off:
 
 def _exact(w: Array, like: Off) -> Off:
     v = np.broadcast_to(w, (*like.v.shape[:-1], *w.shape))
-    return Off(v, np.zeros_like(v), like.u, like.s)
+    return Off(v, np.zeros_like(v), like.dtype)
 
 
 def _forward(layers: Sequence[Layer]) -> tuple[Off, Off | None]:

@@ -21,6 +21,12 @@ Array = np.ndarray
 
 U = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 SMALLEST_NORMAL = {"bfloat16": 2.0**-126, "float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
+LARGEST = {
+    "bfloat16": (2 - 2.0**-7) * 2.0**127,
+    "float16": (2 - 2.0**-10) * 2.0**15,
+    "float32": (2 - 2.0**-23) * 2.0**127,
+    "float64": (2 - 2.0**-52) * 2.0**1023,
+}
 # The smallest result that is not 0: a subnormal number in float16, a normal one where XLA flushes the others.
 TINY = {**SMALLEST_NORMAL, "float16": 2.0**-24}
 MP = mpmath.mp.clone()
@@ -273,10 +279,18 @@ def sum_dtype(dtype: str) -> str:
 
 
 def sums(w: Any, b: Any, x: Any, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
-    """x @ w + b, and how far a sum for a result of `dtype` may be from it if x is off by `x_error`."""
+    """x @ w + b, and how far a sum for a result of `dtype` may be from it if x is off by `x_error`.
+
+    The error is infinite, and the sum may be anything, if an x or a part of the sum may overflow.
+    """
     reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
-    carried = np.broadcast_to(x_error, np.shape(x)) @ np.abs(np.asarray(w, np.float64))
-    return affine(w, b, x), affine_error(w, b, reach, dtype) + carried
+    lost = ~(reach <= LARGEST[dtype])
+    x, reach, x_error = (np.where(lost, 0.0, each) for each in (x, reach, x_error))
+    size = np.abs(np.asarray(w, np.float64))
+    error = affine_error(w, b, reach, dtype) + x_error @ size
+    parts = reach @ size + (0 if b is None else np.abs(np.asarray(b, np.float64)))
+    may_overflow = np.logical_or.outer(lost.any(-1), np.zeros(size.shape[1:], bool))
+    return affine(w, b, x), np.where(may_overflow | (parts > LARGEST[sum_dtype(dtype)]), np.inf, error)
 
 
 def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:
@@ -303,9 +317,12 @@ def neuron_error(name: str | Member, z: Array, y: Array, z_error: Array, dtype: 
     # The activation is evaluated at the computed z: its own error, and the slope times the error of z.
     error = slope * z_error + activation_error(name, np.abs(z) + z_error, np.abs(y) + slope * z_error, wide)
     error = error + U["float64"] * np.abs(y)  # this oracle's own rounding
-    return error if dtype == wide else rounded_error(y, error, dtype)
+    error = error if dtype == wide else rounded_error(y, error, dtype)
+    lost = np.isinf(z_error)
+    return np.where(lost.any(-1, keepdims=True) if name in OF_ROWS else lost, np.inf, error)
 
 
+@np.errstate(all="ignore")
 def mlp(layers: Iterable[Any], names: Iterable[str | Member], x: Any, dtype: str) -> tuple[Array, Array]:
     """The exact outputs of a network, and how far results of `dtype` may be from them."""
     x, error = np.asarray(x, np.float64), np.zeros(())

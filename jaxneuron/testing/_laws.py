@@ -34,7 +34,8 @@ def assert_within_error_bound(
         |z - exact| <= (n_in + 2) (u (|x| @ |w| + |b|) + s), carried through activations and layers
 
     u and s are explained in the docstring of `jaxneuron.affine`, which also has the bound for bfloat16. The
-    exact output is computed with exact integers and mpmath, not with JAX.
+    exact output is computed with exact integers and mpmath, not with JAX. If a sum, or an output of an
+    earlier layer, may overflow, any output passes.
 
     Args:
       params: an `MLP`; or an `Affine`, which is followed by `activation`.
@@ -71,7 +72,8 @@ def assert_jacobian_within_bound(mlp: MLP, x: Any, jacobian: Any) -> None:
     change within that error is added, and, if a kink is within that error, the whole jump of the slope. u and
     s are explained in the docstring of `jaxneuron.affine`. The bound holds in both orders in which the
     Jacobian can be multiplied together, from the first layer to the last and from the last to the first. The
-    exact Jacobian is computed with exact integers, mpmath and float64, not with JAX.
+    exact Jacobian is computed with exact integers, mpmath and float64, not with JAX. If a number in between
+    may overflow, any Jacobian passes.
 
     Args:
       mlp: an `MLP` with jaxneuron's activations.
@@ -99,7 +101,7 @@ def assert_laplacian_within_bound(mlp: MLP, x: Any, laplacian: Any) -> None:
     """Asserts that `laplacian` is the Laplacian of `mlp` at `x`, within the bound of its rounding errors.
 
     The bound is that of `assert_jacobian_within_bound`, carried through the second derivatives too, from the
-    first layer to the last.
+    first layer to the last. If a number in between may overflow, any Laplacian passes.
 
     Args:
       mlp: an `MLP` with jaxneuron's activations.
@@ -331,9 +333,10 @@ def _assert_within(
     if found.shape != exact.shape:
         raise AssertionError(f"{what} must have shape {exact.shape}, got {found.shape}")
     y = found.astype(np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         overflowed = np.isinf(y) & (np.sign(y) == np.sign(exact)) & (np.abs(exact) + error > largest)
-        excess = np.where(overflowed, 0.0, np.abs(y - exact) / np.maximum(error, 5e-324))
+        anything = ~np.isfinite(error)  # a number in between may overflow
+        excess = np.where(overflowed | anything, 0.0, np.abs(y - exact) / np.maximum(error, 5e-324))
     if (excess <= 1).all():
         return
     worst = np.unravel_index(int(np.argmax(np.where(np.isnan(excess), np.inf, excess))), excess.shape)

@@ -49,6 +49,27 @@ def test_error_bound_is_tight_enough_to_see_a_lower_precision():
         )
 
 
+@pytest.mark.parametrize(("dtype", "activation"), [("float16", "square"), ("float32", "exp")])
+def test_rows_with_an_overflow_in_between_may_have_any_output(dtype, activation):
+    layers = [
+        (np.ones((1, 2), dtype), None),
+        (np.full((2, 2), 5, dtype), None),
+        (np.zeros((2, 1), dtype), None),
+    ]
+    mlp, x = MLP(layers, activation), np.array([[8], [0]], dtype)
+    y, jacobian = mlp_value_and_jacobian(mlp, x)
+    laplacian = mlp_laplacian(mlp, x)[2]
+    for found, law in (
+        (y, assert_within_error_bound),
+        (jacobian, assert_jacobian_within_bound),
+        (laplacian, assert_laplacian_within_bound),
+    ):
+        assert np.isnan(np.asarray(found, float)).ravel().tolist() == [True, False]  # infinity times 0
+        law(mlp, x, found)
+        with pytest.raises(AssertionError, match=r"row \(1,\).* is nan"):
+            law(mlp, x, np.full_like(found, np.nan))
+
+
 def test_derivative_bounds_name_row_output_and_input():
     mlp = MLP([(np.array([[1.0, 2.0]], np.float32), None)], final_activation="square")
     x = np.array([[1], [3]], np.float32)
