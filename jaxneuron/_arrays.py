@@ -102,7 +102,7 @@ def as_operand(value: Any, argument: str) -> Array | np.ndarray:
     array = as_array(value, argument)
     narrow = jax.dtypes.canonicalize_dtype(array.dtype)
     if isinstance(array, np.ndarray) and narrow != array.dtype:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             array = array.astype(narrow)
     return array
 

@@ -232,7 +232,7 @@ def as_affine(params: Any, argument: str = "params") -> Affine:
 def _beside(b: float, dtype: np.dtype, argument: str) -> np.ndarray:
     """A plain Python number as an array: it has no dtype of its own, and must not widen float16 weights."""
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             array = np.asarray(float(b), dtype)
     except OverflowError:
         array = np.asarray(np.inf, dtype)

@@ -143,6 +143,7 @@ def rounded(w: np.ndarray, b: np.ndarray, like: Affine) -> Affine:
     return Affine(*arrays)
 
 
+@np.errstate(all="ignore")
 def round_once(exact: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The float64 array `exact`, rounded once to `dtype`: to nearest, ties to even."""
     if dtype.name != "bfloat16":

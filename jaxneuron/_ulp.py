@@ -15,7 +15,7 @@ from jaxneuron._names import Activation, Parametric
 
 def ulp_error(y: np.ndarray, exact: np.ndarray) -> np.ndarray:
     """`|y - exact|` in ULP of float32 at `exact`; infinite if only one of the two is infinite or NaN."""
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         error = np.abs(y.astype(np.float64) - exact) / _oracle().ulp(exact, "float32")
         same = (y == exact.astype(np.float32)) | (np.isnan(y) & np.isnan(exact))
     return np.where(np.isfinite(error), error, np.where(same, 0, np.inf))

@@ -275,7 +275,7 @@ def plot_error(
     low, high = interval(span)
     truth = reference_of(reference, names)
     z = np.linspace(low, high, 256 * 32).astype(np.float32)
-    with np.errstate(over="ignore"):  # an overflow in between may be right: 1 / (1 + inf) is 0
+    with np.errstate(all="ignore"):  # an overflow in between may be right: 1 / (1 + inf) is 0
         exact = np.asarray(truth(z.astype(np.float64)), np.float64)
     if exact.shape != z.shape:
         raise BadValue(

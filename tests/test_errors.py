@@ -18,6 +18,7 @@ from jax.experimental.sparse import BCOO
 import jaxneuron
 from jaxneuron import MLP, Affine, convert, gates, plot
 from jaxneuron._errors import BadType, BadValue, inside, public
+from jaxneuron.testing import assert_within_error_bound
 
 NETWORK = MLP([(np.ones((2, 3)), np.zeros(3)), (np.ones((3, 1)), None)], final_activation="identity")
 STACKED = jax.tree.map(lambda a: np.stack([a, a]), NETWORK)
@@ -323,3 +324,22 @@ def test_bad_type_is_raised_as_a_type_error():
     with pytest.raises(TypeError, match="x must be a number") as caught:
         function("a")
     assert type(caught.value) is TypeError
+
+
+def test_numbers_too_small_or_too_large_raise_nothing_that_numpy_was_told_to_raise():
+    layers, rows = [(np.array([[1e-44, 1.0]]), np.array([1e-310, 1.0]))], np.array([[1e-310], [1e39]])
+    with np.errstate(all="raise"):
+        for dtype in ("float32", "float16", "bfloat16"):
+            mlp = convert.from_pairs(
+                layers, orientation="in_out", activation="relu", final_activation="identity", dtype=dtype
+            )
+            for call in (
+                jaxneuron.mlp_forward,
+                jaxneuron.evaluate,
+                lambda mlp, x: jaxneuron.Evaluator(mlp)(x),
+            ):
+                assert np.asarray(call(mlp, rows)).shape == (2, 2)
+            jaxneuron.mlp_value_and_jacobian(mlp, rows)
+            jaxneuron.fold_output_scaling(mlp, 1e-300, 1e-300)
+        exact = np.array([[1e-44 + 1e-310, 2.0]])
+        assert_within_error_bound(MLP(layers, final_activation="identity"), [[1.0]], exact)

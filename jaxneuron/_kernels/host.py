@@ -199,7 +199,7 @@ def forward_and_jacobian(plan: Plan, x: np.ndarray, y: np.ndarray, j: np.ndarray
 def _in_dtype(plan: Plan, x: np.ndarray) -> np.ndarray:
     if x.dtype == plan.dtype:
         return x
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return x.astype(plan.dtype, "C")
 
 

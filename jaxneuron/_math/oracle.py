@@ -190,7 +190,7 @@ def activation(name: str | Member, z: Any) -> Array:
     """`name` at the float64 array `z`, rounded to float64."""
     z = np.asarray(z, np.float64)
     if name == "log_softmax":
-        with np.errstate(divide="ignore"):
+        with np.errstate(all="ignore"):
             below = z - z.max(-1, keepdims=True, initial=-1e308)
             return below - np.log(np.exp(below).sum(-1, keepdims=True))
     if name == "softmax":
@@ -199,7 +199,7 @@ def activation(name: str | Member, z: Any) -> Array:
         )
         return e / e.sum(-1, keepdims=True)
     exact = formula(name)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return np.vectorize(lambda v: float(exact(MP.mpf(v))), otypes=[float])(z)
 
 
@@ -311,7 +311,7 @@ STEEPEST: dict[str, Callable[[Array, Array], Array]] = {
 def neuron_error(name: str | Member, z: Array, y: Array, z_error: Array, dtype: str) -> Array:
     """The largest error of activation(z) in `dtype`, where `y` is exact and z is off by `z_error`."""
     wide = sum_dtype(dtype)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         steepest = STEEPEST.get(name) if isinstance(name, str) else None
         slope = steepest(z, z_error) if steepest else facts_of(name).slope
     # The activation is evaluated at the computed z: its own error, and the slope times the error of z.

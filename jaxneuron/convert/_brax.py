@@ -86,7 +86,7 @@ def from_brax(
             f"params[1] must have an even number of outputs, location and spread of each action, "
             f"got {n}; use from_flax for another distribution"
         )
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         scaling = Scaling(mean=mean, scale=1 / std)
     steps = [scaling, *chain(layers, activation, "identity" if normal_head else "tanh")]
     if not normal_head:

@@ -260,7 +260,7 @@ def _with_lora(layer: Affine | None, added: Sequence[Any], nnx: Any) -> Affine:
         a, b = (np.asarray(_array(v, nnx)) for v in (lora.lora_a, lora.lora_b))
         exact = exact + a.astype(np.float64) @ b.astype(np.float64)
         arrays += [a, b]
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         kernel = round_once(exact, np.dtype(jnp.result_type(*arrays)))
     if (np.isfinite(exact) & ~np.isfinite(kernel)).any():
         raise BadValue(

@@ -27,7 +27,7 @@ class Scaling(NamedTuple):
 def batch_norm(mean: Any, variance: Any, epsilon: float, scale: Any = 1.0, shift: Any = 0.0) -> Scaling:
     """(x - mean) / sqrt(variance + epsilon) * scale + shift."""
     mean, variance, scale, shift = (np.asarray(array, np.float64) for array in (mean, variance, scale, shift))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(all="ignore"):
         return Scaling(mean, scale / np.sqrt(variance + epsilon), np.broadcast_to(shift, mean.shape))
 
 

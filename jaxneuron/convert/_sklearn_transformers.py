@@ -114,7 +114,7 @@ def _scalings(scaler: Any) -> tuple[Scaling, Scaling]:
     """The scaling that a scaler does, and the scaling that undoes it."""
     name, scale = class_of(scaler), fitted(scaler, "scale_")
     scale = np.asarray(1.0 if scale is None else scale, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a scale of 0 is refused where it is folded
+    with np.errstate(all="ignore"):  # a scale of 0 is refused where it is folded
         if name == "MinMaxScaler":  # x * scale + min, with a distant minimum subtracted first
             low = scaler.feature_range[0]
             least = (low - np.asarray(scaler.min_, np.float64)) / scale

@@ -343,7 +343,7 @@ def _converted(layers: Sequence[Affine], dtype: np.dtype) -> list[Affine]:
                 arrays.append(array.astype(dtype))
                 continue
             exact = np.asarray(array, np.float64)
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 narrow = round_once(exact, dtype)
             if (np.isfinite(exact) & ~np.isfinite(narrow)).any():
                 raise BadValue(

@@ -115,7 +115,7 @@ def decided(name: Function, z: float) -> tuple[float, float]:
 def rounded(name: Function, z: Array, exact: Array, error: float, dtype: str) -> Array:
     """The floats nearest to the exact values; where `error` allows two floats, mpmath decides."""
     kind = np.dtype(DTYPES[dtype])
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         low, high = (round_once(exact * (1 + side), kind) for side in (-error, error))
         nearest = round_once(exact, kind)
     for i in np.flatnonzero((low != high) & np.isfinite(z)):

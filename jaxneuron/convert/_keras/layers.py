@@ -262,6 +262,6 @@ def _normalization(config: dict[str, Any], arrays: Callable[[], Sequence[Any]]) 
     else:
         mean, variance = config["mean"], config["variance"]
     mean, variance = (np.asarray(a, np.float64).reshape(-1) for a in (mean, variance))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         deviation = np.maximum(np.sqrt(variance), EPSILON)
     return Scaling(scale=deviation, shift=mean) if config["invert"] else Scaling(mean, 1 / deviation)

@@ -187,5 +187,5 @@ def _scaled(operation: str, read: list[Any], attributes: Attributes) -> Value:
         return value.then(Scaling(mean=c) if left else Scaling(scale=-1.0, shift=c), shape=shape)
     if operation == "Div" and not left:
         raise Refusal("it divides by a value that is computed from the input")
-    with np.errstate(divide="ignore"):
+    with np.errstate(all="ignore"):
         return value.then(Scaling(scale=c if operation == "Mul" else 1 / c), shape=shape)
