@@ -1,5 +1,7 @@
 """Settings of all tests: strict JAX, two CPU devices, reproducible Hypothesis without a deadline."""
 
+import os
+
 import jax
 import numpy as np
 import pytest
@@ -16,10 +18,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Hypothesis draws the same examples in every run, so a failing test is due to a change of the code, not to
-# the seed. The `explain` phase is left out: it varies the parts of an example that do not matter to its
-# failure, which takes longer than finding the failure.
+# the seed. If HYPOTHESIS_EXAMPLES is set, it draws so many others in every run. The `explain` phase is left
+# out: it varies the parts of an example that do not matter to its failure, which takes longer than finding
+# the failure.
 phases = [phase for phase in Phase if phase is not Phase.explain]
-settings.register_profile("jaxneuron", profile(max_examples=40, derandomize=True, phases=phases))
+examples = int(os.environ.get("HYPOTHESIS_EXAMPLES", 0))
+settings.register_profile(
+    "jaxneuron", profile(max_examples=examples or 40, derandomize=not examples, phases=phases)
+)
 settings.load_profile("jaxneuron")
 
 

@@ -37,36 +37,37 @@ def as_float64(mlp):
 # --- truth ---
 
 
-def folding_error(layer, x, mean, std, u):
-    """Returns by how much a folded layer may differ from scaling first, if both are evaluated exactly at x.
+def folding_error(layer, x, mean, std, scale=1.0):
+    """Returns by how much a folded layer may differ from scaling apart, if both are evaluated exactly at x.
 
-    Folding rounds each weight and bias once, with a relative error of at most u. Before that, a folded bias
-    is a float64 sum of n products of quotients.
+    Folding rounds each weight and bias once, with a relative error of at most u, or by less than the smallest
+    subnormal number. Before that, a folded bias is a float64 sum of n products of quotients.
     """
+    dtype = layer.w.dtype
+    u, tiny = oracle.U[dtype.name], float(jnp.finfo(dtype).smallest_subnormal)
     w, b = np.abs(np.asarray(layer.w, np.float64)), 0.0 if layer.b is None else np.abs(layer.b)
     bias = np.abs(mean / std) @ w + b
-    return 2 * u * (np.abs(x / std) @ w + bias) + (len(w) + 4) * oracle.U["float64"] * bias + 2**-149
+    error = 2 * u * (np.abs(x / std) @ w + bias) + (len(w) + 4) * oracle.U["float64"] * bias
+    return error * scale + tiny * (1 + np.abs(x).sum(-1, keepdims=True))
 
 
 @given(mlps_and_inputs(final_activations=["identity"]), st.data())
 def test_folding_equals_scaling(mlp_and_x, data):
     mlp, x = mlp_and_x
     x = np.asarray(x, np.float64)
-    u = oracle.U[mlp.layers[0].w.dtype.name]
     layer = mlp.layers[0]
     mean, std = data.draw(arrays(len(layer.w), MEANS)), data.draw(arrays(len(layer.w), STDS))
     folded = fold_input_scaling(mlp, mean, std).layers[0]
     truth = oracle.affine(layer.w, layer.b, (x - mean) / std)
-    assert_within(
-        oracle.affine(*folded, x), truth, folding_error(layer, np.abs(x) + np.abs(mean), mean, std, u)
-    )
+    assert_within(oracle.affine(*folded, x), truth, folding_error(layer, np.abs(x) + np.abs(mean), mean, std))
 
     layer = mlp.layers[-1]
     scale, shift = data.draw(arrays(layer.w.shape[1], STDS)), data.draw(arrays(layer.w.shape[1], MEANS))
     folded = fold_output_scaling(mlp, scale, shift).layers[-1]
     hidden = np.ones((3, len(layer.w)))
     truth = oracle.affine(layer.w, layer.b, hidden) * scale + shift
-    error = folding_error(layer, hidden, np.zeros(len(layer.w)), 1.0, u) * scale + 2 * u * np.abs(shift)
+    error = folding_error(layer, hidden, np.zeros(len(layer.w)), 1.0, scale)
+    error = error + 2 * oracle.U[layer.w.dtype.name] * np.abs(shift)
     assert_within(oracle.affine(*folded, hidden), truth, error)
 
 
