@@ -48,18 +48,16 @@ def holds_numpy(*arrays: Any) -> bool:
     return any(isinstance(array, np.ndarray) for array in arrays)
 
 
-def complete(y: R, of_numpy: bool) -> R:
-    """`y`, an array or a tuple of them, computed to its end if it is a function of NumPy arrays.
+def complete(y: R) -> R:
+    """`y`, an array or a tuple of them, computed to its end: for functions of NumPy arrays.
 
     XLA reads NumPy arrays where they are, and it may go on after the call that started it. Their owner may
     write to them as soon as that call returns.
     """
-    if of_numpy:
-        arrays: Any = y if isinstance(y, tuple) else (y,)
-        for array in arrays:
-            if not isinstance(array, jax.core.Tracer):
-                array.block_until_ready()
-    return y
+    try:
+        return y.block_until_ready()  # type: ignore[attr-defined]
+    except AttributeError:
+        return jax.block_until_ready(y)  # takes tuples, and leaves tracers alone
 
 
 def concrete(function: Callable[P, R]) -> Callable[P, R]:

@@ -106,7 +106,8 @@ def _evaluated(function: Callable[[MLP, Any], R], mlp: MLP, x: ArrayLike) -> R:
     check_mlp(mlp, "pass MLP(layers), parameters first")
     check_columns(mlp, x, "x")
     x = as_operand(x, "x")
-    return complete(function(mlp, x), mlp._holds_numpy or isinstance(x, np.ndarray))  # type: ignore[attr-defined]
+    y = function(mlp, x)
+    return complete(y) if mlp._holds_numpy or isinstance(x, np.ndarray) else y  # type: ignore[attr-defined]
 
 
 def _network(mlp: MLP, x: ArrayLike) -> tuple[Any, Any, Array]:

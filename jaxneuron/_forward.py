@@ -57,7 +57,8 @@ def affine(params: AffineLike, x: ArrayLike) -> Array:
       Array(-0.5, dtype=float32)
     """
     params, x = _operands(params), as_operand(x, "x")
-    return complete(_affine(params, x), holds_numpy(x, *params))
+    z = _affine(params, x)
+    return complete(z) if holds_numpy(x, *params) else z
 
 
 @public
@@ -91,7 +92,8 @@ def neuron(params: AffineLike, x: ArrayLike, activation: Activation = sigmoid) -
     """
     function = resolve(activation)
     params, x = _operands(params), as_operand(x, "x")
-    return complete(_neuron(params, x, function), holds_numpy(x, *params))
+    y = _neuron(params, x, function)
+    return complete(y) if holds_numpy(x, *params) else y
 
 
 def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
@@ -129,7 +131,7 @@ def mlp_forward(mlp: MLP, x: ArrayLike) -> Array:
         if is_jax_array(type(x)) and not mlp._holds_numpy:  # type: ignore[arg-type,attr-defined]
             return _mlp_forward(mlp, x)
         check_columns(mlp, x, "x")
-        return complete(_mlp_forward(mlp, as_operand(x, "x")), of_numpy=True)
+        return complete(_mlp_forward(mlp, as_operand(x, "x")))
     except REFUSALS as error:
         raise with_name("mlp_forward", error) from None
     except Exception as error:

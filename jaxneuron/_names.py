@@ -46,7 +46,7 @@ def activation(
     @functools.wraps(formula)
     def named(z: ArrayLike) -> Array:
         z = as_operand(z, "z")
-        return complete(evaluate(z), isinstance(z, np.ndarray))
+        return complete(evaluate(z)) if isinstance(z, np.ndarray) else evaluate(z)
 
     BY_NAME[name], NAMES[named] = named, name
     if narrow:
@@ -90,7 +90,7 @@ class Parametric:
             return function(z)  # type: ignore[arg-type] # a named activation takes the same z
         try:
             z = as_operand(z, "z")
-            return complete(_evaluate(self, z), isinstance(z, np.ndarray))
+            return complete(_evaluate(self, z)) if isinstance(z, np.ndarray) else _evaluate(self, z)
         except REFUSALS as error:
             raise with_name(type(self).__name__, error) from None
 

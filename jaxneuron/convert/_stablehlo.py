@@ -143,7 +143,7 @@ def load_exported(path: str | os.PathLike[str]) -> Callable[..., Array]:
                 else []
             )
             y = program.call(*cast, jnp.asarray(x, inputs.dtype))
-            return complete(y, holds_numpy(x, *(arrays[0] if arrays else ())))
+            return complete(y) if holds_numpy(x, *(arrays[0] if arrays else ())) else y
 
     run.__qualname__ = "load_exported"  # its error messages begin with this name
     return public(run)
