@@ -69,7 +69,7 @@ def program(
 
     def compute(x: np.ndarray) -> Callable[[], np.ndarray]:
         with jax.core.eval_context():
-            outputs, count = begin(padded(x, size)), len(x)
+            outputs, count = begin(padded(np.asarray(as_operand(x, "rows")), size)), len(x)
         return lambda: outputs()[..., :count, :]
 
     computing = gpus.computing if gpus.are(devices) else _computing
