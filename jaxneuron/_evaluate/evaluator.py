@@ -211,7 +211,7 @@ class Evaluator:
             if key not in self._on_device:
                 self._on_device[key] = jax.device_put(self._mlp)
             mlp = self._on_device[key]
-            return jax.tree.map(np.asarray, _of_any(mlp, x, function, self._network.each))
+            return jax.tree.map(np.asarray, _of_any(mlp, as_operand(x, "x"), function, self._network.each))
 
 
 def forward_of(mlp: MLP, each: bool = False) -> Callable[[MLP, Any], Any]:
