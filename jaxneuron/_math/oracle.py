@@ -186,21 +186,20 @@ def in_format(name: str | Member, dtype: str) -> Any:
     return member(*(float(number(parameter)) for parameter in name.parameters))
 
 
+@np.errstate(all="ignore")
 def activation(name: str | Member, z: Any) -> Array:
     """`name` at the float64 array `z`, rounded to float64."""
     z = np.asarray(z, np.float64)
     if name == "log_softmax":
-        with np.errstate(all="ignore"):
-            below = z - z.max(-1, keepdims=True, initial=-1e308)
-            return below - np.log(np.exp(below).sum(-1, keepdims=True))
+        below = z - z.max(-1, keepdims=True, initial=-1e308)
+        return below - np.log(np.exp(below).sum(-1, keepdims=True))
     if name == "softmax":
         e = np.vectorize(lambda d: float(MP.exp(MP.mpf(d))), otypes=[float])(
             z - z.max(-1, keepdims=True, initial=-1e308)
         )
         return e / e.sum(-1, keepdims=True)
     exact = formula(name)
-    with np.errstate(all="ignore"):
-        return np.vectorize(lambda v: float(exact(MP.mpf(v))), otypes=[float])(z)
+    return np.vectorize(lambda v: float(exact(MP.mpf(v))), otypes=[float])(z)
 
 
 def activation_error(name: str | Member, z: Any, y: Any, dtype: str) -> Array:
@@ -252,6 +251,12 @@ def _integers(a: Any) -> tuple[Array, int]:
     return np.asarray(n << (exponents - lowest).astype(object), object), lowest - 53
 
 
+def magnitude(w: Any, b: Any, x: Any) -> Array:
+    """|x| @ |w| + |b|, which no part of the sum x @ w + b exceeds."""
+    w, x, b = (np.abs(np.asarray(each, np.float64)) for each in (w, x, 0.0 if b is None else b))
+    return x @ w + b
+
+
 def affine_error(w: Any, b: Any, x: Any, dtype: str) -> Array:
     """(n + 2) (u (|x| @ |w| + |b|) + s): a product, n - 1 sums and a bias, in any order, fused or not.
 
@@ -260,9 +265,8 @@ def affine_error(w: Any, b: Any, x: Any, dtype: str) -> Array:
     """
     wide = sum_dtype(dtype)
     w, x = np.abs(np.asarray(w, np.float64)), np.abs(np.asarray(x, np.float64))
-    magnitude = x @ w + (0 if b is None else np.abs(np.asarray(b, np.float64)))
     n, s = len(w), SMALLEST_NORMAL[wide]
-    error = (n + 2) * U[wide] * magnitude + (n + 2) * s
+    error = (n + 2) * U[wide] * magnitude(w, b, x) + (n + 2) * s
     if dtype == "bfloat16":
         error = error + s * (np.add.outer(x.sum(-1), np.zeros(w.shape[1:])) + w.sum(0))
     return error
@@ -286,11 +290,10 @@ def sums(w: Any, b: Any, x: Any, dtype: str, x_error: Any = 0.0) -> tuple[Array,
     reach = np.broadcast_to(np.abs(x) + x_error, np.shape(x))
     lost = ~(reach <= LARGEST[dtype])
     x, reach, x_error = (np.where(lost, 0.0, each) for each in (x, reach, x_error))
-    size = np.abs(np.asarray(w, np.float64))
-    error = affine_error(w, b, reach, dtype) + x_error @ size
-    parts = reach @ size + (0 if b is None else np.abs(np.asarray(b, np.float64)))
-    may_overflow = np.logical_or.outer(lost.any(-1), np.zeros(size.shape[1:], bool))
-    return affine(w, b, x), np.where(may_overflow | (parts > LARGEST[sum_dtype(dtype)]), np.inf, error)
+    error = affine_error(w, b, reach, dtype) + magnitude(w, None, x_error)
+    may_overflow = magnitude(w, b, reach) > LARGEST[sum_dtype(dtype)]
+    may_overflow |= np.logical_or.outer(lost.any(-1), np.zeros(np.shape(w)[1:], bool))
+    return affine(w, b, x), np.where(may_overflow, np.inf, error)
 
 
 def neuron(w: Any, b: Any, x: Any, name: str | Member, dtype: str, x_error: Any = 0.0) -> tuple[Array, Array]:

@@ -138,7 +138,7 @@ def _compare(
         exact = exact64(name, z.astype(np.float64))[0]
     values = y.astype(np.float64)
     small = oracle.SMALLEST_NORMAL[dtype]
-    largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
+    largest = oracle.LARGEST[dtype]
     normal = (np.abs(exact) >= small) & (np.abs(exact) <= largest) & (np.abs(z.astype(np.float64)) >= small)
     off = (values - exact.astype(np.float64)) / oracle.ulp(exact.astype(np.float64), dtype)
     ulps = np.where(normal, np.abs(off - rest), 0)
